@@ -1,0 +1,157 @@
+"""Ladders from specifications such as ``[fg, ca, ucg:10:blobs]``.
+
+Beads group residues. Where a ladder goes from heavy atoms straight to beads, a bead is the mean of its
+C-alpha atoms, so that one-step and multi-step ladders share the same coarse input.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.protein.topology import Topology
+from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.resolution.mapping import Mapping
+
+__all__ = ["build_ladder", "resolution_name"]
+
+METHODS = ("segments", "blobs", "cgae")
+
+
+def resolution_name(spec: str) -> str:
+    """``ucg:10:blobs`` -> ``ucg10``; ``ucg:/4`` -> ``ucgr4``; ``file:maps/a.yaml`` -> ``a``."""
+    kind, _, rest = spec.partition(":")
+    if kind == "ucg":
+        return "ucg" + rest.split(":")[0].replace("/", "r")
+    if kind == "file":
+        return Path(rest).stem
+    return kind
+
+
+def build_ladder(
+    topology: Topology, specs: list[str], positions: np.ndarray | None = None, seed: int = 0
+) -> Ladder:
+    """Ladder of one system.
+
+    specs: fine to coarse, the first is ``fg``; ``ca``, ``com`` (residue centre of mass),
+    ``ucg:N[:segments|blobs|cgae]`` (N beads), ``ucg:/n[...]`` (n residues per bead), ``file:PATH``
+    (YAML with ``bead`` and optional ``weight``, one entry per particle of the resolution before it).
+    positions: heavy atoms of some frames [F, A, 3], nm; blobs and cgae need them.
+    Raises ConfigError for a specification that is not understood, InputError for one that does not fit.
+    """
+    resolutions, mappings = ["fg"], []
+    level = topology.n_atoms
+    residue_of = topology.atom_residue
+    for spec in specs[1:]:
+        kind, _, rest = spec.partition(":")
+        if kind in ("ca", "com"):
+            if level != topology.n_atoms:
+                raise ConfigError(f"ladder: {spec} must come right after fg")
+            mapping = Mapping(topology.atom_residue, _site_weights(topology, kind))
+        elif kind == "ucg":
+            sites = _sites(topology, mappings, positions)
+            groups = _group(topology, rest, level, residue_of, sites, seed)
+            weight = np.ones(level)
+            if level == topology.n_atoms:
+                weight = _site_weights(topology, "ca")
+            mapping = Mapping(groups, weight)
+        elif kind == "file":
+            mapping = _from_file(rest, level)
+        else:
+            raise ConfigError(f"ladder: {spec!r} is no resolution; know ca, com, ucg:N, ucg:/n, file:PATH")
+        if mapping.n_coarse > level:
+            raise InputError(f"ladder: {spec} has {mapping.n_coarse} beads for {level} particles")
+        resolutions.append(resolution_name(spec))
+        mappings.append(mapping)
+        first = np.array([np.flatnonzero(mapping.bead == b)[0] for b in range(mapping.n_coarse)])
+        residue_of = residue_of[first]
+        level = mapping.n_coarse
+    return Ladder(topology, tuple(resolutions), tuple(mappings))
+
+
+def _site_weights(topology: Topology, kind: str) -> np.ndarray:
+    if kind == "com":
+        return topology.masses
+    weight = np.zeros(topology.n_atoms)
+    weight[topology.ca_index] = 1.0
+    return weight
+
+
+def _sites(topology, mappings, positions):
+    """Positions to group at the present level; residues (C-alpha) if that is still heavy atoms."""
+    if positions is None:
+        return None
+    if not mappings:
+        return positions[:, topology.ca_index]
+    for mapping in mappings:
+        positions = mapping.apply(positions)
+    return positions
+
+
+def _group(topology, rest, level, residue_of, sites, seed) -> np.ndarray:
+    """Bead of each particle of the present level; from heavy atoms, whole residues are grouped."""
+    count, _, method = rest.partition(":")
+    method = method or "segments"
+    if method not in METHODS:
+        raise ConfigError(f"ladder: ucg:{rest}: no grouping {method!r}; know {', '.join(METHODS)}")
+    atoms = level == topology.n_atoms
+    n_sites = topology.n_residues if atoms else level
+    n_beads = _bead_count(count, n_sites, rest)
+    if not 3 <= n_beads <= n_sites:
+        raise InputError(
+            f"ladder: ucg:{rest} asks for {n_beads} beads of {n_sites} particles; "
+            f"three beads at least (fewer have no orientation) and {n_sites} at most"
+        )
+    if method == "segments":
+        chain = np.array(topology.chain_index)[np.arange(n_sites) if atoms else residue_of]
+        groups = _segments(n_sites, n_beads, chain, rest)
+    else:
+        if sites is None:
+            raise InputError(f"ladder: ucg:{rest} is built from structures; none were given")
+        from hpcbackmap.resolution import grouping
+
+        groups = getattr(grouping, method)(np.asarray(sites, dtype=np.float64), n_beads, seed)
+    return groups[topology.atom_residue] if atoms else groups
+
+
+def _bead_count(count: str, n_sites: int, rest: str) -> int:
+    try:
+        if count.startswith("/"):
+            return max(3, round(n_sites / int(count[1:])))
+        return int(count)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"ladder: ucg:{rest}: {count!r} is no bead count (10) or size (/4)") from None
+
+
+def _segments(n_sites: int, n_beads: int, chain: np.ndarray, rest: str) -> np.ndarray:
+    """Contiguous stretches of nearly equal length that never cross a chain end."""
+    starts = np.flatnonzero(np.r_[True, chain[1:] != chain[:-1]])
+    lengths = np.diff(np.r_[starts, n_sites])
+    if n_beads < len(lengths):
+        raise InputError(f"ladder: ucg:{rest} has fewer beads than the system has chains ({len(lengths)})")
+    shares = np.ones(len(lengths), dtype=int)
+    for _ in range(n_beads - len(lengths)):
+        shares[np.argmax(lengths / shares)] += 1
+    groups, first = [], 0
+    for length, share in zip(lengths, shares, strict=True):
+        groups.append(first + np.arange(length) * share // length)
+        first += share
+    return np.concatenate(groups)
+
+
+def _from_file(path: str, level: int) -> Mapping:
+    try:
+        record = yaml.safe_load(Path(path).read_text())
+        bead = np.array(record["bead"], dtype=np.int64)
+        weight = np.array(record.get("weight", np.ones(len(bead))), dtype=np.float64)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: a mapping file has a list `bead` and optionally a list `weight`") from None
+    if len(bead) != level:
+        raise InputError(f"{path}: maps {len(bead)} particles, the resolution before it has {level}")
+    try:
+        return Mapping(bead, weight)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

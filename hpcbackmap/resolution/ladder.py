@@ -1,0 +1,94 @@
+"""Nested resolutions of one system, each built from the one before it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hpcbackmap.errors import InputError
+from hpcbackmap.protein.topology import Topology
+from hpcbackmap.resolution.mapping import Mapping
+
+__all__ = ["Ladder"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """resolutions: names, fine to coarse (``("fg", "ca", "ucg10")``).
+
+    mappings: one per rung, ``mappings[i]`` takes ``resolutions[i]`` to ``resolutions[i + 1]``.
+    """
+
+    topology: Topology
+    resolutions: tuple[str, ...]
+    mappings: tuple[Mapping, ...]
+
+    def __post_init__(self):
+        sizes = [self.topology.n_atoms] + [mapping.n_coarse for mapping in self.mappings]
+        if len(self.resolutions) != len(sizes):
+            raise InputError("ladder: one mapping per rung is needed")
+        for name, size, mapping in zip(self.resolutions, sizes, self.mappings, strict=False):
+            if mapping.n_fine != size:
+                raise InputError(f"ladder: {name} has {size} particles, its mapping {mapping.n_fine}")
+
+    def index(self, resolution: str) -> int:
+        if resolution not in self.resolutions:
+            known = ", ".join(self.resolutions)
+            raise InputError(f"ladder: no resolution {resolution!r}; there are {known}")
+        return self.resolutions.index(resolution)
+
+    def n_particles(self, resolution: str) -> int:
+        i = self.index(resolution)
+        return self.topology.n_atoms if i == 0 else self.mappings[i - 1].n_coarse
+
+    def mapping(self, coarse: str) -> Mapping:
+        """The mapping onto ``coarse`` from the next finer resolution."""
+        i = self.index(coarse)
+        if i == 0:
+            raise InputError("ladder: the finest resolution has no mapping")
+        return self.mappings[i - 1]
+
+    def coarsen(self, positions: np.ndarray, start: str = "fg") -> dict[str, np.ndarray]:
+        """Positions of ``start`` [..., N, 3] and of every coarser resolution, by name."""
+        levels = {start: positions}
+        for i in range(self.index(start), len(self.mappings)):
+            levels[self.resolutions[i + 1]] = self.mappings[i].apply(levels[self.resolutions[i]])
+        return levels
+
+    def rung_digest(self, coarse: str) -> str:
+        """SHA-256 of the molecule and the mappings down from ``coarse``: what a stage of one molecule fits."""
+        mappings = [mapping.to_dict() for mapping in self.mappings[: self.index(coarse)]]
+        record = {"topology": self.topology.to_dict(), "mappings": mappings}
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+    def composed(self, coarse: str) -> Mapping:
+        """Atom-to-``coarse`` mapping: the product of the rungs."""
+        i = self.index(coarse)
+        bead = np.arange(self.topology.n_atoms)
+        weight = np.ones(self.topology.n_atoms)
+        for mapping in self.mappings[:i]:
+            weight = weight * mapping.weight[bead]
+            bead = mapping.bead[bead]
+        return Mapping(bead, weight)
+
+    def to_dict(self) -> dict:
+        return {
+            "topology": self.topology.to_dict(),
+            "resolutions": list(self.resolutions),
+            "mappings": [mapping.to_dict() for mapping in self.mappings],
+        }
+
+    @classmethod
+    def from_dict(cls, record: dict) -> "Ladder":
+        return cls(
+            Topology.from_dict(record["topology"]),
+            tuple(record["resolutions"]),
+            tuple(Mapping.from_dict(item) for item in record["mappings"]),
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of topology, resolutions and mappings."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
