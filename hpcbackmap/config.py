@@ -1,0 +1,322 @@
+"""The campaign file: one YAML, strict models, every default once.
+
+`load_campaign` reads it, applies dotted overrides (``stages.ca-fg.train.max_steps=200``) and resolves
+relative paths against the folder of the file. Unknown keys are errors that name the nearest valid key.
+"""
+
+import difflib
+import hashlib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hpcbackmap.errors import ConfigError
+from hpcbackmap.resolution.build import resolution_name
+
+__all__ = [
+    "BackmapConfig",
+    "Campaign",
+    "CgvaeConfig",
+    "EvaluateConfig",
+    "GenzprotConfig",
+    "SlurmConfig",
+    "SplitConfig",
+    "StageConfig",
+    "StoreConfig",
+    "SystemConfig",
+    "TrainConfig",
+    "load_campaign",
+    "resolved_yaml",
+]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SystemConfig(Model):
+    """One protein system and its trajectory files."""
+
+    name: str
+    trajectories: list[str] = Field(min_length=1)
+    """Files or globs, read in order; the pieces are the `sources` that a split can keep apart."""
+    topology: str | None = None
+    """Needed where the trajectory format carries none (xtc, dcd)."""
+    selection: str | None = None
+    """mdtraj atom selection; default: all protein atoms."""
+    stride: Positive = 1
+
+
+class StoreConfig(Model):
+    """Layout of the frame store."""
+
+    path: str = "frames.zarr"
+    chunk_mb: Annotated[float, Field(gt=0)] = 1.0
+    shard_mb: Annotated[float, Field(gt=0)] = 64.0
+    quantise: bool = False
+    """Round to 0.001 nm, the precision of XTC, which compresses about three times better."""
+    budget_mb: Annotated[float, Field(gt=0)] = 256.0
+    """Memory that a reading stream may hold."""
+
+
+class SplitConfig(Model):
+    """Which frames train, validate and test. Never random frames.
+
+    time: the last blocks of every system. source: whole trajectory files. system: whole systems.
+    """
+
+    by: Literal["time", "source", "system"] = "time"
+    validation: Fraction = 0.1
+    test: Fraction = 0.2
+    test_names: list[str] = []
+    """For source and system: names (file stems, system names) that are the test set."""
+    validation_names: list[str] = []
+
+
+class TrainConfig(Model):
+    """Optimisation of one stage. `batch_size` is global: frames per optimiser step over all ranks."""
+
+    batch_size: Positive = 32
+    max_steps: Positive = 2000
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    gradient_clipping: Annotated[float, Field(gt=0)] = 1.0
+    accumulation: Positive = 1
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    validate_every: Positive = 200
+    validation_frames: Positive = 128
+    checkpoint_every: Positive = 200
+    log_every: Positive = 20
+    patience: Positive | None = None
+    """Stop after this many validations without a better validation loss."""
+    seed: int = 0
+
+
+class CgvaeConfig(Model):
+    """Beads to finer beads, C-alpha or heavy atoms (Cartesian)."""
+
+    kind: Literal["cgvae"] = "cgvae"
+    per_system: bool = True
+    """Learned embeddings per particle (one protein) rather than from residue types (many)."""
+    width: Positive = 64
+    vectors: Positive = 16
+    layers: Positive = 3
+    latent: Positive = 8
+    beta: Annotated[float, Field(ge=0)] = 1.0
+    geometry_weight: Annotated[float, Field(ge=0)] = 1.0
+
+
+class GenzprotConfig(Model):
+    """C-alpha to heavy atoms (internal coordinates)."""
+
+    kind: Literal["genzprot"] = "genzprot"
+    width: Positive = 64
+    layers: Positive = 3
+    neighbours: Positive = 16
+    latent: Positive = 8
+    beta: Annotated[float, Field(ge=0)] = 1.0
+    redraws: Annotated[int, Field(ge=0)] = 4
+    """Rounds in which side chains in contact draw their torsions again."""
+
+
+class SlurmConfig(Model):
+    """Node group of one stage."""
+
+    nodes: Positive = 1
+    tasks_per_node: Positive = 1
+    cpus_per_task: Positive = 1
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
+    time: str = "04:00:00"
+    partition: str | None = None
+    account: str | None = None
+    extra: list[str] = []
+
+
+class StageConfig(Model):
+    model: Annotated[CgvaeConfig | GenzprotConfig, Field(discriminator="kind")]
+    train: TrainConfig = TrainConfig()
+    slurm: SlurmConfig = SlurmConfig()
+    artifact: str | None = None
+    """Use this trained stage instead of training one."""
+
+
+class BackmapConfig(Model):
+    input: str | None = None
+    """Store of coarse frames; default: the held-out frames of the campaign's own store."""
+    output: str = "backmapped.zarr"
+    members: Positive = 3
+    mode: bool = False
+    """Write the one most likely structure per frame instead of members."""
+    seed: int = 0
+    batch_frames: Positive = 16
+    shard_frames: Positive = 64
+
+
+class EvaluateConfig(Model):
+    max_frames: Positive | None = None
+    """Evenly spaced subset of the backmapped frames; default: all."""
+    bootstrap: Annotated[int, Field(ge=0)] = 200
+
+
+class Campaign(Model):
+    """The whole road of one project. Stages are named ``coarse-fine``, for example ``ca-fg``."""
+
+    name: str
+    workdir: str = "work"
+    """Everything the campaign writes, relative to the campaign file."""
+    ladder: list[str] = Field(min_length=2)
+    """Fine to coarse: ``fg``, ``ca``, ``com``, ``ucg:10[:segments|blobs|cgae]``, ``ucg:/4``, ``file:PATH``."""
+    systems: list[SystemConfig] = Field(min_length=1)
+    store: StoreConfig = StoreConfig()
+    split: SplitConfig = SplitConfig()
+    stages: dict[str, StageConfig] = {}
+    backmap: BackmapConfig = BackmapConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    seed: int = 0
+
+    @field_validator("ladder")
+    @classmethod
+    def _starts_fine(cls, ladder: list[str]) -> list[str]:
+        if ladder[0] != "fg":
+            raise ValueError("the ladder starts at fg (heavy atoms), fine to coarse")
+        if len(set(ladder)) != len(ladder):
+            raise ValueError("a resolution appears twice")
+        return ladder
+
+    @model_validator(mode="after")
+    def _stages_are_rungs(self) -> "Campaign":
+        rungs = self.rungs()
+        for name, stage in self.stages.items():
+            if name not in rungs:
+                raise ValueError(f"stages.{name}: no such rung; this ladder has {', '.join(rungs)}")
+            if stage.model.kind == "genzprot" and name != "ca-fg":
+                raise ValueError(f"stages.{name}: genzprot rebuilds heavy atoms from ca; use cgvae here")
+        return self
+
+    def resolutions(self) -> list[str]:
+        """Resolution names, fine to coarse: ``ucg:10:blobs`` is called ``ucg10``."""
+        return [resolution_name(spec) for spec in self.ladder]
+
+    def rungs(self) -> list[str]:
+        """Stage names, fine to coarse."""
+        names = self.resolutions()
+        return [f"{coarse}-{fine}" for fine, coarse in zip(names, names[1:], strict=False)]
+
+    def path(self, relative: str) -> Path:
+        """A path of this campaign under its working folder."""
+        return Path(self.workdir) / relative
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def load_campaign(path: str | Path, overrides: list[str] = ()) -> Campaign:
+    """Read a campaign; ``overrides`` are ``dotted.key=value`` strings with YAML values.
+
+    Raises ConfigError naming the file and the key.
+    """
+    path = Path(path)
+    try:
+        record = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(record, dict):
+        raise ConfigError(f"{path}: a campaign is a mapping of keys to values")
+    for override in overrides:
+        _apply_override(record, override)
+    try:
+        campaign = Campaign.model_validate(record)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from None
+    return _resolve_paths(campaign, path.resolve().parent)
+
+
+def resolved_yaml(campaign: Campaign) -> str:
+    """The campaign with every default written out."""
+    return yaml.safe_dump(json.loads(campaign.model_dump_json()), sort_keys=False)
+
+
+def _apply_override(record: dict, override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: write dotted.key=value")
+    *parents, leaf = key.split(".")
+    here: Any = record
+    for depth, parent in enumerate(parents):
+        here = here.setdefault(parent, {}) if isinstance(here, dict) else None
+        if not isinstance(here, dict):
+            raise ConfigError(f"override {override!r}: {'.'.join(parents[: depth + 1])} has no keys")
+    try:
+        here[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: {value!r} is not a YAML value") from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"] if part not in ("cgvae", "genzprot")]
+        key = ".".join(location) or "campaign"
+        if item["type"] == "extra_forbidden":
+            valid = _fields_at(item["loc"][:-1])
+            close = difflib.get_close_matches(location[-1], valid, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; valid here: {', '.join(valid)}"
+            lines.append(f"unknown key {key!r}{hint}")
+        else:
+            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)
+
+
+def _fields_at(location: tuple) -> list[str]:
+    """Field names of the model at a pydantic error location."""
+    models: list[Any] = [Campaign]
+    for part in location:
+        following: list[Any] = []
+        for model in models:
+            if isinstance(part, int):
+                following.append(model)
+            elif part in getattr(model, "model_fields", {}):
+                following += _models_in(model.model_fields[part].annotation)
+            else:
+                following.append(model)
+        models = following
+    return sorted({name for model in models for name in getattr(model, "model_fields", {})})
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+
+
+def _resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
+    def resolve(text: str) -> str:
+        return text if "://" in text or Path(text).is_absolute() else str(folder / text)
+
+    record = campaign.model_dump()
+    record["workdir"] = resolve(record["workdir"])
+    record["ladder"] = [
+        "file:" + resolve(spec[5:]) if spec.startswith("file:") else spec for spec in record["ladder"]
+    ]
+    for system in record["systems"]:
+        system["trajectories"] = [resolve(item) for item in system["trajectories"]]
+        system["topology"] = system["topology"] and resolve(system["topology"])
+    for stage in record["stages"].values():
+        stage["artifact"] = stage["artifact"] and resolve(stage["artifact"])
+    if record["backmap"]["input"]:
+        record["backmap"]["input"] = resolve(record["backmap"]["input"])
+    return Campaign.model_validate(record)

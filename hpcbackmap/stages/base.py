@@ -1,0 +1,137 @@
+"""What every stage is: a conditional VAE between two adjacent resolutions.
+
+Shape legend: F frames, S systems (molecules) in the batch, N fine particles and B beads over all systems
+of the batch, L latent width, W noise width. Positions are nm. A batch holds F frames of S systems: many
+frames of one protein (S = 1), or one frame each of many proteins (F = 1).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+
+from hpcbackmap.resolution.ladder import Ladder
+
+__all__ = ["Elbo", "Normal", "Stage", "System", "collate", "kl_divergence"]
+
+
+class System(Data):
+    """Static description of one molecule at the two resolutions of a stage.
+
+    ``*_index`` fields count fine particles, ``bead*`` fields count beads; PyG shifts them on batching.
+    """
+
+    def __inc__(self, key, value, *args, **kwargs):
+        if key.endswith("_index"):
+            return self.n_fine
+        if key.startswith("bead"):
+            return self.n_coarse
+        return 0
+
+    def __cat_dim__(self, key, value, *args, **kwargs):
+        return 0
+
+
+def collate(systems: list[System]) -> Batch:
+    """One batch of several systems; ``batch.fine_system`` and ``batch.coarse_system`` say whose is whose."""
+    batch = Batch.from_data_list(systems)
+    sizes = torch.tensor([system.n_fine for system in systems])
+    beads = torch.tensor([system.n_coarse for system in systems])
+    numbers = torch.arange(len(systems))
+    batch.fine_system = numbers.repeat_interleave(sizes)
+    batch.coarse_system = numbers.repeat_interleave(beads)
+    batch.n_systems = len(systems)
+    return batch
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Diagonal normal: mean and log standard deviation, both [F, B, L]."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    def at(self, noise: Tensor) -> Tensor:
+        """The draw that standard-normal ``noise`` [F, B, L] stands for."""
+        return self.mean + self.log_std.exp() * noise
+
+
+def kl_divergence(q: Normal, p: Normal) -> Tensor:
+    """KL(q || p) per bead in nats, [F, B] (closed form; the mean term is divided by the variance of p)."""
+    ratio = 2 * (q.log_std - p.log_std)
+    shift = (q.mean - p.mean) * torch.exp(-p.log_std)
+    return 0.5 * (ratio.exp() + shift.square() - 1 - ratio).sum(-1)
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """Both terms in nats per frame and system, [F, S].
+
+    log_likelihood: density of the fine positions on the fibre {fine : mapping(fine) = coarse}, nm^-D.
+    """
+
+    log_likelihood: Tensor
+    kl: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return self.log_likelihood - self.kl
+
+
+class Stage(nn.Module, ABC):
+    """Conditional VAE of one rung. Draws no randomness itself: noise is an argument.
+
+    name: ``coarse-fine``. fine, coarse: resolution names. noise_width: W, standard normals per bead and
+    member that `sample` consumes, of which the first `latent` are the latent.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, fine: str, coarse: str):
+        super().__init__()
+        self.fine, self.coarse = fine, coarse
+
+    latent: int
+    noise_width: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.coarse}-{self.fine}"
+
+    @abstractmethod
+    def describe(self, ladder: Ladder) -> System:
+        """Static description of one molecule. Raises InputError if this stage cannot treat it."""
+
+    def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:
+        """Set scales and starting values from training frames of one system; called once before training."""
+
+    @abstractmethod
+    def posterior(self, fine: Tensor, coarse: Tensor, system: Batch) -> Normal:
+        """q(z | fine, coarse); fine [F, N, 3], coarse [F, B, 3]."""
+
+    @abstractmethod
+    def prior(self, coarse: Tensor, system: Batch) -> Normal:
+        """p(z | coarse)."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+        """Most likely fine positions given z [F, B, L]: [F, N, 3], mapped onto ``coarse`` exactly."""
+
+    @abstractmethod
+    def elbo(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Elbo:
+        """One-sample ELBO; noise [F, B, W]."""
+
+    @abstractmethod
+    def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """Training objective: scalars, means over frames; ``loss`` is the one to minimise."""
+
+    @abstractmethod
+    def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+        """Prior member: [F, N, 3]; noise [F, B, W]. Nothing but ``coarse`` and noise enters."""
+
+    @abstractmethod
+    def mode(self, coarse: Tensor, system: Batch) -> Tensor:
+        """One answer, no noise: [F, N, 3]."""

@@ -1,0 +1,233 @@
+"""Beads to finer beads, C-alpha or heavy atoms in Cartesian coordinates, after CGVAE (Wang et al. 2022).
+
+Differences from the reference: invariant message passing on right-handed bead frames, so that handedness
+is learned; every bead sees its nearest neighbours whatever their distance; no link between channels and
+bead size; the decoder starts from a ridge regression in the bead frames; exact re-centring onto the beads;
+exact likelihood and KL.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from hpcbackmap.config import CgvaeConfig
+from hpcbackmap.errors import InputError
+from hpcbackmap.protein.residues import RESIDUES
+from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.stages import geometry
+from hpcbackmap.stages.base import Elbo, Normal, Stage, System, kl_divergence
+from hpcbackmap.stages.bead_system import PARTICLE_FEATURES, bead_system
+from hpcbackmap.stages.closing import LIMIT, close_calpha, recentre
+from hpcbackmap.stages.network import MLP, MessageLayers
+
+__all__ = ["Cgvae"]
+
+RIDGE = 3e-3
+"""Ridge penalty per training frame, nm^2."""
+
+
+class Cgvae(Stage):
+    kind = "cgvae"
+
+    def __init__(self, fine: str, coarse: str, config: CgvaeConfig, ladder: Ladder | None):
+        super().__init__(fine, coarse)
+        self.config = config
+        width = config.width
+        self.latent = self.noise_width = config.latent
+        self.register_buffer("scale", torch.tensor(1.0))
+        self.bead = nn.Linear(len(RESIDUES) + 1, width)
+        self.shape = nn.Linear(geometry.CHAIN_FEATURES, width)
+        self.trunk = MessageLayers(width, config.layers)
+        self.prior_head = MLP(width, width, 2 * config.latent)
+        self.particle = MLP(PARTICLE_FEATURES, width, width)
+        self.observe = MLP(width + 3, width, width)
+        self.posterior_head = MLP(2 * width, width, 2 * config.latent)
+        self.from_latent = nn.Linear(config.latent, width)
+        self.decoder = MessageLayers(width, max(1, config.layers - 1))
+        self.place = MLP(2 * width, width, 3)
+        self.log_spread = nn.Linear(width, 1)
+        nn.init.zeros_(self.place[-1].weight)
+        nn.init.zeros_(self.log_spread.weight)
+        self.ladder = ladder if config.per_system else None
+        if config.per_system:
+            self._own_tables(ladder)
+
+    def _own_tables(self, ladder: Ladder) -> None:
+        """What one molecule may learn by heart: embeddings of its particles and beads, and the ridge."""
+        mapping = ladder.mapping(self.coarse)
+        width = self.config.width
+        self.register_buffer("cis", torch.zeros(mapping.n_fine, dtype=torch.bool))
+        self.particle_table = nn.Parameter(torch.randn(mapping.n_fine, width) * 0.1)
+        self.bead_table = nn.Parameter(torch.randn(mapping.n_coarse, width) * 0.1)
+        self.readout = nn.Parameter(torch.zeros(mapping.n_fine, width, 3))
+        self.ridge = nn.Parameter(torch.zeros(mapping.n_fine, 3 * mapping.n_coarse + 1, 3))
+
+    def describe(self, ladder: Ladder) -> System:
+        if self.ladder is not None and ladder.rung_digest(self.coarse) != self.ladder.rung_digest(self.coarse):
+            raise InputError(
+                f"stage {self.name} was made for another sequence or mapping "
+                f"({self.ladder.topology.n_residues} residues, here {ladder.topology.n_residues})"
+            )
+        return bead_system(ladder, self.fine, self.coarse)
+
+    def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:
+        """Length scale, spread, cis links and, for one molecule, the ridge regression in bead frames."""
+        near, _ = geometry.nearest(coarse, system.coarse_system, 1)
+        nearest = (geometry.gather(coarse, near)[:, :, 0] - coarse).norm(dim=-1)
+        self.scale.fill_(float(nearest.mean()))
+        frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
+        local = self._to_local(fine - coarse[:, system.bead_of], frames, system)
+        if self.config.per_system:
+            inputs = self._ridge_inputs(coarse, frames)
+            for bead in range(coarse.shape[1]):
+                members = torch.nonzero(system.bead_of == bead).squeeze(-1)
+                weights = _ridge_solution(inputs[:, bead], local[:, members].flatten(1))
+                self.ridge.data[members] = weights.unflatten(1, (-1, 3)).transpose(0, 1).to(self.ridge)
+            local = local - self._to_local(self._linear(coarse, frames, system), frames, system)
+            first, second = system.bond_index.T
+            if bool(system.calpha.all()):
+                median = (fine[:, second] - fine[:, first]).norm(dim=-1).median(0).values
+                self.cis[second] = median < LIMIT
+        spread = local.square().mean().sqrt().clamp_min(1e-3)
+        self.log_spread.bias.data.fill_(float(spread.detach().log()))
+
+    def prior(self, coarse: Tensor, system: Batch) -> Normal:
+        return self._prior(self._context(coarse, system))
+
+    def posterior(self, fine: Tensor, coarse: Tensor, system: Batch) -> Normal:
+        return self._posterior(self._context(coarse, system), fine, coarse, system)
+
+    def decode(self, z: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+        return self._decode(self._context(coarse, system), z, coarse, system)[0]
+
+    def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+        context = self._context(coarse, system)
+        z = self._prior(context).at(noise[..., : self.latent])
+        return self._closed(self._decode(context, z, coarse, system)[0], system)
+
+    def mode(self, coarse: Tensor, system: Batch) -> Tensor:
+        context = self._context(coarse, system)
+        return self._closed(self._decode(context, self._prior(context).mean, coarse, system)[0], system)
+
+    def elbo(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Elbo:
+        """Gaussian on the fibre: 3 (members - 1) free directions per bead, one variance per bead."""
+        return self._elbo(fine, coarse, system, noise)[0]
+
+    def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
+        elbo, mean = self._elbo(fine, coarse, system, noise)
+        terms = {"log_likelihood": elbo.log_likelihood.mean(), "kl": elbo.kl.mean()}
+        freedom = system.freedom.sum() / system.n_systems
+        loss = (self.config.beta * terms["kl"] - terms["log_likelihood"]) / freedom
+        if len(system.bond_index) and self.config.geometry_weight:
+            first, second = system.bond_index.T
+            lengths = [(x[:, second] - x[:, first]).norm(dim=-1) for x in (mean, fine)]
+            terms["bonds"] = (lengths[0] - lengths[1]).abs().mean()
+            loss = loss + self.config.geometry_weight * terms["bonds"] / BOND_TOLERANCE
+        return {"loss": loss, **terms}
+
+    def _elbo(self, fine, coarse, system, noise) -> tuple[Elbo, Tensor]:
+        context = self._context(coarse, system)
+        q, p = self._posterior(context, fine, coarse, system), self._prior(context)
+        mean, log_spread = self._decode(context, q.at(noise[..., : self.latent]), coarse, system)
+        gap = _per_bead((fine - mean).square().sum(-1), system)
+        nats = -0.5 * gap * torch.exp(-2 * log_spread)
+        nats = nats - system.freedom * (log_spread + 0.5 * math.log(2 * math.pi))
+        kl = kl_divergence(q, p)
+        totals = []
+        for values in (nats, kl):
+            total = torch.zeros(len(fine), system.n_systems, dtype=values.dtype, device=values.device)
+            totals.append(total.index_add(1, system.coarse_system, values))
+        return Elbo(*totals), mean
+
+    def _context(self, coarse: Tensor, system: Batch) -> dict:
+        """What the beads alone tell: features, frames, neighbourhoods."""
+        reach = float(self.scale) * 5
+        frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
+        k = min(int(torch.bincount(system.coarse_system).max()) - 1, MAX_NEIGHBOURS)
+        index, valid = geometry.nearest(coarse, system.coarse_system, k)
+        apart = system.place[index] - system.place.view(1, -1, 1)
+        apart = torch.where(system.chain[index] == system.chain.view(1, -1, 1), apart, 0)
+        graph = (geometry.edge_features(coarse, frames, index, reach), index, valid, apart)
+        shape = geometry.chain_shape(coarse, system.bead_before, system.bead_after, reach)
+        h = self.bead(system.composition) + self.shape(shape)
+        particle = self.particle(system.particle)
+        if self.config.per_system:
+            h = h + self.bead_table
+            particle = particle + self.particle_table
+        return {"h": self.trunk(h, *graph), "graph": graph, "frames": frames, "particle": particle}
+
+    def _prior(self, context: dict) -> Normal:
+        mean, log_std = self.prior_head(context["h"]).chunk(2, -1)
+        return Normal(mean, log_std.clamp(-5, 2))
+
+    def _posterior(self, context: dict, fine: Tensor, coarse: Tensor, system: Batch) -> Normal:
+        frames = context["frames"]
+        shift = fine - coarse[:, system.bead_of] - self._linear(coarse, frames, system)
+        local = self._to_local(shift, frames, system) / torch.exp(self.log_spread.bias.detach())
+        particle = context["particle"].expand(len(fine), -1, -1)
+        seen = self.observe(torch.cat([particle, local], -1))
+        seen = _per_bead(seen, system) / torch.bincount(system.bead_of).sqrt().unsqueeze(-1)
+        mean, log_std = self.posterior_head(torch.cat([context["h"], seen], -1)).chunk(2, -1)
+        return Normal(mean, log_std.clamp(-5, 2))
+
+    def _decode(self, context: dict, z: Tensor, coarse: Tensor, system: Batch):
+        """Mean of the fine positions [F, N, 3] and log standard deviation per bead [F, B]."""
+        h = self.decoder(context["h"] + self.from_latent(z), *context["graph"])
+        members = h[:, system.bead_of]
+        particle = context["particle"].expand(len(h), -1, -1)
+        local = self.place(torch.cat([members, particle], -1))
+        if self.config.per_system:
+            local = local + torch.einsum("fnw,nwd->fnd", members, self.readout)
+        shift = torch.einsum("fnij,fni->fnj", context["frames"][:, system.bead_of], local * self.scale)
+        shift = shift + self._linear(coarse, context["frames"], system)
+        log_spread = self.log_spread(h).squeeze(-1).clamp(-9, 2)
+        return coarse[:, system.bead_of] + recentre(shift, system), log_spread
+
+    def _linear(self, coarse: Tensor, frames: Tensor, system: Batch) -> Tensor:
+        """Ridge part of the displacement from the bead, lab frame: [F, N, 3]; 0 unless per system."""
+        if not self.config.per_system:
+            return torch.zeros_like(coarse[:, system.bead_of])
+        inputs = self._ridge_inputs(coarse, frames)[:, system.bead_of]
+        local = torch.einsum("fnk,nkd->fnd", inputs, self.ridge)
+        return torch.einsum("fnij,fni->fnj", frames[:, system.bead_of], local)
+
+    def _ridge_inputs(self, coarse: Tensor, frames: Tensor) -> Tensor:
+        """Positions of all beads in each bead's frame, and 1: [F, B, 3B + 1]."""
+        gap = coarse.unsqueeze(1) - coarse.unsqueeze(2)
+        local = torch.einsum("fbij,fbcj->fbci", frames, gap).flatten(-2)
+        return torch.cat([local, torch.ones_like(local[..., :1])], -1)
+
+    def _to_local(self, shift: Tensor, frames: Tensor, system: Batch) -> Tensor:
+        return torch.einsum("fnij,fnj->fni", frames[:, system.bead_of], shift)
+
+    def _closed(self, positions: Tensor, system: Batch) -> Tensor:
+        if not bool(system.calpha.all()):
+            return positions
+        second = system.bond_index[:, 1]
+        if self.config.per_system:
+            cis = self.cis[second]
+        else:
+            cis = torch.zeros_like(second, dtype=torch.bool)
+        return close_calpha(positions, system, cis)
+
+
+MAX_NEIGHBOURS = 100
+BOND_TOLERANCE = 0.02
+"""Bond error (nm) that costs as much as one nat per free direction."""
+
+
+def _ridge_solution(inputs: Tensor, targets: Tensor) -> Tensor:
+    """Weights [K, T] for inputs [F, K] whose last column is the unpenalised 1, targets [F, T]."""
+    x, y = inputs.double(), targets.double()
+    penalty = torch.full((x.shape[1],), RIDGE * len(x), dtype=x.dtype, device=x.device)
+    penalty[-1] = 1e-9
+    return torch.linalg.solve(x.T @ x + torch.diag(penalty), x.T @ y)
+
+
+def _per_bead(values: Tensor, system: Batch) -> Tensor:
+    """Sums over the members of each bead: [F, N, ...] to [F, B, ...]."""
+    shape = (values.shape[0], len(system.freedom), *values.shape[2:])
+    total = torch.zeros(shape, dtype=values.dtype, device=values.device)
+    return total.index_add(1, system.bead_of, values)

@@ -1,0 +1,62 @@
+"""Message passing on beads with local frames: the trunk that both stage kinds share."""
+
+import torch
+from torch import Tensor, nn
+
+from hpcbackmap.stages.geometry import EDGE_FEATURES, gather
+
+__all__ = ["MLP", "MessageLayers"]
+
+SEPARATIONS = 9
+"""Separations along the chain that are told apart: 0 (another chain) and 1 to 8 or more."""
+
+
+class MLP(nn.Sequential):
+    """Linear, SiLU, Linear."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int):
+        super().__init__(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
+
+
+class _Layer(nn.Module):
+    """h_i += MLP(norm(h_i), sum over neighbours of gated messages); cost linear in beads times K."""
+
+    def __init__(self, width: int, edge_width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.own = nn.Linear(width, 2 * width)
+        self.other = nn.Linear(width, 2 * width, bias=False)
+        self.edge = nn.Linear(edge_width, 2 * width, bias=False)
+        self.update = MLP(2 * width, 2 * width, width)
+
+    def forward(self, h: Tensor, edges: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        x = self.norm(h)
+        pair = self.edge(edges) + gather(self.other(x), index) + self.own(x).unsqueeze(2)
+        gate, value = pair.chunk(2, dim=-1)
+        message = (torch.sigmoid(gate) * nn.functional.silu(value) * weight).sum(2)
+        return h + self.update(torch.cat([x, message], -1))
+
+
+class MessageLayers(nn.Module):
+    """``layers`` rounds of messages over fixed neighbours.
+
+    h [F, B, width]; edges [F, B, K, EDGE_FEATURES] from `edge_features`; index, valid [F, B, K];
+    separation int64 [F, B, K], signed distance along the chain, 0 across chains.
+    """
+
+    def __init__(self, width: int, layers: int, edge_width: int = 32):
+        super().__init__()
+        self.embed = nn.Embedding(2 * SEPARATIONS - 1, 8)
+        self.edge = nn.Sequential(nn.Linear(EDGE_FEATURES + 8, edge_width), nn.SiLU())
+        self.layers = nn.ModuleList(_Layer(width, edge_width) for _ in range(layers))
+
+    def forward(
+        self, h: Tensor, edges: Tensor, index: Tensor, valid: Tensor, separation: Tensor
+    ) -> Tensor:
+        limit = SEPARATIONS - 1
+        apart = self.embed(separation.clamp(-limit, limit) + limit)
+        edges = self.edge(torch.cat([edges, apart], -1))
+        weight = (valid / valid.sum(-1, keepdim=True).clamp_min(1).sqrt()).unsqueeze(-1)
+        for layer in self.layers:
+            h = layer(h, edges, index, weight)
+        return h
