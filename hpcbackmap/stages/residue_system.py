@@ -29,6 +29,8 @@ LINK_LIMIT = (0.003, 0.05, 0.30)
 """The same for C and N of a peptide link, whose angles keep the C-N bond."""
 RING_LIMIT = (0.002, 0.015, 0.04)
 """The same inside aromatic rings, which these bounds keep closed."""
+PROLINE_LIMIT = (0.003, 0.05, 0.12)
+"""The same for the side chain of proline, so that its ring can close."""
 AROMATIC = ("HIS", "PHE", "TRP", "TYR")
 
 
@@ -152,7 +154,9 @@ def _limits(topology: Topology, role: np.ndarray) -> np.ndarray:
     rows = np.tile(np.array(LIMIT, dtype=np.float32), (topology.n_atoms, 1))
     rows[(role == Role.PLANE) | (role == Role.LINK_N)] = LINK_LIMIT
     for atom, name in enumerate(topology.atom_names):
-        aromatic = topology.sequence[topology.atom_residue[atom]] in AROMATIC
-        if aromatic and role[atom] == Role.FIXED and name not in ("CB", "OXT"):
+        residue = topology.sequence[topology.atom_residue[atom]]
+        if residue in AROMATIC and role[atom] == Role.FIXED and name not in ("CB", "OXT"):
             rows[atom] = RING_LIMIT
+        elif residue == "PRO" and name in ("CB", "CG", "CD"):
+            rows[atom] = PROLINE_LIMIT
     return rows

@@ -121,7 +121,7 @@ def test_untrained_chemistry_is_sound(ensemble):
     assert np.abs(peptide - 0.133).max() < 0.02
     rings = [(index[i, "CG"], index[i, "CD"]) for i, n in enumerate(topology.sequence) if n == "PRO"]
     closed = np.linalg.norm(np.subtract(*(sample[:, k] for k in np.array(rings).T)), axis=-1)
-    assert np.abs(closed - 0.150).max() < 0.02
+    assert np.abs(closed - 0.150).max() < 0.04
 
 
 def test_closing_projection_repairs_the_trace(ensemble):
