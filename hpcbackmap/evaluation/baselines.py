@@ -1,0 +1,48 @@
+"""The trivial answers that a backmapping has to beat, from the same beads.
+
+Neither sees the truth of the frame it answers for, and the nearest frame comes from training ranges
+only.
+"""
+
+import numpy as np
+
+from hpcbackmap.evaluation.reading import read_blocks, read_frames
+from hpcbackmap.evaluation.rmsd import pairwise_rmsd, superpose
+from hpcbackmap.resolution.ladder import Ladder
+
+__all__ = ["bead_centre", "nearest_training_frame", "nearest_training_frames"]
+
+BLOCK = 1024
+"""Training frames compared at once."""
+
+
+def bead_centre(ladder: Ladder, beads: np.ndarray) -> np.ndarray:
+    """Every heavy atom at the centre of its coarsest bead: [F, A, 3] from beads [F, B, 3]."""
+    return beads[:, ladder.composed(ladder.resolutions[-1]).bead]
+
+
+def nearest_training_frame(store, ranges, system: str, beads: np.ndarray) -> np.ndarray:
+    """Heavy atoms [F, A, 3] of the nearest training frames, superposed by beads on ``beads``."""
+    frames = nearest_training_frames(store, ranges, system, beads)
+    template = read_frames(store, system, "fg", frames)
+    ladder = store.system(system).ladder
+    template_beads = ladder.coarsen(template)[ladder.resolutions[-1]]
+    return superpose(template, beads, template_beads, beads)
+
+
+def nearest_training_frames(store, ranges, system: str, beads: np.ndarray) -> np.ndarray:
+    """Frame of the system with the smallest superposed bead RMSD to each of ``beads``: [F].
+
+    beads: [F, B, 3]. ranges: the training `FrameRange`s of this system.
+    """
+    coarsest = store.system(system).ladder.resolutions[-1]
+    best = np.full(len(beads), np.inf)
+    nearest = np.full(len(beads), -1, dtype=np.int64)
+    for item in ranges:
+        for start, block in read_blocks(store, system, coarsest, item.start, item.stop, BLOCK):
+            distance = pairwise_rmsd(beads, block)
+            winner = distance.argmin(1)
+            smallest = distance[np.arange(len(beads)), winner]
+            better = smallest < best
+            best[better], nearest[better] = smallest[better], start + winner[better]
+    return nearest

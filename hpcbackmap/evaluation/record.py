@@ -1,0 +1,104 @@
+"""The record of an evaluation: rows of a table, ``metrics.json``, and its five headline figures."""
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from hpcbackmap.errors import OutputError
+from hpcbackmap.evaluation.judge import metric
+
+__all__ = [
+    "LABELS",
+    "Figure",
+    "find_row",
+    "five_figures",
+    "versions",
+    "write_atomically",
+    "write_record",
+]
+
+LABELS = {
+    "model": "This model",
+    "nearest_training_frame": "Nearest training frame",
+    "bead_centre": "Bead centre",
+    "truth": "Truth",
+}
+"""Rows, in the order of a table."""
+
+HEADLINES = (
+    "rmsd_aligned_angstrom",
+    "bond_graph_ged",
+    "clashes_per_100_residues",
+    "ramachandran_jsd_nats",
+    "d_residues_percent",
+)
+
+
+class Figure(NamedTuple):
+    """One headline figure: ours beside the trivial answers; None where it is undefined."""
+
+    label: str
+    ours: float | None
+    nearest_training_frame: float | None
+    bead_centre: float | None
+    truth: float | None
+
+    def __str__(self) -> str:
+        """One aligned line for a terminal."""
+        numbers = zip(("ours", "nearest", "bead centre", "truth"), self[1:], strict=True)
+        shown = (f"{name} {'–' if value is None else f'{value:.3g}':<9}" for name, value in numbers)
+        return f"{self.label:<42}" + " ".join(shown).rstrip()
+
+
+def five_figures(record: dict) -> list[Figure]:
+    """The five figures that sum up a record of `evaluate_campaign` or `evaluate_files`."""
+    return [
+        Figure(metric(name).label, *(_value(record, row, name) for row in LABELS))
+        for name in HEADLINES
+    ]
+
+
+def find_row(rows: list[dict], name: str) -> dict | None:
+    """The row of this name, None if there is none."""
+    return next((row for row in rows if row["row"] == name), None)
+
+
+def _value(record: dict, row: str, name: str) -> float | None:
+    found = find_row(record["rows"], row)
+    return found["metrics"].get(name, {}).get("value") if found else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("hpcbackmap", "numpy", "scipy", "zarr", "mdtraj"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_record(record: dict, path: Path) -> None:
+    """Write ``path`` as JSON, whole or not at all. Raises OutputError."""
+    write_atomically(
+        path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False).encode()
+    )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it. Raises OutputError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,23 @@
+"""Fixtures that every test folder may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of public protein ensembles, named by HPCBACKMAP_DATA; tests that need it skip without it."""
+    folder = Path(os.environ.get("HPCBACKMAP_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data at {folder}; set HPCBACKMAP_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def example_dir() -> Path:
+    """The example ensemble that ships with the project: trpcage_top.pdb and trpcage.xtc."""
+    return REPOSITORY / "examples" / "trpcage"
