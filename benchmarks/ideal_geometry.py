@@ -42,11 +42,17 @@ def collect(folder: Path) -> dict[tuple[str, str, str], list[np.ndarray]]:
 def summarise(values: list[np.ndarray]) -> list[float]:
     distance, theta, phi = np.array(values).T
     mean = np.angle(np.exp(1j * phi).mean())
-    return [round(float(np.median(distance)), 5), round(float(np.median(theta)), 4), round(float(mean), 4)]
+    return [
+        round(float(np.median(distance)), 5),
+        round(float(np.median(theta)), 4),
+        round(float(mean), 4),
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, default="hpcbackmap/protein/ideal.json")
     arguments = parser.parse_args()

@@ -202,7 +202,9 @@ class Campaign(Model):
             if name not in rungs:
                 raise ValueError(f"stages.{name}: no such rung; this ladder has {', '.join(rungs)}")
             if stage.model.kind == "genzprot" and name != "ca-fg":
-                raise ValueError(f"stages.{name}: genzprot rebuilds heavy atoms from ca; use cgvae here")
+                raise ValueError(
+                    f"stages.{name}: genzprot rebuilds heavy atoms from ca; use cgvae here"
+                )
         return self
 
     def resolutions(self) -> list[str]:
@@ -259,7 +261,9 @@ def _apply_override(record: dict, override: str) -> None:
     for depth, parent in enumerate(parents):
         here = here.setdefault(parent, {}) if isinstance(here, dict) else None
         if not isinstance(here, dict):
-            raise ConfigError(f"override {override!r}: {'.'.join(parents[: depth + 1])} has no keys")
+            raise ConfigError(
+                f"override {override!r}: {'.'.join(parents[: depth + 1])} has no keys"
+            )
     try:
         here[leaf] = yaml.safe_load(value)
     except yaml.YAMLError:
@@ -310,7 +314,8 @@ def _resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
     record = campaign.model_dump()
     record["workdir"] = resolve(record["workdir"])
     record["ladder"] = [
-        "file:" + resolve(spec[5:]) if spec.startswith("file:") else spec for spec in record["ladder"]
+        "file:" + resolve(spec[5:]) if spec.startswith("file:") else spec
+        for spec in record["ladder"]
     ]
     for system in record["systems"]:
         system["trajectories"] = [resolve(item) for item in system["trajectories"]]

@@ -32,6 +32,7 @@ __all__ = ["backmap"]
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 5.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def backmap(campaign: Campaign, comm, time_limit: float | None = None) -> dict:
@@ -71,7 +72,9 @@ def _artifacts(campaign: Campaign) -> dict[str, Path]:
     folders = {}
     for rung in campaign.rungs():
         if rung not in campaign.stages:
-            raise ConfigError(f"stages: no stage for rung {rung}; the ladder cannot be climbed down")
+            raise ConfigError(
+                f"stages: no stage for rung {rung}; the ladder cannot be climbed down"
+            )
         given = campaign.stages[rung].artifact
         folders[rung] = Path(given) if given else campaign.path(f"stages/{rung}/artifact")
     return folders
@@ -118,7 +121,9 @@ def _chosen_frames(campaign: Campaign, source: FrameStore) -> dict[str, list[tup
     ranges = {name: [r for r in parts if r[1] > r[0]] for name, parts in ranges.items()}
     ranges = {name: parts for name, parts in ranges.items() if parts}
     if not ranges:
-        raise InputError(f"{source.path}: no frames to backmap; is the test fraction of the split zero?")
+        raise InputError(
+            f"{source.path}: no frames to backmap; is the test fraction of the split zero?"
+        )
     return ranges
 
 
@@ -182,7 +187,12 @@ def _is_done(plan: Plan, store: FrameStore, output: Path, shard: Shard) -> bool:
     except FileNotFoundError:
         return False
     except (ValueError, KeyError, InputError) as error:
-        log.warning("shard %s/%d is damaged and will be computed again: %s", shard.system, shard.number, error)
+        log.warning(
+            "shard %s/%d is damaged and will be computed again: %s",
+            shard.system,
+            shard.number,
+            error,
+        )
         return False
 
 
@@ -216,12 +226,12 @@ class _Worker:
             name: Chain(stages, source.system(name).ladder, device) for name in plan.frames
         }
         self.stop_signal = None
+        self.begun = time.monotonic()
         self.journal = campaign.path(f"backmap.rank{comm.rank}.jsonl")
 
     def run(self, todo: list[int], deadline: float | None) -> None:
         """Take shards until none is left, the deadline is too near, or a stop signal came."""
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            signal.signal(number, self._note_signal)
+        handlers = {number: signal.signal(number, self._note_signal) for number in STOP_SIGNALS}
         counter = self.comm.counter()
         longest, reported = 0.0, time.monotonic()
         while self.stop_signal is None and (k := counter.next()) < len(todo):
@@ -232,16 +242,18 @@ class _Worker:
             longest = max(longest, time.monotonic() - begun)
             if self.comm.rank == 0 and time.monotonic() - reported > REPORT_SECONDS:
                 reported = time.monotonic()
-                self._report(len(todo), reported)
+                self._report(len(todo), reported - self.begun)
         counter.free()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
     def _note_signal(self, number, frame) -> None:
         self.stop_signal = number
 
-    def _report(self, total: int, now: float) -> None:
-        done = len(list(_records(self.output).glob("*.json")))
-        left = len(self.plan.shards) - done
-        log.info("%d of %d shards done, %d left", done, len(self.plan.shards), left)
+    def _report(self, todo: int, seconds: float) -> None:
+        left = len(self.plan.shards) - len(list(_records(self.output).glob("*.json")))
+        remaining = seconds * left / max(1, todo - left)
+        log.info("%d of %d shards to do, about %.0f s", left, len(self.plan.shards), remaining)
 
     def _shard(self, shard: Shard) -> None:
         begun = time.monotonic()
@@ -271,7 +283,9 @@ class _Worker:
         bad = ~np.isfinite(coarse).all(axis=(1, 2))
         safe = np.where(bad[:, None, None], coarse[~bad][:1] if (~bad).any() else 0.0, coarse)
         members = [None] if plan.mode else range(plan.members)
-        drawn = [self.chains[system].run(safe.astype(np.float32), frames, m, plan.seed) for m in members]
+        drawn = [
+            self.chains[system].run(safe.astype(np.float32), frames, m, plan.seed) for m in members
+        ]
         levels = {}
         for name in plan.resolutions:
             stacked = np.stack([levels_[name] for levels_ in drawn], axis=1)

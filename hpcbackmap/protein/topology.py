@@ -89,7 +89,9 @@ class Topology:
         """(residue index, atom name) to atom index."""
         return {
             (int(residue), name): index
-            for index, (residue, name) in enumerate(zip(self.atom_residue, self.atom_names, strict=True))
+            for index, (residue, name) in enumerate(
+                zip(self.atom_residue, self.atom_names, strict=True)
+            )
         }
 
     @cached_property
@@ -109,7 +111,9 @@ class Topology:
             if self.bonded[i]:
                 pairs.append((index[i - 1, "C"], index[i, "N"]))
         pairs += [(index[i, "SG"], index[j, "SG"]) for i, j in self.disulphides]
-        return np.array(sorted(tuple(sorted(pair)) for pair in pairs), dtype=np.int64).reshape(-1, 2)
+        return np.array(sorted(tuple(sorted(pair)) for pair in pairs), dtype=np.int64).reshape(
+            -1, 2
+        )
 
     def label(self, residue: int) -> str:
         """How messages name a residue: chain, name, number (``A:GLY12``)."""
@@ -167,7 +171,9 @@ def topology_from_sequence(sequence: list[str], chain_ids: list[str] | None = No
     for c, chain in enumerate(sequence):
         for i, letter in enumerate(chain):
             if letter not in letters:
-                raise InputError(f"sequence {c + 1}, position {i + 1}: {letter!r} is no standard residue")
+                raise InputError(
+                    f"sequence {c + 1}, position {i + 1}: {letter!r} is no standard residue"
+                )
             names.append(letters[letter])
             chains.append(c)
             numbers.append(i + 1)
@@ -177,7 +183,9 @@ def topology_from_sequence(sequence: list[str], chain_ids: list[str] | None = No
     return Topology(tuple(names), tuple(chains), ids, tuple(numbers), tuple(bonded), tuple(oxt))
 
 
-def topology_from_mdtraj(top, positions: np.ndarray, source: str) -> tuple[Topology, np.ndarray, dict]:
+def topology_from_mdtraj(
+    top, positions: np.ndarray, source: str
+) -> tuple[Topology, np.ndarray, dict]:
     """Heavy-atom system of an mdtraj topology and one frame of coordinates.
 
     positions: [atoms in file, 3], nm; decides chain breaks and disulphides.
@@ -196,7 +204,9 @@ def topology_from_mdtraj(top, positions: np.ndarray, source: str) -> tuple[Topol
     chain_of = [residue.chain.index for residue, _, _ in residues]
     used = sorted(set(chain_of))
     chain_index = tuple(used.index(c) for c in chain_of)
-    last = [i == len(residues) - 1 or chain_index[i + 1] != chain_index[i] for i in range(len(residues))]
+    last = [
+        i == len(residues) - 1 or chain_index[i + 1] != chain_index[i] for i in range(len(residues))
+    ]
     if not ca_only:
         _require_all_atoms(residues, source)
     oxt = tuple(last) if ca_only else tuple("OXT" in atoms for _, _, atoms in residues)

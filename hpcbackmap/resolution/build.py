@@ -59,7 +59,9 @@ def build_ladder(
         elif kind == "file":
             mapping = _from_file(rest, level)
         else:
-            raise ConfigError(f"ladder: {spec!r} is no resolution; know ca, com, ucg:N, ucg:/n, file:PATH")
+            raise ConfigError(
+                f"ladder: {spec!r} is no resolution; know ca, com, ucg:N, ucg:/n, file:PATH"
+            )
         if mapping.n_coarse > level:
             raise InputError(f"ladder: {spec} has {mapping.n_coarse} beads for {level} particles")
         resolutions.append(resolution_name(spec))
@@ -121,7 +123,9 @@ def _bead_count(count: str, n_sites: int, rest: str) -> int:
             return max(3, round(n_sites / int(count[1:])))
         return int(count)
     except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"ladder: ucg:{rest}: {count!r} is no bead count (10) or size (/4)") from None
+        raise ConfigError(
+            f"ladder: ucg:{rest}: {count!r} is no bead count (10) or size (/4)"
+        ) from None
 
 
 def _segments(n_sites: int, n_beads: int, chain: np.ndarray, rest: str) -> np.ndarray:
@@ -129,7 +133,9 @@ def _segments(n_sites: int, n_beads: int, chain: np.ndarray, rest: str) -> np.nd
     starts = np.flatnonzero(np.r_[True, chain[1:] != chain[:-1]])
     lengths = np.diff(np.r_[starts, n_sites])
     if n_beads < len(lengths):
-        raise InputError(f"ladder: ucg:{rest} has fewer beads than the system has chains ({len(lengths)})")
+        raise InputError(
+            f"ladder: ucg:{rest} has fewer beads than the system has chains ({len(lengths)})"
+        )
     shares = np.ones(len(lengths), dtype=int)
     for _ in range(n_beads - len(lengths)):
         shares[np.argmax(lengths / shares)] += 1
@@ -148,9 +154,13 @@ def _from_file(path: str, level: int) -> Mapping:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: a mapping file has a list `bead` and optionally a list `weight`") from None
+        raise InputError(
+            f"{path}: a mapping file has a list `bead` and optionally a list `weight`"
+        ) from None
     if len(bead) != level:
-        raise InputError(f"{path}: maps {len(bead)} particles, the resolution before it has {level}")
+        raise InputError(
+            f"{path}: maps {len(bead)} particles, the resolution before it has {level}"
+        )
     try:
         return Mapping(bead, weight)
     except InputError as error:

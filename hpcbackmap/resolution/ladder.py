@@ -31,7 +31,9 @@ class Ladder:
             raise InputError("ladder: one mapping per rung is needed")
         for name, size, mapping in zip(self.resolutions, sizes, self.mappings, strict=False):
             if mapping.n_fine != size:
-                raise InputError(f"ladder: {name} has {size} particles, its mapping {mapping.n_fine}")
+                raise InputError(
+                    f"ladder: {name} has {size} particles, its mapping {mapping.n_fine}"
+                )
 
     def index(self, resolution: str) -> int:
         if resolution not in self.resolutions:

@@ -48,7 +48,9 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(scratch, folder)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot write the artifact: {error.strerror or error}") from None
+        raise OutputError(
+            f"{folder}: cannot write the artifact: {error.strerror or error}"
+        ) from None
     return folder
 
 
@@ -87,7 +89,9 @@ def load_artifact(folder: str | Path) -> Stage:
             stage = Cgvae(config["fine"], config["coarse"], model, ladder)
         stage.load_state_dict(load_file(Path(folder) / "model.safetensors"), strict=True)
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise InputError(f"{folder}: damaged artifact: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(
+            f"{folder}: damaged artifact: {' '.join(str(error).split())[:200]}"
+        ) from None
     return stage.eval()
 
 

@@ -30,9 +30,7 @@ def bead_system(ladder: Ladder, fine: str, coarse: str) -> System:
     calpha = _is_calpha(ladder, fine)
     order = _mean_place(mapping.bead, sequence)
     n = mapping.n_coarse
-    system = System(
-        n_fine=mapping.n_fine, n_coarse=n, num_nodes=n, calpha=torch.tensor([calpha])
-    )
+    system = System(n_fine=mapping.n_fine, n_coarse=n, num_nodes=n, calpha=torch.tensor([calpha]))
     tensors = {
         "bead_of": mapping.bead,
         "weight": mapping.weight.astype(np.float32),

@@ -65,7 +65,9 @@ class Cgvae(Stage):
         self.ridge = nn.Parameter(torch.zeros(mapping.n_fine, 3 * mapping.n_coarse + 1, 3))
 
     def describe(self, ladder: Ladder) -> System:
-        if self.ladder is not None and ladder.rung_digest(self.coarse) != self.ladder.rung_digest(self.coarse):
+        if self.ladder is not None and ladder.rung_digest(self.coarse) != self.ladder.rung_digest(
+            self.coarse
+        ):
             raise InputError(
                 f"stage {self.name} was made for another sequence or mapping "
                 f"({self.ladder.topology.n_residues} residues, here {ladder.topology.n_residues})"
@@ -84,7 +86,9 @@ class Cgvae(Stage):
             for bead in range(coarse.shape[1]):
                 members = torch.nonzero(system.bead_of == bead).squeeze(-1)
                 weights = _ridge_solution(inputs[:, bead], local[:, members].flatten(1))
-                self.ridge.data[members] = weights.unflatten(1, (-1, 3)).transpose(0, 1).to(self.ridge)
+                self.ridge.data[members] = (
+                    weights.unflatten(1, (-1, 3)).transpose(0, 1).to(self.ridge)
+                )
             local = local - self._to_local(self._linear(coarse, frames, system), frames, system)
             first, second = system.bond_index.T
             if bool(system.calpha.all()):
@@ -109,7 +113,9 @@ class Cgvae(Stage):
 
     def mode(self, coarse: Tensor, system: Batch) -> Tensor:
         context = self._context(coarse, system)
-        return self._closed(self._decode(context, self._prior(context).mean, coarse, system)[0], system)
+        return self._closed(
+            self._decode(context, self._prior(context).mean, coarse, system)[0], system
+        )
 
     def elbo(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Elbo:
         """Gaussian on the fibre: 3 (members - 1) free directions per bead, one variance per bead."""
@@ -137,7 +143,9 @@ class Cgvae(Stage):
         kl = kl_divergence(q, p)
         totals = []
         for values in (nats, kl):
-            total = torch.zeros(len(fine), system.n_systems, dtype=values.dtype, device=values.device)
+            total = torch.zeros(
+                len(fine), system.n_systems, dtype=values.dtype, device=values.device
+            )
             totals.append(total.index_add(1, system.coarse_system, values))
         return Elbo(*totals), mean
 
@@ -180,7 +188,9 @@ class Cgvae(Stage):
         local = self.place(torch.cat([members, particle], -1))
         if self.config.per_system:
             local = local + torch.einsum("fnw,nwd->fnd", members, self.readout)
-        shift = torch.einsum("fnij,fni->fnj", context["frames"][:, system.bead_of], local * self.scale)
+        shift = torch.einsum(
+            "fnij,fni->fnj", context["frames"][:, system.bead_of], local * self.scale
+        )
         shift = shift + self._linear(coarse, context["frames"], system)
         log_spread = self.log_spread(h).squeeze(-1).clamp(-9, 2)
         return coarse[:, system.bead_of] + recentre(shift, system), log_spread

@@ -35,7 +35,9 @@ def close_calpha(positions: Tensor, system: Batch, cis: Tensor, iterations: int 
     first, second = system.bond_index.T
     ideal = torch.where(cis, CIS, TRANS).to(positions.dtype)
     neighbours = torch.zeros(len(system.bead_of), dtype=positions.dtype, device=positions.device)
-    neighbours = neighbours.index_add(0, system.bond_index.flatten(), torch.ones(2 * len(first)).to(neighbours))
+    neighbours = neighbours.index_add(
+        0, system.bond_index.flatten(), torch.ones(2 * len(first)).to(neighbours)
+    )
     for step in range(iterations):
         if step % REFRESH == 0:
             pairs = _near_pairs(positions, system)

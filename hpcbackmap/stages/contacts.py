@@ -18,7 +18,9 @@ def residues_in_contact(positions: Tensor, system: Batch, index: Tensor, valid: 
     moves = system.movable[atoms] & system.atom_mask
     rows = torch.nonzero(moves.any(-1)).squeeze(-1)
     if len(rows) == 0:
-        return torch.zeros(positions.shape[0], len(atoms), dtype=torch.bool, device=positions.device)
+        return torch.zeros(
+            positions.shape[0], len(atoms), dtype=torch.bool, device=positions.device
+        )
     dense = positions[:, atoms]
     radius = torch.where(system.atom_mask, system.radius[atoms], -10.0)
     sulphur = system.sulphur[atoms]

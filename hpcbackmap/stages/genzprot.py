@@ -127,9 +127,7 @@ class Genzprot(Stage):
         frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
         index, valid = geometry.nearest(coarse, system.coarse_system, self.config.neighbours)
         separation = system.place[index] - system.place.view(1, -1, 1)
-        separation = torch.where(
-            system.chain[index] == system.chain.view(1, -1, 1), separation, 0
-        )
+        separation = torch.where(system.chain[index] == system.chain.view(1, -1, 1), separation, 0)
         shape = geometry.chain_shape(coarse, system.bead_before, system.bead_after, REACH)
         flags = system.flags.expand(len(coarse), -1, -1)
         h = self.residue(system.residue_type) + self.shape(torch.cat([shape, flags], -1))

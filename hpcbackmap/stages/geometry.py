@@ -96,7 +96,12 @@ def chain_shape(positions: Tensor, before: Tensor, after: Tensor, reach: float) 
     cosine = (normalize(back, dim=-1) * normalize(ahead, dim=-1)).sum(-1, keepdim=True)
     features = [lengths / reach, (lengths[..., :2] - 0.38).clamp(-0.2, 0.2) * 10, cosine]
     for first, second in ((before, after), (after, before)):
-        a, b, c, d = positions[:, first[first]], positions[:, first], positions, positions[:, second]
+        a, b, c, d = (
+            positions[:, first[first]],
+            positions[:, first],
+            positions,
+            positions[:, second],
+        )
         n1 = torch.linalg.cross(b - a, c - b)
         n2 = torch.linalg.cross(c - b, d - c)
         scale = (n1.norm(dim=-1) * n2.norm(dim=-1)).clamp_min(1e-6)

@@ -47,7 +47,9 @@ def residue_system(ladder: Ladder, coarse: str) -> System:
     topology = ladder.topology
     mapping = ladder.mapping(coarse)
     if ladder.index(coarse) != 1 or not _is_calpha(topology, mapping):
-        raise InputError(f"{coarse}: a genzprot stage starts from the C-alpha atoms of the heavy atoms")
+        raise InputError(
+            f"{coarse}: a genzprot stage starts from the C-alpha atoms of the heavy atoms"
+        )
     z = build_zmatrix(topology)
     atom_index, slot = _dense(topology)
     torsion_index, torsion_mask = _torsions(topology, z.role)
@@ -97,7 +99,9 @@ def residue_system(ladder: Ladder, coarse: str) -> System:
 def _is_calpha(topology: Topology, mapping) -> bool:
     one_hot = np.zeros(topology.n_atoms)
     one_hot[topology.ca_index] = 1
-    return np.array_equal(mapping.bead, topology.atom_residue) and np.array_equal(mapping.weight, one_hot)
+    return np.array_equal(mapping.bead, topology.atom_residue) and np.array_equal(
+        mapping.weight, one_hot
+    )
 
 
 def _dense(topology: Topology) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +137,14 @@ def _flags(topology: Topology, bonded: np.ndarray, leads: np.ndarray) -> np.ndar
     bridged = np.zeros(topology.n_residues, dtype=bool)
     bridged[[i for pair in topology.disulphides for i in pair]] = True
     proline = np.array([name == "PRO" for name in topology.sequence])
-    columns = [bonded, leads, np.array(topology.has_oxt), bridged, bonded & leads, np.r_[proline[1:], False]]
+    columns = [
+        bonded,
+        leads,
+        np.array(topology.has_oxt),
+        bridged,
+        bonded & leads,
+        np.r_[proline[1:], False],
+    ]
     return np.stack(columns, 1).astype(np.float32)
 
 

@@ -60,7 +60,9 @@ class TorsionHead(nn.Module):
         """All torsions given the planes [F, R]."""
         bins = bin_of(planes)
         context = self.context(h) + self.own_plane(bins) * system.leads.unsqueeze(-1)
-        context = context + self.previous_plane(bins[:, system.bead_previous]) * system.bonded.unsqueeze(-1)
+        context = context + self.previous_plane(
+            bins[:, system.bead_previous]
+        ) * system.bonded.unsqueeze(-1)
         torsions = [planes] + [torch.zeros_like(planes)] * (N_TORSIONS - 1)
         for role, head, earlier in zip(ORDER, self.heads, self.earlier, strict=True):
             there = system.torsion_mask[:, role]

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
+from hpcbackmap.backmapping.driver import backmap
 from hpcbackmap.config import load_campaign
-from hpcbackmap.errors import InputError
+from hpcbackmap.errors import InputError, Stopped
 from hpcbackmap.frames.ingest import ingest
-from hpcbackmap.frames.store import open_store
+from hpcbackmap.frames.store import create_store, open_store
 from hpcbackmap.mpi import get_comm
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.build import build_stage
@@ -51,15 +52,28 @@ def campaign_folder(tmp_path_factory, example_dir):
     ingest(campaign, get_comm())
     ladder = open_store(campaign.path(campaign.store.path)).system("trpcage").ladder
     for rung, stage in campaign.stages.items():
-        save_artifact(build_stage(rung, stage.model, [ladder], 3), campaign.path(f"stages/{rung}/artifact"), {})
+        save_artifact(
+            build_stage(rung, stage.model, [ladder], 3),
+            campaign.path(f"stages/{rung}/artifact"),
+            {},
+        )
     return folder
 
 
 def command(folder, ranks, *overrides):
-    inner = [sys.executable, "-m", "hpcbackmap", "backmap", str(folder / "campaign.yaml"), *overrides]
+    inner = [
+        sys.executable,
+        "-m",
+        "hpcbackmap",
+        "backmap",
+        str(folder / "campaign.yaml"),
+        *overrides,
+    ]
     if ranks == 0:
         return inner
-    mpirun = shutil.which("mpirun", path=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
+    mpirun = shutil.which(
+        "mpirun", path=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    )
     if mpirun is None:
         pytest.skip("no mpirun on this machine")
     root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
@@ -69,8 +83,17 @@ def command(folder, ranks, *overrides):
 def run(folder, ranks, *overrides):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_MCA_osc": "^ucx"}
     return subprocess.run(
-        command(folder, ranks, *overrides), env=environment, capture_output=True, text=True, timeout=300
+        command(folder, ranks, *overrides),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
+
+
+def alone(folder, *overrides, time_limit=None):
+    """The same in this process, without MPI."""
+    return backmap(load_campaign(folder / "campaign.yaml", list(overrides)), get_comm(), time_limit)
 
 
 def contents(folder, name):
@@ -94,7 +117,9 @@ def undisturbed(campaign_folder):
 def test_same_bits_on_any_number_of_ranks(campaign_folder, undisturbed, ranks):
     done = run(campaign_folder, ranks, f"backmap.output=ranks{ranks}.zarr")
     assert done.returncode == 0, done.stderr
-    for mine, theirs in zip(contents(campaign_folder, f"ranks{ranks}.zarr"), undisturbed, strict=True):
+    for mine, theirs in zip(
+        contents(campaign_folder, f"ranks{ranks}.zarr"), undisturbed, strict=True
+    ):
         assert np.array_equal(mine, theirs)
 
 
@@ -103,7 +128,9 @@ def test_output_is_accounted_for(campaign_folder, undisturbed):
     campaign = load_campaign(campaign_folder / "campaign.yaml")
     source = open_store(campaign.path(campaign.store.path)).system("trpcage")
     atoms, trace, frames, member = undisturbed
-    assert len(atoms) % MEMBERS == 0 and np.array_equal(member, np.tile(range(MEMBERS), len(atoms) // MEMBERS))
+    assert len(atoms) % MEMBERS == 0 and np.array_equal(
+        member, np.tile(range(MEMBERS), len(atoms) // MEMBERS)
+    )
     held_out = np.arange(source.n_frames - len(atoms) // MEMBERS, source.n_frames)
     assert np.array_equal(frames, np.repeat(held_out, MEMBERS))
     assert np.abs(atoms[0::2] - atoms[1::2]).max() > 0.05
@@ -114,8 +141,7 @@ def test_output_is_accounted_for(campaign_folder, undisturbed):
 
 
 def test_batch_shape_changes_rounding_only(campaign_folder, undisturbed):
-    done = run(campaign_folder, 0, "backmap.output=batch.zarr", "backmap.batch_frames=3")
-    assert done.returncode == 0, done.stderr
+    alone(campaign_folder, "backmap.output=batch.zarr", "backmap.batch_frames=3")
     trace = contents(campaign_folder, "batch.zarr")[1]
     assert np.abs(trace - undisturbed[1]).max() < 1e-5, "nm; 1e-4 Angstrom"
 
@@ -157,15 +183,15 @@ def kill_descendants(pid: int) -> None:
             continue
 
 
-def test_damaged_shard_is_computed_again(campaign_folder, undisturbed):
-    assert run(campaign_folder, 0, "backmap.output=damaged.zarr").returncode == 0
-    victim = next((campaign_folder / "work" / "damaged.zarr").glob("systems/*/particles/fg/position/value/c/1/0/0"))
+def test_damaged_shard_is_computed_again(campaign_folder, undisturbed, caplog):
+    alone(campaign_folder, "backmap.output=damaged.zarr")
+    output = campaign_folder / "work" / "damaged.zarr"
+    victim = next(output.glob("systems/*/particles/fg/position/value/c/1/0/0"))
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 0xFF
     victim.write_bytes(data)
-    done = run(campaign_folder, 0, "backmap.output=damaged.zarr")
-    assert done.returncode == 0, done.stderr
-    assert "damaged and will be computed again" in done.stderr
+    alone(campaign_folder, "backmap.output=damaged.zarr")
+    assert "damaged and will be computed again" in caplog.text
     assert np.array_equal(contents(campaign_folder, "damaged.zarr")[0], undisturbed[0])
 
 
@@ -174,13 +200,16 @@ def test_another_plan_is_refused(campaign_folder, undisturbed):
     assert again.returncode == 0 and "nothing to do" in again.stderr
     other = run(campaign_folder, 0, "backmap.output=alone.zarr", "backmap.seed=9")
     assert other.returncode == 4
-    assert "made by another plan: seed (there 0, here 9)" in other.stderr and "Traceback" not in other.stderr
+    assert (
+        "made by another plan: seed (there 0, here 9)" in other.stderr
+        and "Traceback" not in other.stderr
+    )
 
 
 def test_time_limit_stops_between_shards_and_continues(campaign_folder, undisturbed):
-    first = run(campaign_folder, 0, "backmap.output=limited.zarr", "--time-limit", "0.001")
-    assert first.returncode == 75 and "the same command continues" in first.stderr
-    assert run(campaign_folder, 2, "backmap.output=limited.zarr").returncode == 0
+    with pytest.raises(Stopped, match="the same command continues"):
+        alone(campaign_folder, "backmap.output=limited.zarr", time_limit=1e-3)
+    alone(campaign_folder, "backmap.output=limited.zarr")
     assert np.array_equal(contents(campaign_folder, "limited.zarr")[0], undisturbed[0])
 
 
@@ -189,8 +218,6 @@ def test_unusable_frame_is_quarantined(campaign_folder, undisturbed, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(campaign_folder, folder)
     path = folder / "work" / "frames.zarr"
-    from hpcbackmap.frames.store import create_store
-
     store = open_store(path)
     system = store.system("trpcage")
     beads = system.read("ucg5", 0, system.n_frames)
@@ -203,9 +230,15 @@ def test_unusable_frame_is_quarantined(campaign_folder, undisturbed, tmp_path):
     coarse.system("trpcage").write_shard(0, {"ucg5": beads})
     coarse.mark_complete()
     output = folder / "work" / "partial.zarr"
-    done = run(folder, 0, "--input", str(folder / "coarse.zarr"), "--output", str(output))
-    assert done.returncode == 0, done.stderr
-    assert "frame 4 member 1: input is not finite" in done.stderr
+    summary = alone(
+        folder, f"backmap.input={folder / 'coarse.zarr'}", "backmap.output=partial.zarr"
+    )
+    assert {
+        "system": "trpcage",
+        "frame": 4,
+        "member": 1,
+        "reason": "input is not finite",
+    } in summary["quarantined"]
     atoms = contents(folder, "partial.zarr")[0]
     assert np.isnan(atoms[8:10]).all() and np.isfinite(np.delete(atoms, [8, 9], axis=0)).all()
     record = json.loads(next((output / ".shards").glob("*.00000001.json")).read_text())

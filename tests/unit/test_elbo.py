@@ -29,9 +29,15 @@ class LinearStage(Cgvae):
     def __init__(self, fine, coarse, ladder, seed):
         super().__init__(fine, coarse, CgvaeConfig(width=4, layers=1, latent=LATENT), ladder)
         mapping = ladder.mapping(coarse)
-        self.mixing = torch.randn(
-            mapping.n_fine, 3, mapping.n_coarse * LATENT, generator=torch.Generator().manual_seed(seed)
-        ).double() * 0.1
+        self.mixing = (
+            torch.randn(
+                mapping.n_fine,
+                3,
+                mapping.n_coarse * LATENT,
+                generator=torch.Generator().manual_seed(seed),
+            ).double()
+            * 0.1
+        )
 
     def _context(self, coarse, system):
         return {}
@@ -81,7 +87,9 @@ def rungs(specs, seed):
     ladder = build_ladder(topology_from_sequence(["GAGAGAGAGAGA"]), specs)
     stages = []
     for i in range(len(ladder.mappings)):
-        stage = LinearStage(ladder.resolutions[i], ladder.resolutions[i + 1], ladder, seed + i).double()
+        stage = LinearStage(
+            ladder.resolutions[i], ladder.resolutions[i + 1], ladder, seed + i
+        ).double()
         stage.n_beads = ladder.mappings[i].n_coarse
         system = collate([stage.describe(ladder)])
         system = system.apply(lambda x: x.double() if x.is_floating_point() else x)
@@ -140,7 +148,9 @@ def exact_ladder(ladder, stages, levels):
     whole = basis_of_fibre(ladder.composed(ladder.resolutions[-1]).matrix.toarray())
     carried = np.eye(3 * ladder.topology.n_atoms)
     columns, log_density = [], 0.0
-    for i, ((stage, system), fine, coarse) in enumerate(zip(stages, levels[:-1], levels[1:], strict=True)):
+    for i, ((stage, system), fine, coarse) in enumerate(
+        zip(stages, levels[:-1], levels[1:], strict=True)
+    ):
         density, _, _, _, null = exact_rung(stage, system, ladder, fine, coarse)
         log_density += density
         columns.append(carried @ null)
@@ -158,7 +168,9 @@ def test_gap_is_the_posterior_divergence():
     atoms = np.random.default_rng(2).normal(size=(ladder.topology.n_atoms, 3))
     fine, coarse = ladder.coarsen(atoms).values()
     density, z, covariance, *_ = exact_rung(stage, system, ladder, fine, coarse)
-    exact = Normal(*(torch.from_numpy(x).view(1, -1, LATENT) for x in (z, 0.5 * np.log(np.diag(covariance)))))
+    exact = Normal(
+        *(torch.from_numpy(x).view(1, -1, LATENT) for x in (z, 0.5 * np.log(np.diag(covariance))))
+    )
     stage.given = Normal(exact.mean + 0.3, exact.log_std - 0.2)
     gap = float(kl_divergence(stage.given, exact).sum())
     assert gap > 1

@@ -81,7 +81,9 @@ def test_every_standard_residue_is_complete():
         extra = rings.get(name, 0) + (name == "PRO")
         assert len(template.bonds) == heavy[name] - 1 + extra - (name == "PRO")
         for row in template.placements:
-            assert (row.parent, row.atom) in template.bonds, "placed from the atom that it is bonded to"
+            assert (row.parent, row.atom) in template.bonds, (
+                "placed from the atom that it is bonded to"
+            )
 
 
 def test_bonds_agree_with_mdtraj(data_dir):
@@ -113,7 +115,9 @@ def test_names_of_other_force_fields():
 
 def test_missing_atom_and_unknown_residue_are_named(data_dir):
     frame = mdtraj.load(str(data_dir / "trpcage_tc5b" / "tc5b_md_top.pdb"))
-    keep = [a.index for a in frame.topology.atoms if not (a.residue.resSeq == 6 and a.name == "CZ2")]
+    keep = [
+        a.index for a in frame.topology.atoms if not (a.residue.resSeq == 6 and a.name == "CZ2")
+    ]
     cut = frame.atom_slice(keep)
     with pytest.raises(InputError, match=r"x\.pdb: residue TRP6 .* CZ2"):
         topology_from_mdtraj(cut.topology, cut.xyz[0], "x.pdb")

@@ -64,7 +64,9 @@ def test_segments_respect_chains():
 def test_groupings_are_deterministic(ensemble):
     topology, positions = ensemble
     for method in ("blobs", "cgae"):
-        first, second = (build_ladder(topology, ["fg", "ca", f"ucg:4:{method}"], positions, 7) for _ in "ab")
+        first, second = (
+            build_ladder(topology, ["fg", "ca", f"ucg:4:{method}"], positions, 7) for _ in "ab"
+        )
         assert first.digest == second.digest
 
 

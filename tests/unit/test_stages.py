@@ -61,7 +61,9 @@ RUNGS = {
 
 
 def rotation():
-    matrix, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(3)).double())
+    matrix, _ = torch.linalg.qr(
+        torch.randn(3, 3, generator=torch.Generator().manual_seed(3)).double()
+    )
     return matrix * torch.linalg.det(matrix)
 
 
@@ -116,10 +118,14 @@ def test_untrained_chemistry_is_sound(ensemble):
     lengths = np.linalg.norm(sample[:, first] - sample[:, second], axis=-1)
     assert lengths.min() > 0.095 and lengths.max() < 0.20
     index = topology.atom_index
-    links = [(index[i - 1, "C"], index[i, "N"]) for i in range(topology.n_residues) if topology.bonded[i]]
+    links = [
+        (index[i - 1, "C"], index[i, "N"]) for i in range(topology.n_residues) if topology.bonded[i]
+    ]
     peptide = np.linalg.norm(np.subtract(*(sample[:, k] for k in np.array(links).T)), axis=-1)
     assert np.abs(peptide - 0.133).max() < 0.02
-    rings = [(index[i, "CG"], index[i, "CD"]) for i, n in enumerate(topology.sequence) if n == "PRO"]
+    rings = [
+        (index[i, "CG"], index[i, "CD"]) for i, n in enumerate(topology.sequence) if n == "PRO"
+    ]
     closed = np.linalg.norm(np.subtract(*(sample[:, k] for k in np.array(rings).T)), axis=-1)
     assert np.abs(closed - 0.150).max() < 0.04
 
@@ -128,12 +134,16 @@ def test_closing_projection_repairs_the_trace(ensemble):
     topology, _ = ensemble
     stage, ladder, system, _, coarse, noise = make("ucg20-ca", ensemble, ["fg", "ca", "ucg:20"])
     with torch.no_grad():
-        raw = stage.decode(stage.prior(coarse, system).at(noise[..., : stage.latent]), coarse, system)
+        raw = stage.decode(
+            stage.prior(coarse, system).at(noise[..., : stage.latent]), coarse, system
+        )
         sample = stage.sample(coarse, system, noise)
     first, second = system.bond_index.T
 
     def bad(x):
-        return float(((x[:, second] - x[:, first]).norm(dim=-1) - 0.38).abs().gt(0.02).double().mean())
+        return float(
+            ((x[:, second] - x[:, first]).norm(dim=-1) - 0.38).abs().gt(0.02).double().mean()
+        )
 
     assert bad(raw) > 0.2 and bad(sample) < 0.02
 
@@ -149,7 +159,9 @@ def test_batch_of_proteins_equals_one_by_one(ensemble):
         alone = stage.sample(coarse[:1], system, noise[:1])
         small = stage.sample(trace, collate([stage.describe(other)]), extra)
         mixed = stage.sample(
-            torch.cat([coarse[:1], trace, coarse[:1]], 1), both, torch.cat([noise[:1], extra, noise[:1]], 1)
+            torch.cat([coarse[:1], trace, coarse[:1]], 1),
+            both,
+            torch.cat([noise[:1], extra, noise[:1]], 1),
         )
         elbo = stage.elbo(
             torch.cat([fine[:1], small, fine[:1]], 1), torch.cat([coarse[:1], trace, coarse[:1]], 1), both,
@@ -173,9 +185,13 @@ def test_jacobian_of_internal_coordinates():
     anchors = (system.z_parent_index, system.z_grand_index, system.z_great_index)
 
     def internal(x):
-        return internal_from_positions(positions.index_put((torch.tensor(free),), x), *anchors)[free]
+        return internal_from_positions(positions.index_put((torch.tensor(free),), x), *anchors)[
+            free
+        ]
 
-    matrix = torch.autograd.functional.jacobian(internal, positions[free]).reshape(3 * len(free), -1)
+    matrix = torch.autograd.functional.jacobian(internal, positions[free]).reshape(
+        3 * len(free), -1
+    )
     rows = internal(positions[free])
     expected = -(2 * rows[:, 0].log() + rows[:, 1].sin().log()).sum()
     torch.testing.assert_close(torch.linalg.slogdet(matrix)[1], expected)
@@ -201,7 +217,8 @@ def test_kl_is_exact():
     generator = torch.Generator().manual_seed(0)
     q, p = (Normal(*torch.randn(2, 3, 5, 4, generator=generator).double()) for _ in "qp")
     expected = torch.distributions.kl_divergence(
-        torch.distributions.Normal(q.mean, q.log_std.exp()), torch.distributions.Normal(p.mean, p.log_std.exp())
+        torch.distributions.Normal(q.mean, q.log_std.exp()),
+        torch.distributions.Normal(p.mean, p.log_std.exp()),
     ).sum(-1)
     torch.testing.assert_close(kl_divergence(q, p), expected)
 
@@ -218,7 +235,9 @@ def test_noise_depends_on_its_key_alone():
         assert abs(np.corrcoef(block[1].ravel(), other.ravel())[0, 1]) < 0.5
     many = frame_noise(0, "x", list(range(2000)), 0, 5, 4).reshape(2000, -1)
     correlation = np.corrcoef(many[:-1].ravel(), many[1:].ravel())[0, 1]
-    assert abs(correlation) < 0.02 and abs(many.std() - 1) < 0.01, "consecutive frames are independent"
+    assert abs(correlation) < 0.02 and abs(many.std() - 1) < 0.01, (
+        "consecutive frames are independent"
+    )
 
 
 @pytest.mark.parametrize("rung", ["ca-fg", "ucg10-ca"])
@@ -274,6 +293,8 @@ def test_what_a_stage_cannot_treat_is_refused(ensemble):
     ladder = build_ladder(topology, ["fg", "com"])
     with pytest.raises(InputError, match="C-alpha"):
         build_stage("com-fg", GenzprotConfig(**SMALL), [ladder], 0)
-    several = [build_ladder(topology_from_sequence([s]), ["fg", "ca", "ucg:3"]) for s in ("AAAA", "GGGG")]
+    several = [
+        build_ladder(topology_from_sequence([s]), ["fg", "ca", "ucg:3"]) for s in ("AAAA", "GGGG")
+    ]
     with pytest.raises(InputError, match="per_system"):
         build_stage("ucg3-ca", CgvaeConfig(**SMALL), several, 0)
