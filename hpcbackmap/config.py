@@ -6,6 +6,7 @@ relative paths against the folder of the file. Unknown keys are errors that name
 
 import difflib
 import hashlib
+import itertools
 import json
 import types
 import typing
@@ -214,7 +215,7 @@ class Campaign(Model):
     def rungs(self) -> list[str]:
         """Stage names, fine to coarse."""
         names = self.resolutions()
-        return [f"{coarse}-{fine}" for fine, coarse in zip(names, names[1:], strict=False)]
+        return [f"{coarse}-{fine}" for fine, coarse in itertools.pairwise(names)]
 
     def path(self, relative: str) -> Path:
         """A path of this campaign under its working folder."""

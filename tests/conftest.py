@@ -1,6 +1,8 @@
 """Fixtures that every test folder may use."""
 
 import os
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,19 @@ def data_dir() -> Path:
 def example_dir() -> Path:
     """The example ensemble that ships with the project: trpcage_top.pdb and trpcage.xtc."""
     return REPOSITORY / "examples" / "trpcage"
+
+
+@pytest.fixture
+def full_disk():
+    """A context in which no file of this process may grow beyond so many bytes, as on a full disk."""
+
+    @contextmanager
+    def limit(size: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit

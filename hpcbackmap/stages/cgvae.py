@@ -216,11 +216,8 @@ class Cgvae(Stage):
         if not bool(system.calpha.all()):
             return positions
         second = system.bond_index[:, 1]
-        if self.config.per_system:
-            cis = self.cis[second]
-        else:
-            cis = torch.zeros_like(second, dtype=torch.bool)
-        return close_calpha(positions, system, cis)
+        known = self.cis if self.config.per_system else torch.zeros_like(system.bonded_after)
+        return close_calpha(positions, system, known[second])
 
 
 MAX_NEIGHBOURS = 100

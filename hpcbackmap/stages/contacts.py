@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-
 __all__ = ["residues_in_contact"]
 
 

@@ -97,7 +97,7 @@ def chirality(topology, positions):
 
 
 def test_mirrored_trace_still_gives_l_residues(ensemble):
-    topology, positions = ensemble
+    topology, _ = ensemble
     stage, _, system, fine, coarse, noise = make("ca-fg", ensemble, ["fg", "ca"])
     assert (chirality(topology, fine) == 1).all()
     mirror = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
@@ -131,8 +131,7 @@ def test_untrained_chemistry_is_sound(ensemble):
 
 
 def test_closing_projection_repairs_the_trace(ensemble):
-    topology, _ = ensemble
-    stage, ladder, system, _, coarse, noise = make("ucg20-ca", ensemble, ["fg", "ca", "ucg:20"])
+    stage, _, system, _, coarse, noise = make("ucg20-ca", ensemble, ["fg", "ca", "ucg:20"])
     with torch.no_grad():
         raw = stage.decode(
             stage.prior(coarse, system).at(noise[..., : stage.latent]), coarse, system
@@ -149,7 +148,6 @@ def test_closing_projection_repairs_the_trace(ensemble):
 
 
 def test_batch_of_proteins_equals_one_by_one(ensemble):
-    topology, positions = ensemble
     other = build_ladder(topology_from_sequence(["GAPW"]), ["fg", "ca"])
     stage, ladder, system, fine, coarse, noise = make("ca-fg", ensemble, ["fg", "ca"])
     trace = torch.tensor([[0, 0, 0], [0.38, 0, 0], [0.5, 0.36, 0], [0.3, 0.5, 0.27]]).double()[None]
@@ -289,7 +287,7 @@ def test_damaged_and_newer_artifacts_are_refused(ensemble, tmp_path):
 
 
 def test_what_a_stage_cannot_treat_is_refused(ensemble):
-    topology, positions = ensemble
+    topology, _ = ensemble
     ladder = build_ladder(topology, ["fg", "com"])
     with pytest.raises(InputError, match="C-alpha"):
         build_stage("com-fg", GenzprotConfig(**SMALL), [ladder], 0)
