@@ -128,7 +128,7 @@ class GenzprotConfig(Model):
     neighbours: Positive = 16
     latent: Positive = 8
     beta: Annotated[float, Field(ge=0)] = 1.0
-    redraws: Annotated[int, Field(ge=0)] = 4
+    redraws: Annotated[int, Field(ge=0)] = 6
     """Rounds in which side chains in contact draw their torsions again."""
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.stages.network import MessageLayers
 
 __all__ = ["Elbo", "Normal", "Stage", "System", "collate", "kl_divergence"]
 
@@ -100,6 +101,12 @@ class Stage(nn.Module, ABC):
     @property
     def name(self) -> str:
         return f"{self.coarse}-{self.fine}"
+
+    def use_bf16(self) -> None:
+        """Run message passing, where the arithmetic is, in bfloat16; geometry and densities stay as they are."""
+        for module in self.modules():
+            if isinstance(module, MessageLayers):
+                module.bf16 = True
 
     @abstractmethod
     def describe(self, ladder: Ladder) -> System:

@@ -42,7 +42,10 @@ class MessageLayers(nn.Module):
 
     h [F, B, width]; edges [F, B, K, EDGE_FEATURES] from `edge_features`; index, valid [F, B, K];
     separation int64 [F, B, K], signed distance along the chain, 0 across chains.
+    With ``bf16`` set the matrix products here run in bfloat16; what comes in and goes out keeps its precision.
     """
+
+    bf16 = False
 
     def __init__(self, width: int, layers: int, edge_width: int = 32):
         super().__init__()
@@ -53,6 +56,10 @@ class MessageLayers(nn.Module):
     def forward(
         self, h: Tensor, edges: Tensor, index: Tensor, valid: Tensor, separation: Tensor
     ) -> Tensor:
+        with torch.autocast(h.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self._rounds(h, edges, index, valid, separation).to(h.dtype)
+
+    def _rounds(self, h, edges, index, valid, separation) -> Tensor:
         limit = SEPARATIONS - 1
         apart = self.embed(separation.clamp(-limit, limit) + limit)
         edges = self.edge(torch.cat([edges, apart], -1))

@@ -19,7 +19,7 @@ __all__ = ["CONTACT_RADIUS", "FLAGS", "residue_system"]
 FLAGS = 6
 """Per residue: bonded to the one before, to the one after, OXT, disulphide, zero of the plane, proline next."""
 
-CONTACT_RADIUS = {"C": 0.150, "N": 0.128, "O": 0.125, "S": 0.165}
+CONTACT_RADIUS = {"C": 0.140, "N": 0.120, "O": 0.120, "S": 0.155}
 """nm; two atoms closer than the sum of theirs are in contact (below hydrogen-bond and packing distances)."""
 
 
