@@ -157,7 +157,7 @@ def _prepare(campaign: Campaign, plan: Plan, source: FrameStore, output: Path) -
                 f"{output} was made by another plan: {difference}; choose another backmap.output or remove it"
             )
         done = [_is_done(plan, store, output, shard) for shard in plan.shards]
-        if all(done) and store.attributes["complete"]:
+        if all(done) and store.complete:
             return None
         return [i for i, ready in enumerate(done) if not ready]
     scratch = output.with_name(output.name + ".part")
@@ -168,7 +168,7 @@ def _prepare(campaign: Campaign, plan: Plan, source: FrameStore, output: Path) -
         {name: plan.n_frames(name) * plan.rows_per_frame for name in plan.frames},
         plan.resolutions,
         campaign.store.model_copy(update={"quantise": False}),
-        {"plan": plan.to_dict(), "input": str(source.path)},
+        {"plan": plan.to_dict()},
         shard_frames=plan.shard_frames * plan.rows_per_frame,
         observables={"source_frame": "int64", "member": "int64"},
     )

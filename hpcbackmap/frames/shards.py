@@ -1,0 +1,102 @@
+"""Sharded arrays of a store: read with checksums, written whole, one shard at a time, onto the disk."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from hpcbackmap.errors import InputError, OutputError
+from hpcbackmap.frames import layout
+
+__all__ = ["ShardedArrays", "flush", "writing"]
+
+
+class ShardedArrays:
+    """The arrays under one Zarr group, by path. ``folder`` is None in object storage."""
+
+    def __init__(self, path: str, root: zarr.Group):
+        self.path = path
+        self.folder = None if "://" in path else Path(path)
+        self._root = root
+        self._arrays: dict[str, zarr.Array] = {}
+
+    def array(self, path: str) -> zarr.Array:
+        """The array at ``path``; opened once. Frames that are not numbers are written like others."""
+        if path not in self._arrays:
+            self._arrays[path] = self._root[path].with_config({"write_empty_chunks": True})
+        return self._arrays[path]
+
+    def file(self, path: str, shard: int) -> Path | None:
+        """File of one shard; None in object storage."""
+        if self.folder is None:
+            return None
+        return self.folder.joinpath(path, "c", str(shard), *["0"] * (self.array(path).ndim - 1))
+
+    def read(self, path: str, start: int, stop: int) -> np.ndarray:
+        """Rows of one array; quantised positions as float32, nm.
+
+        Raises InputError that names the shard that is missing or damaged.
+        """
+        array = self.array(path)
+        size = array.shards[0]
+        shards = range(start // size, -(-stop // size))
+        for shard in shards:
+            file = self.file(path, shard)
+            if file is not None and not file.exists():
+                raise InputError(f"{self.path}: shard {shard} of {path} is missing; make the store again")
+        try:
+            values = array[start:stop]
+        except Exception as error:  # checksum, codec and file errors have no common class in zarr
+            culprit = next(
+                (s for s in shards if not self._readable(array, s * size, (s + 1) * size)), shards[0]
+            )
+            reason = str(error).split(".")[0]
+            raise InputError(
+                f"{self.path}: shard {culprit} of {path} is damaged ({reason}); make the store again"
+            ) from None
+        return layout.from_quanta(values) if _quantised(array) else values
+
+    def write(self, path: str, shard: int, values: np.ndarray) -> None:
+        """One shard of one array, whole, and onto the disk. Raises OutputError."""
+        array, file = self.array(path), self.file(path, shard)
+        start = shard * array.shards[0]
+        with writing(self.path):
+            if file is not None:
+                file.unlink(missing_ok=True)  # zarr would merge with what is there, damaged or not
+            array[start : start + len(values)] = layout.to_quanta(values) if _quantised(array) else values
+            if file is not None:
+                flush(file)
+                for folder in file.parents[: array.ndim + 1]:
+                    flush(folder)
+
+    @staticmethod
+    def _readable(array, start: int, stop: int) -> bool:
+        try:
+            array[start:stop]
+        except Exception:
+            return False
+        return True
+
+
+def _quantised(array: zarr.Array) -> bool:
+    return "scale" in array.attrs
+
+
+@contextmanager
+def writing(path: str | Path):
+    """Turns a failed write (full disk, no permission) into OutputError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from None
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

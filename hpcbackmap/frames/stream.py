@@ -1,0 +1,195 @@
+"""Batches of frames in an order that depends on the seed alone, read in blocks, within a memory budget.
+
+The order of an epoch: blocks (runs of frames that are stored together) are shuffled and put in line. A
+window of the line, as large as the budget allows, is cut into ``batch_size`` equal lanes; every lane is
+shuffled, and a batch takes one frame from each. So a batch mixes frames from all over the window, and a
+rank, which owns some lanes, reads only its part of it.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.frames.split import FrameRange
+from hpcbackmap.frames.store import FrameStore
+
+__all__ = ["FrameStream", "StreamBatch"]
+
+
+@dataclass(frozen=True)
+class StreamBatch:
+    """One rank's share of a batch; F frames of one system, or one frame each of several (then F is 1).
+
+    fine [F, N, 3], coarse [F, B, 3]: float32, nm, particles of all ``systems`` (names) one after another.
+    frames: number in the store of each frame, int64. position: global sample counter after the batch.
+    """
+
+    fine: np.ndarray
+    coarse: np.ndarray
+    systems: list[str]
+    frames: np.ndarray
+    position: int
+
+
+class FrameStream:
+    """Iterates over `StreamBatch`es: endless over epochs if shuffled, else one pass.
+
+    batch_size: samples per batch over all ranks; each rank takes an equal part (to one sample), in order.
+    start: global sample counter to begin at. The sequence of global batches is a function of ranges, batch
+    size, budget and seed; rank, world and start only say which part of it is read here.
+    Unshuffled, the last batch may be shorter; if it would leave a rank without samples, it is joined to
+    the one before.
+    Raises ConfigError if the batch is smaller than ``world`` or larger than the budget, InputError if
+    there are no frames or not one for every rank.
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        ranges: list[FrameRange],
+        fine: str,
+        coarse: str,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world: int,
+        budget_mb: float,
+        shuffle: bool = True,
+        start: int = 0,
+    ):
+        self.store, self.fine, self.coarse = store, fine, coarse
+        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        self.shuffle, self.start = shuffle, start
+        self._blocks = [block for part in ranges for block in self._cut(part)]
+        self._lengths = np.array([block.stop - block.start for block in self._blocks], dtype=np.int64)
+        self.n_samples = int(self._lengths.sum())
+        if batch_size < world:
+            raise ConfigError(f"a batch of {batch_size} frames cannot be divided over {world} ranks")
+        left = self.n_samples if shuffle else self.n_samples - start
+        if self.n_samples == 0 or 0 < left < world:
+            raise InputError(f"{store.path}: {left} frames to stream for {world} rank(s)")
+        self._last_batch = -1 if shuffle else max(0, (left - world) // batch_size)
+        self.window = self._window_samples(ranges, budget_mb)
+
+    def __iter__(self) -> Iterator[StreamBatch]:
+        samples = self._samples()
+        position = self.start
+        while self.shuffle or position < self.n_samples:
+            size = int(self._share(np.array([position]))[1][0])
+            count = (self.rank + 1) * size // self.world - self.rank * size // self.world
+            picked = [next(samples) for _ in range(count)]
+            position += size
+            yield self._batch(picked, position)
+
+    def _cut(self, part: FrameRange) -> Iterator[FrameRange]:
+        """The blocks of a range; they begin and end where stored chunks of the finer resolution do."""
+        size = self.store.system(part.system).block_frames(self.fine)
+        start = part.start
+        while start < part.stop:
+            stop = min(part.stop, (start // size + 1) * size)
+            yield FrameRange(part.system, start, stop)
+            start = stop
+
+    def _window_samples(self, ranges: list[FrameRange], budget_mb: float) -> int:
+        """Samples per window, a multiple of the batch: two windows fit into the budget."""
+        systems = {part.system for part in ranges}
+        particles = (
+            sum(self.store.system(name).n_particles(level) for level in (self.fine, self.coarse))
+            for name in systems
+        )
+        batch_mb = 12e-6 * max(particles) * self.batch_size
+        batches = int(budget_mb / (2 * batch_mb))
+        if batches == 0:
+            raise ConfigError(
+                f"store.budget_mb is {budget_mb:g}; two batches of {self.batch_size} frames need "
+                f"{2 * batch_mb:.3g}"
+            )
+        return batches * self.batch_size
+
+    def _share(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether global samples belong to this rank, and the sizes of the batches that they are in."""
+        batch = (numbers - self.start) // self.batch_size
+        if not self.shuffle:
+            batch = np.minimum(batch, self._last_batch)
+        begin = self.start + batch * self.batch_size
+        size = np.where(batch == self._last_batch, self.n_samples - begin, self.batch_size)
+        slot = numbers - begin
+        return (slot >= self.rank * size // self.world) & (slot < (self.rank + 1) * size // self.world), size
+
+    def _samples(self) -> Iterator[tuple]:
+        """This rank's samples in order: (system, frame, fine [N, 3], coarse [B, 3]). Reads a window ahead."""
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            windows = self._windows()
+            ahead = reader.submit(next, windows, None)
+            while (window := ahead.result()) is not None:
+                ahead = reader.submit(next, windows, None)
+                yield from window
+                del window
+
+    def _windows(self) -> Iterator[Iterator[tuple]]:
+        """Loaded windows, from ``start`` on."""
+        epoch, offset = divmod(self.start, self.n_samples)
+        while True:
+            order = self._block_order(epoch)
+            for first in range(offset // self.window * self.window, self.n_samples, self.window):
+                line = self._line(epoch, first)
+                numbers = epoch * self.n_samples + first + np.arange(len(line))
+                line = line[(numbers >= self.start) & self._share(numbers)[0]]
+                if len(line):
+                    yield self._load(order, line)
+            epoch, offset = epoch + 1, 0
+            if not self.shuffle:
+                return
+
+    def _block_order(self, epoch: int) -> np.ndarray:
+        count = len(self._blocks)
+        if not self.shuffle:
+            return np.arange(count)
+        return np.random.default_rng([self.seed, epoch]).permutation(count)
+
+    def _line(self, epoch: int, first: int) -> np.ndarray:
+        """Places in the epoch's line of blocks of the window that begins at ``first``, in sample order."""
+        size = min(self.window, self.n_samples - first)
+        if not self.shuffle:
+            return first + np.arange(size)
+        generator = np.random.default_rng([self.seed, epoch, first])
+        places = np.arange(size)
+        whole = size // self.batch_size * self.batch_size
+        lanes = places[:whole].reshape(self.batch_size, -1)
+        mixed = generator.permuted(lanes, axis=1).T.ravel()
+        return first + np.concatenate([mixed, generator.permutation(places[whole:])])
+
+    def _load(self, order: np.ndarray, line: np.ndarray) -> Iterator[tuple]:
+        """Read what the places in ``line`` need, block by block; then samples in its order."""
+        ends = np.cumsum(self._lengths[order])
+        turns = np.searchsorted(ends, line, side="right")
+        rows = line - (ends - self._lengths[order])[turns]
+        pieces = {}
+        for turn in np.unique(turns):
+            block, used = self._blocks[order[turn]], rows[turns == turn]
+            first, stop = int(used.min()), int(used.max()) + 1
+            stored = self.store.system(block.system)
+            fine, coarse = (
+                stored.read(level, block.start + first, block.start + stop)
+                for level in (self.fine, self.coarse)
+            )
+            pieces[turn] = (block, first, fine, coarse)
+        return self._pick(pieces, turns, rows)
+
+    @staticmethod
+    def _pick(pieces: dict, turns: np.ndarray, rows: np.ndarray) -> Iterator[tuple]:
+        for turn, row in zip(turns, rows, strict=True):
+            block, first, fine, coarse = pieces[turn]
+            yield block.system, block.start + int(row), fine[row - first], coarse[row - first]
+
+    def _batch(self, picked: list[tuple], position: int) -> StreamBatch:
+        names, frames, fine, coarse = zip(*picked, strict=True)
+        offsets = [self.store.system(name).first_frame for name in names]
+        if len(set(names)) == 1:
+            join, systems = np.stack, [names[0]]
+        else:
+            join, systems = lambda parts: np.concatenate(parts)[None], list(names)
+        return StreamBatch(join(fine), join(coarse), systems, np.add(offsets, frames), position)

@@ -1,0 +1,93 @@
+"""Export: what other programs read is what the store holds."""
+
+import mdtraj
+import numpy as np
+import pytest
+
+from hpcbackmap.config import Campaign
+from hpcbackmap.errors import ConfigError, InputError, OutputError
+from hpcbackmap.frames import export as module
+from hpcbackmap.frames.export import export
+from hpcbackmap.frames.ingest import ingest
+from hpcbackmap.frames.store import open_store
+from hpcbackmap.mpi import LocalComm
+
+
+@pytest.fixture(scope="module")
+def store(example_dir, tmp_path_factory):
+    campaign = Campaign(
+        name="t",
+        workdir=str(tmp_path_factory.mktemp("export")),
+        ladder=["fg", "ca", "ucg:5"],
+        systems=[
+            {
+                "name": "trpcage",
+                "topology": str(example_dir / "trpcage_top.pdb"),
+                "trajectories": [str(example_dir / "trpcage.xtc")],
+                "stride": 3,
+            }
+        ],
+    )
+    ingest(campaign, LocalComm())
+    return open_store(campaign.path("frames.zarr"))
+
+
+@pytest.mark.parametrize("suffix", ["xtc", "dcd", "pdb"])
+@pytest.mark.parametrize("resolution", ["fg", "ca", "ucg5"])
+def test_round_trip(store, tmp_path, monkeypatch, suffix, resolution):
+    """Whole, a stretch with stride, and one frame as topology; in pieces of a few frames."""
+    monkeypatch.setattr(module, "PIECE_BYTES", 10_000)
+    system = store.system("trpcage")
+    n = system.n_frames
+    top = tmp_path / "top.pdb"
+    assert export(store, resolution, top, stop=1) == 1
+    for start, stop, stride in ((0, None, 1), (7, n - 2, 4)):
+        output = tmp_path / f"out.{suffix}"
+        expected = system.read(resolution, 0, n)[start:stop:stride]
+        written = export(store, resolution, output, start=start, stop=stop, stride=stride)
+        assert written == len(expected)
+        found = mdtraj.load(str(output), top=str(top))
+        assert found.n_frames == written
+        np.testing.assert_allclose(found.xyz, expected, rtol=0, atol=5.1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({f"out.{suffix}", "top.pdb"})
+
+
+def test_names_and_times(store, tmp_path):
+    export(store, "fg", tmp_path / "a.pdb", stop=2)
+    atoms = mdtraj.load(str(tmp_path / "a.pdb")).topology
+    ours = store.system("trpcage").ladder.topology
+    assert tuple(atom.name for atom in atoms.atoms) == ours.atom_names
+    assert tuple(residue.name for residue in atoms.residues) == ours.sequence
+    export(store, "ca", tmp_path / "a.pdb", stop=1)
+    assert [atom.name for atom in mdtraj.load(str(tmp_path / "a.pdb")).topology.atoms] == ["CA"] * 20
+    export(store, "ucg5", tmp_path / "a.pdb", stop=1)
+    beads = mdtraj.load(str(tmp_path / "a.pdb")).topology
+    assert [(atom.name, atom.residue.name) for atom in beads.atoms] == [("CG", "BEA")] * 5
+    export(store, "fg", tmp_path / "a.xtc")
+    times = mdtraj.load(str(tmp_path / "a.xtc"), top=atoms).time
+    np.testing.assert_allclose(times, store.system("trpcage").read_observable("time", 0, len(times)))
+
+
+def test_impossible_exports_are_refused(store, tmp_path):
+    with pytest.raises(ConfigError, match=r"a.gro: can write .xtc, .dcd, .pdb, not .gro"):
+        export(store, "fg", tmp_path / "a.gro")
+    with pytest.raises(InputError, match="no resolution 'com'"):
+        export(store, "com", tmp_path / "a.xtc")
+    with pytest.raises(InputError, match="no system 'q'"):
+        export(store, "fg", tmp_path / "a.xtc", system="q")
+    with pytest.raises(InputError, match="frames 0 to 49, not 40 to 59"):
+        export(store, "fg", tmp_path / "a.xtc", start=40, stop=60)
+
+
+@pytest.mark.parametrize("suffix", ["xtc", "dcd", "pdb"])
+def test_failed_export_leaves_the_old_file(store, tmp_path, full_disk, suffix):
+    output = tmp_path / f"a.{suffix}"
+    output.write_text("old")
+    with full_disk(9_000), pytest.raises(OutputError, match=f"a.{suffix}"):
+        export(store, "fg", output)
+    assert output.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    with pytest.raises(OutputError, match="Not a directory"):
+        export(store, "fg", output / f"b.{suffix}")
+    with pytest.raises(OutputError, match=f"nowhere/b.{suffix}: No such file"):
+        export(store, "fg", tmp_path / "nowhere" / f"b.{suffix}")
