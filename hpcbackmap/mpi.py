@@ -145,7 +145,12 @@ def get_comm() -> LocalComm | MpiComm:
 def abort(code: int) -> None:
     """End all ranks at once with this exit code; does nothing in a process without MPI."""
     mpi = sys.modules.get("mpi4py.MPI")
-    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.size > 1:
+    if (
+        mpi is not None
+        and mpi.Is_initialized()
+        and not mpi.Is_finalized()
+        and mpi.COMM_WORLD.size > 1
+    ):
         mpi.COMM_WORLD.Abort(code)
 
 

@@ -15,7 +15,9 @@ PACK_CHUNK = 1 << 13
 """Rows, 0.1 MB: a few small proteins are decoded to read one."""
 
 
-def create_arrays(root: zarr.Group, attributes: dict, config: StoreConfig, ladders: np.ndarray) -> None:
+def create_arrays(
+    root: zarr.Group, attributes: dict, config: StoreConfig, ladders: np.ndarray
+) -> None:
     """Make every array that ``attributes`` (of the store) promise; only ``ladders`` is filled."""
     chunk = min(max(1, len(ladders)), LADDER_CHUNK)
     array = root.create_array(

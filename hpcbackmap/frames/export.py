@@ -39,9 +39,13 @@ def export(
     """
     output = Path(output)
     if output.suffix not in SUFFIXES:
-        raise ConfigError(f"{output}: can write {', '.join(SUFFIXES)}, not {output.suffix or 'no suffix'}")
+        raise ConfigError(
+            f"{output}: can write {', '.join(SUFFIXES)}, not {output.suffix or 'no suffix'}"
+        )
     if system is None and len(store.systems) > 1:
-        raise ConfigError(f"{store.path}: holds {', '.join(store.systems)}; say which system to export")
+        raise ConfigError(
+            f"{store.path}: holds {', '.join(store.systems)}; say which system to export"
+        )
     stored = store.system(store.systems[0] if system is None else system)
     stored.n_particles(resolution)
     stop = stored.n_frames if stop is None else stop
@@ -84,7 +88,9 @@ def _append(file, suffix: str, topology, positions, numbers, time) -> None:
     try:
         if suffix == ".xtc":
             box = np.zeros((len(positions), 3, 3), dtype=np.float32)
-            file.write(positions, time=time.astype(np.float32), step=numbers.astype(np.int32), box=box)
+            file.write(
+                positions, time=time.astype(np.float32), step=numbers.astype(np.int32), box=box
+            )
         elif suffix == ".dcd":
             file.write(positions * 10)  # Angstrom
         else:

@@ -42,7 +42,11 @@ def position_path(resolution: str) -> str:
 
 def observable_path(name: str, finest: str) -> str:
     """Where an observable lives: ``step`` and ``time`` beside the finest positions, others by name."""
-    return f"particles/{finest}/position/{name}" if name in ("step", "time") else f"observables/{name}/value"
+    return (
+        f"particles/{finest}/position/{name}"
+        if name in ("step", "time")
+        else f"observables/{name}/value"
+    )
 
 
 def shard_frames(n_particles: int, n_frames: int, config: StoreConfig) -> int:

@@ -45,12 +45,15 @@ class ShardedArrays:
         for shard in shards:
             file = self.file(path, shard)
             if file is not None and not file.exists():
-                raise InputError(f"{self.path}: shard {shard} of {path} is missing; make the store again")
+                raise InputError(
+                    f"{self.path}: shard {shard} of {path} is missing; make the store again"
+                )
         try:
             values = array[start:stop]
         except Exception as error:  # checksum, codec and file errors have no common class in zarr
             culprit = next(
-                (s for s in shards if not self._readable(array, s * size, (s + 1) * size)), shards[0]
+                (s for s in shards if not self._readable(array, s * size, (s + 1) * size)),
+                shards[0],
             )
             reason = str(error).split(".")[0]
             raise InputError(
@@ -65,7 +68,9 @@ class ShardedArrays:
         with writing(self.path):
             if file is not None:
                 file.unlink(missing_ok=True)  # zarr would merge with what is there, damaged or not
-            array[start : start + len(values)] = layout.to_quanta(values) if _quantised(array) else values
+            array[start : start + len(values)] = (
+                layout.to_quanta(values) if _quantised(array) else values
+            )
             if file is not None:
                 flush(file)
                 for folder in file.parents[: array.ndim + 1]:

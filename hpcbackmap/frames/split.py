@@ -42,10 +42,14 @@ def split_systems(systems: Iterable, config: SplitConfig) -> dict[str, list[Fram
     systems = list(systems)
     if config.by == "time":
         if config.test_names or config.validation_names:
-            raise ConfigError("split: test_names and validation_names need `by: source` or `by: system`")
+            raise ConfigError(
+                "split: test_names and validation_names need `by: source` or `by: system`"
+            )
         pieces = [piece for system in systems for piece in _by_time(system, config)]
     elif config.by == "source":
-        _require_names(config, {name for system in systems for name, _, _ in system.sources}, "source")
+        _require_names(
+            config, {name for system in systems for name, _, _ in system.sources}, "source"
+        )
         pieces = [piece for system in systems for piece in _by_source(system, config)]
     else:
         names = [system.name for system in systems]

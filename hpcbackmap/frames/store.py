@@ -159,10 +159,14 @@ class FrameStore:
 
     def system(self, name: str) -> StoredSystem:
         if name not in self._systems:
-            raise InputError(f"{self.path}: no system {name!r}; there are {', '.join(self.systems)}")
+            raise InputError(
+                f"{self.path}: no system {name!r}; there are {', '.join(self.systems)}"
+            )
         return self._systems[name]
 
-    def write_pack(self, pack: int, positions: dict[str, dict], observables: dict[str, dict]) -> None:
+    def write_pack(
+        self, pack: int, positions: dict[str, dict], observables: dict[str, dict]
+    ) -> None:
         """Write one pack whole: {system: {resolution: [n, particles, 3]}}, {system: {observable: [n]}}.
 
         Raises OutputError if it cannot be written.
@@ -214,7 +218,11 @@ def _assign_packs(records: list[dict], config: StoreConfig) -> int:
 
 def _content_digest(attributes: dict, ladders: np.ndarray) -> str:
     """SHA-256 of what a store is made of; library versions do not count."""
-    provenance = {key: value for key, value in attributes["provenance"].items() if key != "versions"}
-    record = {key: attributes[key] for key in ("systems", "resolutions", "observables", "quantised")}
+    provenance = {
+        key: value for key, value in attributes["provenance"].items() if key != "versions"
+    }
+    record = {
+        key: attributes[key] for key in ("systems", "resolutions", "observables", "quantised")
+    }
     record |= {"provenance": provenance, "ladders": hashlib.sha256(ladders.tobytes()).hexdigest()}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

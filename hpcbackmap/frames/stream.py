@@ -64,10 +64,14 @@ class FrameStream:
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.shuffle, self.start = shuffle, start
         self._blocks = [block for part in ranges for block in self._cut(part)]
-        self._lengths = np.array([block.stop - block.start for block in self._blocks], dtype=np.int64)
+        self._lengths = np.array(
+            [block.stop - block.start for block in self._blocks], dtype=np.int64
+        )
         self.n_samples = int(self._lengths.sum())
         if batch_size < world:
-            raise ConfigError(f"a batch of {batch_size} frames cannot be divided over {world} ranks")
+            raise ConfigError(
+                f"a batch of {batch_size} frames cannot be divided over {world} ranks"
+            )
         left = self.n_samples if shuffle else self.n_samples - start
         if self.n_samples == 0 or 0 < left < world:
             raise InputError(f"{store.path}: {left} frames to stream for {world} rank(s)")
@@ -117,7 +121,9 @@ class FrameStream:
         begin = self.start + batch * self.batch_size
         size = np.where(batch == self._last_batch, self.n_samples - begin, self.batch_size)
         slot = numbers - begin
-        return (slot >= self.rank * size // self.world) & (slot < (self.rank + 1) * size // self.world), size
+        return (slot >= self.rank * size // self.world) & (
+            slot < (self.rank + 1) * size // self.world
+        ), size
 
     def _samples(self) -> Iterator[tuple]:
         """This rank's samples in order: (system, frame, fine [N, 3], coarse [B, 3]). Reads a window ahead."""

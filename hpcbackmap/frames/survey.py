@@ -139,7 +139,11 @@ def survey_system(config: SystemConfig) -> SystemSurvey:
 def _find_files(config: SystemConfig) -> list[str]:
     paths: list[str] = []
     for item in config.trajectories:
-        found = [item] if Path(item).is_file() else sorted(filter(os.path.isfile, glob(item, recursive=True)))
+        found = (
+            [item]
+            if Path(item).is_file()
+            else sorted(filter(os.path.isfile, glob(item, recursive=True)))
+        )
         if not found:
             raise InputError(f"{item}: no such trajectory (system {config.name})")
         paths += found
@@ -177,7 +181,9 @@ def _require_same_atoms(ours, theirs, our_file: str, their_file: str) -> None:
     if ours is theirs:
         return
     if ours.n_atoms != theirs.n_atoms:
-        raise InputError(f"{their_file}: {theirs.n_atoms} atoms, the topology {our_file} has {ours.n_atoms}")
+        raise InputError(
+            f"{their_file}: {theirs.n_atoms} atoms, the topology {our_file} has {ours.n_atoms}"
+        )
     for a, b in zip(ours.atoms, theirs.atoms, strict=True):
         if _standard_names(a) != _standard_names(b):
             raise InputError(

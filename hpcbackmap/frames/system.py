@@ -43,7 +43,9 @@ class StoredSystem:
         self._folder = f"packs/{record['pack']}" if self._packed else f"systems/{self.name}"
         self._pack_frame = before._pack_frame + before.n_frames if before else 0
         self._pack_row = {
-            name: before._pack_row[name] + before.n_frames * before.n_particles(name) if before else 0
+            name: before._pack_row[name] + before.n_frames * before.n_particles(name)
+            if before
+            else 0
             for name in self._resolutions
         }
 
@@ -60,7 +62,9 @@ class StoredSystem:
         """Particles of a frame. Raises InputError if the store does not hold this resolution."""
         if resolution not in self._particles:
             known = ", ".join(self._resolutions)
-            raise InputError(f"{self._arrays.path}: no resolution {resolution!r}; there are {known}")
+            raise InputError(
+                f"{self._arrays.path}: no resolution {resolution!r}; there are {known}"
+            )
         return self._particles[resolution]
 
     def block_frames(self, resolution: str) -> int:
@@ -92,7 +96,10 @@ class StoredSystem:
         return self._arrays.read(self._observable_path(name), first + start, first + stop)
 
     def write_shard(
-        self, shard: int, positions: dict[str, np.ndarray], observables: dict[str, np.ndarray] | None = None
+        self,
+        shard: int,
+        positions: dict[str, np.ndarray],
+        observables: dict[str, np.ndarray] | None = None,
     ) -> None:
         """Write one shard whole and flush it; the finest resolution comes last.
 

@@ -34,7 +34,11 @@ def holds_topology(path: str) -> bool:
 def load_topology(path: str) -> mdtraj.Topology:
     """Topology of any file that mdtraj understands. Raises InputError."""
     with _reading(path):
-        return _load_whole(path, _stamp(path)).topology if _is_whole(path) else mdtraj.load_topology(path)
+        return (
+            _load_whole(path, _stamp(path)).topology
+            if _is_whole(path)
+            else mdtraj.load_topology(path)
+        )
 
 
 def describe_file(path: str, topology: mdtraj.Topology) -> tuple[int, np.ndarray]:
@@ -53,14 +57,18 @@ def describe_file(path: str, topology: mdtraj.Topology) -> tuple[int, np.ndarray
                 n_frames = len(file)
                 promised = _promised_frames(path)
                 if n_frames < promised:
-                    raise InputError(f"{path}: truncated, {n_frames} of {promised} frames are there")
+                    raise InputError(
+                        f"{path}: truncated, {n_frames} of {promised} frames are there"
+                    )
                 if n_frames == 0:
                     raise InputError(f"{path}: no frames")
                 _require_atoms(path, topology, file.read(n_frames=1)[0].shape[1])
                 file.seek(0)
                 first = _read(file, path, topology, 1).xyz[0]
                 file.seek(n_frames - 1)
-                if len(_read(file, path, topology, 2)) != 1:  # the second: pieces of a frame not counted
+                if (
+                    len(_read(file, path, topology, 2)) != 1
+                ):  # the second: pieces of a frame not counted
                     raise InputError(f"{path}: truncated, its last frame is incomplete")
     return n_frames, first
 
@@ -108,7 +116,9 @@ def _reading(path: str):
 
 def _open(path: str):
     if not str(path).endswith(tuple(FormatRegistry.fileobjects)):
-        raise InputError(f"{path}: not a trajectory file that mdtraj knows (xtc, dcd, trr, h5, pdb, pdb.gz, …)")
+        raise InputError(
+            f"{path}: not a trajectory file that mdtraj knows (xtc, dcd, trr, h5, pdb, pdb.gz, …)"
+        )
     if not Path(path).exists():
         raise FileNotFoundError(path)
     return mdtraj.open(path)

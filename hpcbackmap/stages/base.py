@@ -103,7 +103,7 @@ class Stage(nn.Module, ABC):
         return f"{self.coarse}-{self.fine}"
 
     def use_bf16(self) -> None:
-        """Run message passing, where the arithmetic is, in bfloat16; geometry and densities stay as they are."""
+        """Train with message passing, where the arithmetic is, in bfloat16; geometry and densities stay."""
         for module in self.modules():
             if isinstance(module, MessageLayers):
                 module.bf16 = True
@@ -129,11 +129,14 @@ class Stage(nn.Module, ABC):
 
     @abstractmethod
     def elbo(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Elbo:
-        """One-sample ELBO; noise [F, B, W]."""
+        """One-sample ELBO; noise [F, B, L] (further columns are not read)."""
 
     @abstractmethod
     def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """Training objective: scalars, means over frames; ``loss`` is the one to minimise."""
+        """Training objective: scalars, means over frames; ``loss`` is the one to minimise.
+
+        ``log_likelihood`` and ``kl``, in nats per frame and system, are always among them; noise as in `elbo`.
+        """
 
     @abstractmethod
     def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:

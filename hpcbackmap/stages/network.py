@@ -42,7 +42,8 @@ class MessageLayers(nn.Module):
 
     h [F, B, width]; edges [F, B, K, EDGE_FEATURES] from `edge_features`; index, valid [F, B, K];
     separation int64 [F, B, K], signed distance along the chain, 0 across chains.
-    With ``bf16`` set the matrix products here run in bfloat16; what comes in and goes out keeps its precision.
+    With ``bf16`` set, training runs the matrix products here in bfloat16; what comes in and goes out
+    keeps its precision.
     """
 
     bf16 = False
@@ -56,7 +57,9 @@ class MessageLayers(nn.Module):
     def forward(
         self, h: Tensor, edges: Tensor, index: Tensor, valid: Tensor, separation: Tensor
     ) -> Tensor:
-        with torch.autocast(h.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(
+            h.device.type, dtype=torch.bfloat16, enabled=self.bf16 and self.training
+        ):
             return self._rounds(h, edges, index, valid, separation).to(h.dtype)
 
     def _rounds(self, h, edges, index, valid, separation) -> Tensor:

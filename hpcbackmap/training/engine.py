@@ -1,0 +1,186 @@
+"""The DeepSpeed engine of one stage: its configuration, its making, one guarded optimiser step.
+
+The JSON is generated from the campaign. A user's own file may add to it; where it contradicts what the
+campaign decides it is refused by key, because two truths about a batch size end in a wrong curve.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpcbackmap.config import TrainConfig
+from hpcbackmap.errors import ConfigError
+from hpcbackmap.stages.base import Stage
+
+__all__ = [
+    "Objective",
+    "apply_gradients",
+    "engine_config",
+    "full_weights",
+    "make_engine",
+    "micro_batch",
+]
+
+BUCKET = 10_000_000
+"""Elements per reduction; DeepSpeed's default of 5e8 would take 2 GB beside models of a few million."""
+
+
+class Objective(nn.Module):
+    """What the engine runs: the stage's loss, as a module of its own.
+
+    bf16 means bf16 message passing in training; weights, coordinates, densities and validation stay fp32.
+    """
+
+    def __init__(self, stage: Stage, precision: str):
+        super().__init__()
+        self.stage = stage
+        if precision == "bf16":
+            stage.use_bf16()
+
+    def forward(
+        self, fine: Tensor, coarse: Tensor, system: Any, noise: Tensor
+    ) -> dict[str, Tensor]:
+        return self.stage.loss(fine, coarse, system, noise)
+
+
+def micro_batch(stage: str, train: TrainConfig, world_size: int) -> int:
+    """Frames per rank and forward pass. Raises ConfigError if the global batch cannot be shared evenly."""
+    parts = world_size * train.accumulation
+    if train.batch_size % parts:
+        raise ConfigError(
+            f"stages.{stage}.train.batch_size={train.batch_size} cannot be shared by {world_size} rank(s) x "
+            f"accumulation {train.accumulation}; use a multiple of {parts}"
+        )
+    return train.batch_size // parts
+
+
+def engine_config(
+    stage: str, train: TrainConfig, world_size: int, user_file: str | Path | None = None
+) -> dict:
+    """DeepSpeed's configuration as it will be used and written beside the outputs.
+
+    user_file: a DeepSpeed JSON whose further keys are merged in; ``auto`` values give way to the campaign.
+    Raises ConfigError naming the key where it contradicts the campaign.
+    """
+    decided = {
+        "train_batch_size": train.batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch(stage, train, world_size),
+        "gradient_accumulation_steps": train.accumulation,
+        "gradient_clipping": train.gradient_clipping,
+        "zero_optimization": {"stage": train.zero_stage},
+        "bf16": {"enabled": False},
+        "fp16": {"enabled": False},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    defaults = {
+        "steps_per_print": None,
+        "zero_optimization": {
+            "overlap_comm": False,
+            "reduce_bucket_size": BUCKET,
+            "allgather_bucket_size": BUCKET,
+        },
+    }
+    user = _read_user_file(user_file) if user_file else {}
+    for key in ("optimizer", "scheduler", "torch_autocast"):
+        if key in user:
+            raise ConfigError(
+                f"{user_file}: {key!r} is set by the campaign (stages.{stage}.train: learning_rate, "
+                "weight_decay, warmup_steps, precision); remove it"
+            )
+    _refuse_contradictions(user, decided, stage, user_file)
+    return _merge(_merge(defaults, user), decided)
+
+
+CAMPAIGN_KEYS = {
+    "train_batch_size": "batch_size",
+    "train_micro_batch_size_per_gpu": "batch_size / (ranks x accumulation)",
+    "gradient_accumulation_steps": "accumulation",
+    "gradient_clipping": "gradient_clipping",
+    "zero_optimization.stage": "zero_stage",
+    "bf16.enabled": "precision (bf16 products on fp32 weights)",
+    "fp16.enabled": "precision",
+}
+
+
+def _read_user_file(path: str | Path) -> dict:
+    try:
+        record = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a JSON file: {error}") from None
+    if not isinstance(record, dict):
+        raise ConfigError(f"{path}: a DeepSpeed configuration is a JSON object")
+    return record
+
+
+def _refuse_contradictions(user: dict, decided: dict, stage: str, path, prefix: str = "") -> None:
+    for key, wanted in decided.items():
+        if key not in user or user[key] == "auto":
+            continue
+        name = prefix + key
+        if isinstance(wanted, dict):
+            if not isinstance(user[key], dict):
+                raise ConfigError(f"{path}: {name} must be an object")
+            _refuse_contradictions(user[key], wanted, stage, path, f"{name}.")
+        elif user[key] != wanted:
+            source = CAMPAIGN_KEYS.get(name)
+            where = f"stages.{stage}.train.{source}" if source else "this package"
+            raise ConfigError(f"{path}: {name} is {user[key]!r}, but {where} makes it {wanted!r}")
+
+
+def _merge(base: dict, over: dict) -> dict:
+    """``over`` laid on ``base``, key by key in nested objects."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def make_engine(objective: Objective, train: TrainConfig, config: dict):
+    """DeepSpeed engine around ``objective`` with torch's AdamW, which needs no compiler."""
+    import deepspeed
+
+    optimiser = torch.optim.AdamW(
+        objective.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
+    )
+    engine, *_ = deepspeed.initialize(model=objective, optimizer=optimiser, config=config)
+    return engine
+
+
+def apply_gradients(engine, learning_rate: float) -> float:
+    """One optimiser step; returns the gradient norm before clipping.
+
+    A norm that is not finite (returned as inf) leaves the weights as they were, on all ranks alike: ZeRO
+    1-3 check it themselves, stage 0 would step into it.
+    """
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate
+    if engine.zero_optimization():
+        engine.step()
+        norm = engine.get_global_grad_norm()
+        return float(norm) if norm is not None and 0 <= norm < math.inf else math.inf
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients).item()
+    if math.isfinite(norm):
+        engine.step()
+        return norm
+    engine.zero_grad()
+    engine.micro_steps += 1
+    return math.inf
+
+
+def full_weights(engine) -> dict[str, Tensor]:
+    """Whole fp32 state of the stage on the CPU, on every rank; under ZeRO 3 all ranks must call it."""
+    import deepspeed
+
+    stage = engine.module.stage
+    partitioned = engine.zero_optimization_partition_weights()
+    with deepspeed.zero.GatheredParameters(list(stage.parameters()), enabled=partitioned):
+        return {key: value.detach().cpu().clone() for key, value in stage.state_dict().items()}

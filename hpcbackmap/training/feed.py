@@ -1,0 +1,139 @@
+"""From stored frames to what a stage eats: positions, system and noise on the device."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpcbackmap.frames.split import FrameRange
+from hpcbackmap.frames.store import FrameStore
+from hpcbackmap.frames.stream import FrameStream
+from hpcbackmap.stages.base import Stage, collate
+from hpcbackmap.stages.noise import frame_noise
+from hpcbackmap.training.ranks import World
+
+__all__ = ["Feed", "StageInputs"]
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """fine [F, N, 3], coarse [F, B, 3], noise [F, B, L] on the device; n_frames counts F x systems.
+
+    position: global sample counter after the batch.
+    """
+
+    fine: Tensor
+    coarse: Tensor
+    system: object
+    noise: Tensor
+    n_frames: int
+    position: int = 0
+
+    def arguments(self) -> tuple:
+        return self.fine, self.coarse, self.system, self.noise
+
+
+class Feed:
+    """Inputs of one stage from one store. Noise depends on seed, key and global frame, never on ranks."""
+
+    def __init__(self, store: FrameStore, stage: Stage, seed: int, device: torch.device):
+        self.store, self.stage, self.seed, self.device = store, stage, seed, device
+        self._described = {
+            name: stage.describe(store.system(name).ladder) for name in store.systems
+        }
+        self._single = {
+            name: collate([system]).to(device) for name, system in self._described.items()
+        }
+
+    def stream(
+        self,
+        ranges: list[FrameRange],
+        batch_size: int,
+        world: World,
+        budget_mb: float,
+        start: int = 0,
+    ) -> FrameStream:
+        """Endless shuffled frames, ``batch_size`` over all ranks, from global sample ``start`` on."""
+        return FrameStream(
+            self.store,
+            ranges,
+            self.stage.fine,
+            self.stage.coarse,
+            batch_size,
+            self.seed,
+            world.rank,
+            world.size,
+            budget_mb,
+            start=start,
+        )
+
+    def sample(
+        self, ranges: list[FrameRange], batch_size: int, most: int, budget_mb: float
+    ) -> StageInputs:
+        """The same shuffled frames on every rank: up to ``most`` of one system, a batch of several."""
+        names = {part.system for part in ranges}
+        size = batch_size
+        if len(names) == 1:
+            ladder = self.store.system(names.pop()).ladder
+            particles = ladder.n_particles(self.stage.fine) + ladder.n_particles(self.stage.coarse)
+            fitting = int(budget_mb / (2 * 12e-6 * particles))
+            size = max(1, min(most, sum(part.stop - part.start for part in ranges), fitting))
+        alone = World(0, 1, 0, "one rank")
+        return self.inputs(next(iter(self.stream(ranges, size, alone, budget_mb))), "sample")
+
+    def inputs(self, batch, key: str) -> StageInputs:
+        """Inputs of a stream batch; ``key`` keeps the noise of, say, two steps apart."""
+        systems = [self._described[name] for name in batch.systems]
+        if len(systems) == 1:
+            system = self._single[batch.systems[0]]
+            noise = self._noise(key, batch.frames, systems[0].n_coarse)
+        else:
+            system = collate(systems).to(self.device)
+            parts = [
+                self._noise(key, [frame], one.n_coarse)
+                for frame, one in zip(batch.frames, systems, strict=True)
+            ]
+            noise = np.concatenate(parts, axis=1)
+        return StageInputs(
+            self._on_device(batch.fine),
+            self._on_device(batch.coarse),
+            system,
+            self._on_device(noise),
+            len(batch.frames),
+            batch.position,
+        )
+
+    def fixed(self, ranges: list[FrameRange], n_frames: int, batch_size: int, key: str) -> Iterator:
+        """Up to ``n_frames`` evenly spaced frames of ``ranges``, in batches of one system each."""
+        counts = [part.stop - part.start for part in ranges]
+        ends = np.cumsum(counts)
+        total = int(ends[-1]) if counts else 0
+        chosen = np.unique(np.linspace(0, total - 1, min(n_frames, total)).round().astype(int))
+        for part, end, count in zip(ranges, ends, counts, strict=True):
+            here = chosen[(chosen >= end - count) & (chosen < end)] - (end - count) + part.start
+            for first in range(0, len(here), batch_size):
+                yield self._read(part.system, here[first : first + batch_size], key)
+
+    def _read(self, name: str, frames: np.ndarray, key: str) -> StageInputs:
+        stored = self.store.system(name)
+        fine, coarse = (
+            np.concatenate([stored.read(resolution, int(i), int(i) + 1) for i in frames])
+            for resolution in (self.stage.fine, self.stage.coarse)
+        )
+        noise = self._noise(key, frames + stored.first_frame, self._described[name].n_coarse)
+        return StageInputs(
+            self._on_device(fine),
+            self._on_device(coarse),
+            self._single[name],
+            self._on_device(noise),
+            len(frames),
+        )
+
+    def _noise(self, key: str, frames, n_beads: int) -> np.ndarray:
+        stream = f"{self.stage.name}/{key}"
+        return frame_noise(self.seed, stream, list(frames), 0, n_beads, self.stage.latent)
+
+    def _on_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)

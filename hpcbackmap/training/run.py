@@ -1,0 +1,282 @@
+"""One start of a training: from fresh or from a checkpoint, to its end or to a stop."""
+
+import logging
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hpcbackmap.config import Campaign, TrainConfig
+from hpcbackmap.errors import HpcbackmapError, InputError, OutputError, Stopped
+from hpcbackmap.frames.split import FrameRange, split_frames
+from hpcbackmap.frames.store import FrameStore
+from hpcbackmap.stages.base import Stage
+from hpcbackmap.stages.build import build_stage
+from hpcbackmap.training.checkpoints import Checkpoints, Progress
+from hpcbackmap.training.engine import (
+    Objective,
+    apply_gradients,
+    full_weights,
+    make_engine,
+    micro_batch,
+)
+from hpcbackmap.training.feed import Feed
+from hpcbackmap.training.metrics import Recorder
+from hpcbackmap.training.publish import publish_artifact, save_weights
+from hpcbackmap.training.ranks import World, on_rank_zero
+from hpcbackmap.training.reshape import reshaped
+from hpcbackmap.training.schedule import learning_rate
+from hpcbackmap.training.stopping import StopSignals
+from hpcbackmap.training.validation import share_of_rank, validate
+
+__all__ = ["Run"]
+
+log = logging.getLogger(__name__)
+
+CALIBRATION_FRAMES = 512
+SKIPS_IN_A_ROW = 20
+FIXED = ("batch_size", "accumulation", "seed", "precision", "zero_stage", "validation_frames")
+MAY_CHANGE = frozenset(f"train.{key}" for key in TrainConfig.model_fields if key not in FIXED)
+"""Settings that a resumed training may have changed."""
+
+
+class Run:
+    """What the loop needs, and the loop.
+
+    identity: the settings that decide the weights. settings: DeepSpeed's configuration.
+    """
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        identity: dict,
+        store: FrameStore,
+        folder: Path,
+        settings: dict,
+        world: World,
+        device: torch.device,
+    ):
+        self.name = identity["stage"]
+        self.config = campaign.stages[self.name]
+        self.train = self.config.train
+        self.store, self.folder, self.identity = store, folder, identity
+        self.world, self.device, budget = world, device, campaign.store.budget_mb
+        self.checkpoints = Checkpoints(folder / "checkpoints", identity, MAY_CHANGE)
+        manifest = on_rank_zero(world, self.checkpoints.newest)
+        self.progress = Progress(**manifest["progress"]) if manifest else Progress()
+
+        stage = self._build()
+        ranges = split_frames(store, campaign.split)
+        self._require_frames(stage, ranges["train"])
+        self.parameters = sum(parameter.numel() for parameter in stage.parameters())
+        log.info("%d parameters", self.parameters)
+        self.feed = Feed(store, stage, self.train.seed, device)
+        self._calibrate(stage.to(device), ranges["train"], budget)
+        self.engine = self._make_engine(stage, settings, manifest)
+
+        micro = micro_batch(self.name, self.train, world.size)
+        frames = self.train.validation_frames
+        batches = list(self.feed.fixed(ranges["validation"], frames, micro, "validation"))
+        self.validation = share_of_rank(batches, world.rank, world.size)
+        start, together = self.progress.position, micro * world.size
+        self.stream = iter(self.feed.stream(ranges["train"], together, world, budget, start))
+        self.recorder = Recorder(folder, world, self.train, self.progress)
+
+    def _build(self) -> Stage:
+        ladders = [self.store.system(name).ladder for name in self.store.systems]
+        return build_stage(self.name, self.config.model, ladders, self.train.seed)
+
+    def _require_frames(self, stage: Stage, ranges: list[FrameRange]) -> None:
+        known = self.store.resolutions
+        for resolution in (stage.fine, stage.coarse):
+            if resolution not in known:
+                raise InputError(
+                    f"{self.store.path}: stage {self.name} learns from {resolution} frames, the store has "
+                    f"only {', '.join(known)}"
+                )
+        if not ranges:
+            raise InputError(f"{self.store.path}: the split leaves no frames to train on")
+
+    def _calibrate(self, stage: Stage, ranges: list[FrameRange], budget_mb: float) -> None:
+        """Every rank shows the stage the same frames: many of one system, or one of each of several."""
+        inputs = self.feed.sample(ranges, self.train.batch_size, CALIBRATION_FRAMES, budget_mb)
+        with torch.no_grad():
+            stage.calibrate(inputs.fine, inputs.coarse, inputs.system)
+
+    def _make_engine(self, stage: Stage, settings: dict, manifest: dict | None):
+        """The engine, in the state of the checkpoint if there is one."""
+        objective = Objective(stage, self.train.precision)
+        folder = self.checkpoints.folder
+        if manifest is None:
+            return make_engine(objective, self.train, settings)
+        if self.train.zero_stage == 0 or manifest["world_size"] == self.world.size:
+            engine = make_engine(objective, self.train, settings)
+            engine.load_checkpoint(str(folder), tag=manifest["tag"])
+        else:
+            log.info(
+                "checkpoint of %d ranks, reshaped for %d", manifest["world_size"], self.world.size
+            )
+            universal = settings | {"checkpoint": {"load_universal": True}}
+            engine = make_engine(objective, self.train, universal)
+            with reshaped(folder, manifest["tag"], self.world) as tag:
+                engine.load_checkpoint(str(folder), tag=tag)
+        log.info("continuing after step %d", self.progress.step)
+        return engine
+
+    def to_the_end(self, stop: StopSignals) -> None:
+        """Steps, validations and checkpoints until training is over; raises Stopped on a stop signal."""
+        progress, train = self.progress, self.train
+        self.started = time.monotonic() - progress.seconds
+        while not self.is_over():
+            stopping = self.take_step(stop)
+            over = self.is_over()
+            if progress.step % train.validate_every == 0 or over:
+                self.validate()
+                over = self.is_over()
+            if progress.step % train.checkpoint_every == 0 or over or stopping:
+                self.checkpoint()
+            if stopping and not over:
+                torch.distributed.barrier()
+                raise Stopped(
+                    f"{self.name}: stopped on request after step {progress.step} of "
+                    f"{train.max_steps}; the same command continues"
+                )
+
+    def is_over(self) -> bool:
+        progress, train = self.progress, self.train
+        return (
+            progress.step >= train.max_steps
+            or (train.patience is not None and progress.stale >= train.patience)
+            or (train.max_minutes is not None and progress.seconds >= 60 * train.max_minutes)
+        )
+
+    def take_step(self, stop: StopSignals) -> bool:
+        """One optimiser step; True if some rank was asked to stop."""
+        progress = self.progress
+        rate = learning_rate(self.train, progress.step, progress.seconds)
+        terms: dict[str, Tensor] = {}
+        done, stopping = 0, False
+        while done < self.train.accumulation:
+            losses, asked = self._forward(stop)
+            stopping |= asked
+            if losses is None:
+                self._skip("loss")
+                continue
+            self.engine.backward(losses["loss"])
+            done += 1
+            if done < self.train.accumulation:
+                self.engine.step()
+            for name, value in losses.items():
+                terms[name] = terms.get(name, 0) + value.detach() / self.train.accumulation
+        norm = apply_gradients(self.engine, rate)
+        progress.step += 1
+        if norm == float("inf"):
+            self._skip("gradient")
+        else:
+            progress.skipped_in_a_row = 0
+        if progress.step % self.train.log_every == 0:
+            self._record(terms, {"learning_rate": rate, "gradient_norm": norm})
+        return stopping
+
+    def _forward(self, stop: StopSignals) -> tuple[dict[str, Tensor] | None, bool]:
+        """Losses of the next micro-batch, None if they are not finite on some rank; and the stop flag."""
+        began = time.perf_counter()
+        inputs = self.feed.inputs(next(self.stream), f"train/{self.progress.step}")
+        self.recorder.count(inputs.n_frames, time.perf_counter() - began)
+        losses = self.engine(*inputs.arguments())
+        self.progress.position = inputs.position
+        bad = not bool(torch.isfinite(losses["loss"]))
+        bad, asked, self.progress.seconds = self._agree(bad, stop.received is not None)
+        return (None if bad else losses), asked
+
+    def _agree(self, bad: bool, asked: bool) -> tuple[bool, bool, float]:
+        """One small reduction: any bad loss, any stop signal, the slowest clock."""
+        seconds = time.monotonic() - self.started
+        if self.world.size == 1:
+            return bad, asked, seconds
+        flags = torch.tensor([bad, asked, seconds], dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+        bad, asked, seconds = flags.tolist()
+        return bool(bad), bool(asked), seconds
+
+    def _skip(self, what: str) -> None:
+        """All ranks leave out the same batch or step."""
+        progress = self.progress
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        if self.world.rank == 0:
+            log.warning("step %d: the %s is not finite, skipped", progress.step, what)
+        if progress.skipped_in_a_row > SKIPS_IN_A_ROW:
+            raise HpcbackmapError(
+                f"no finite {what} in {progress.skipped_in_a_row} batches in a row near step "
+                f"{progress.step}; lower stages.{self.name}.train.learning_rate"
+            )
+
+    def _record(self, terms: dict[str, Tensor], values: dict[str, float]) -> None:
+        """Log means over all ranks."""
+        names = sorted(terms)
+        means = torch.stack([terms[name].double() for name in names]) / self.world.size
+        if self.world.size > 1:
+            torch.distributed.all_reduce(means)
+        losses = dict(zip(names, means.tolist(), strict=True))
+        values["skipped"] = self.progress.skipped
+        self.recorder.training(self.progress.step, self.progress.seconds, losses | values)
+
+    def validate(self) -> None:
+        if not self.validation:
+            return
+        values = validate(self.engine, self.validation)
+        best = self.progress.best["loss"] if self.progress.best else math.inf
+        improved = values["loss"] < best
+        self.progress.stale = 0 if improved else self.progress.stale + 1
+        if improved:
+            self._keep_weights(values)
+        self.recorder.validation(self.progress.step, values, improved)
+
+    def _keep_weights(self, values: dict[str, float]) -> None:
+        """The present weights are the ones to export."""
+        name = f"best_{self.progress.step}.safetensors"
+        weights = full_weights(self.engine)
+        on_rank_zero(self.world, lambda: save_weights(weights, self.checkpoints.folder / name))
+        self.progress.best = {"step": self.progress.step, "weights": name, **values}
+
+    def checkpoint(self) -> None:
+        tag = f"step_{self.progress.step}"
+        on_rank_zero(self.world, lambda: self.checkpoints.prepare(tag))
+        try:
+            self.engine.save_checkpoint(str(self.checkpoints.folder), tag=tag, save_latest=False)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "writ" not in str(error):
+                raise
+            raise OutputError(f"{self.checkpoints.folder / tag}: {error}".splitlines()[0]) from None
+        torch.distributed.barrier()
+        on_rank_zero(
+            self.world, lambda: self.checkpoints.publish(tag, self.progress, self.world.size)
+        )
+
+    def publish(self) -> dict:
+        """Artifact of the best weights, and the result that `train` returns."""
+        progress = self.progress
+        if progress.best is None:
+            self._keep_weights({})
+        best = dict(progress.best)
+        weights, best_step = self.checkpoints.folder / best.pop("weights"), best.pop("step")
+        result = {
+            "stage": self.name,
+            "steps": progress.step,
+            "minutes": progress.seconds / 60,
+            "frames_seen": progress.position,
+            "skipped": progress.skipped,
+            "parameters": self.parameters,
+            "best_step": best_step,
+            "validation": best or None,
+        }
+        on_rank_zero(
+            self.world,
+            lambda: publish_artifact(self.folder, self._build(), weights, self.identity, result),
+        )
+        torch.distributed.barrier()
+        log.info("%s is trained: %s", result["stage"], self.folder / "artifact")
+        return result

@@ -1,0 +1,30 @@
+"""Stop signals, taken at a step boundary."""
+
+import signal
+
+__all__ = ["StopSignals"]
+
+
+class StopSignals:
+    """While entered, SIGUSR1 (Slurm's warning), SIGTERM and SIGINT are noted in ``received``.
+
+    A second SIGINT interrupts at once.
+    """
+
+    SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self):
+        self.received: str | None = None
+
+    def __enter__(self) -> "StopSignals":
+        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, _frame) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
