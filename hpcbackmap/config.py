@@ -25,7 +25,6 @@ __all__ = [
     "CgvaeConfig",
     "EvaluateConfig",
     "GenzprotConfig",
-    "SlurmConfig",
     "SplitConfig",
     "StageConfig",
     "StoreConfig",
@@ -112,7 +111,6 @@ class CgvaeConfig(Model):
     per_system: bool = True
     """Learned embeddings per particle (one protein) rather than from residue types (many)."""
     width: Positive = 64
-    vectors: Positive = 16
     layers: Positive = 3
     latent: Positive = 8
     beta: Annotated[float, Field(ge=0)] = 1.0
@@ -132,23 +130,9 @@ class GenzprotConfig(Model):
     """Rounds in which side chains in contact draw their torsions again."""
 
 
-class SlurmConfig(Model):
-    """Node group of one stage."""
-
-    nodes: Positive = 1
-    tasks_per_node: Positive = 1
-    cpus_per_task: Positive = 1
-    gpus_per_node: Annotated[int, Field(ge=0)] = 0
-    time: str = "04:00:00"
-    partition: str | None = None
-    account: str | None = None
-    extra: list[str] = []
-
-
 class StageConfig(Model):
     model: Annotated[CgvaeConfig | GenzprotConfig, Field(discriminator="kind")]
     train: TrainConfig = TrainConfig()
-    slurm: SlurmConfig = SlurmConfig()
     artifact: str | None = None
     """Use this trained stage instead of training one."""
 

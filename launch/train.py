@@ -1,4 +1,6 @@
-"""Train one stage under any launcher; takes the arguments of ``hpcbackmap train`` (``--config`` may name the campaign).
+"""Train one stage under any launcher; takes the arguments of ``hpcbackmap train``.
+
+``--config`` may stand before the campaign.
 
 deepspeed --num_accelerators 2 launch/train.py --config CAMPAIGN --stage ca-fg
 torchrun --nproc_per_node 2 launch/train.py CAMPAIGN --stage ca-fg

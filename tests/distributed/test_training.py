@@ -23,7 +23,7 @@ from hpcbackmap.errors import ConfigError, HpcbackmapError, ResourceError
 STAGE = "ucg5-ca"
 STEPS = 90
 SETTINGS = [
-    f"stages.{STAGE}.model={{kind: cgvae, width: 8, vectors: 4, layers: 1, latent: 2}}",
+    f"stages.{STAGE}.model={{kind: cgvae, width: 8, layers: 1, latent: 2}}",
     f"stages.{STAGE}.train={{batch_size: 8, max_steps: {STEPS}, zero_stage: 2, warmup_steps: 5, "
     "validate_every: 15, validation_frames: 12, checkpoint_every: 10, log_every: 1}",
 ]
