@@ -27,7 +27,11 @@ def mpirun(ranks: int, *command: str) -> subprocess.CompletedProcess:
     }
     launcher = [MPIRUN, "-n", str(ranks)] if ranks > 1 else []
     return subprocess.run(
-        [*launcher, sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120
+        [*launcher, sys.executable, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -91,6 +95,8 @@ def test_a_crash_on_one_rank_ends_the_others():
 
 
 def test_ranks_that_do_not_see_each_other_are_refused():
-    code = "import os; os.environ['PMI_SIZE'] = '4'\nfrom hpcbackmap.mpi import get_comm; get_comm()"
+    code = (
+        "import os; os.environ['PMI_SIZE'] = '4'\nfrom hpcbackmap.mpi import get_comm; get_comm()"
+    )
     result = mpirun(1, "-c", code)
     assert "ResourceError: started as 4 ranks, but each sees itself alone" in result.stderr

@@ -59,13 +59,17 @@ def test_names_and_times(store, tmp_path):
     assert tuple(atom.name for atom in atoms.atoms) == ours.atom_names
     assert tuple(residue.name for residue in atoms.residues) == ours.sequence
     export(store, "ca", tmp_path / "a.pdb", stop=1)
-    assert [atom.name for atom in mdtraj.load(str(tmp_path / "a.pdb")).topology.atoms] == ["CA"] * 20
+    assert [atom.name for atom in mdtraj.load(str(tmp_path / "a.pdb")).topology.atoms] == [
+        "CA"
+    ] * 20
     export(store, "ucg5", tmp_path / "a.pdb", stop=1)
     beads = mdtraj.load(str(tmp_path / "a.pdb")).topology
     assert [(atom.name, atom.residue.name) for atom in beads.atoms] == [("CG", "BEA")] * 5
     export(store, "fg", tmp_path / "a.xtc")
     times = mdtraj.load(str(tmp_path / "a.xtc"), top=atoms).time
-    np.testing.assert_allclose(times, store.system("trpcage").read_observable("time", 0, len(times)))
+    np.testing.assert_allclose(
+        times, store.system("trpcage").read_observable("time", 0, len(times))
+    )
 
 
 def test_impossible_exports_are_refused(store, tmp_path):

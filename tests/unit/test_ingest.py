@@ -35,7 +35,9 @@ def top(example_dir):
 def campaign(folder, *systems, ladder=("fg", "ca", "ucg:5"), **settings):
     systems = [{"name": f"s{i}"} | system for i, system in enumerate(systems)]
     store = CHUNKS | settings.pop("store", {})
-    return Campaign(name="t", workdir=str(folder), ladder=ladder, systems=systems, store=store, **settings)
+    return Campaign(
+        name="t", workdir=str(folder), ladder=ladder, systems=systems, store=store, **settings
+    )
 
 
 def run(folder, *systems, **settings):
@@ -90,7 +92,9 @@ def test_every_format_gives_every_frame(trpcage, top, tmp_path, capfd, suffix, s
     part = trpcage[:23]
     file = tmp_path / f"t.{suffix}"
     part.save(str(file))
-    summary, made = run(tmp_path / "w", {"topology": top, "trajectories": [str(file)], "stride": stride})
+    summary, made = run(
+        tmp_path / "w", {"topology": top, "trajectories": [str(file)], "stride": stride}
+    )
     system = store_of(made).system("s0")
     expected = in_order(part, system.ladder.topology)[::stride]
     assert summary["frames_out"] == len(expected)
@@ -120,7 +124,9 @@ def test_rerun_has_nothing_to_do_and_another_campaign_is_refused(trpcage, top, t
 
 
 def test_many_small_systems_are_packed(data_dir, tmp_path):
-    files = sorted((data_dir / "static_bm5").glob("*.pdb.gz"), key=lambda path: path.stat().st_size)[:12]
+    files = sorted(
+        (data_dir / "static_bm5").glob("*.pdb.gz"), key=lambda path: path.stat().st_size
+    )[:12]
     systems = [{"name": file.name.split(".")[0], "trajectories": [str(file)]} for file in files]
     _, made = run(tmp_path, *systems, ladder=("fg", "ca"), store={"shard_mb": 0.02})
     store = store_of(made)
@@ -182,12 +188,19 @@ def test_wrong_files_are_named(trpcage, top, tmp_path, data_dir):
     refused(out, InputError, "gone.xtc: no such trajectory", system(tmp_path / "gone.xtc"))
     refused(out, InputError, "no_top.pdb", system(good, topology=str(tmp_path / "no_top.pdb")))
     refused(out, InputError, "good.xtc: this format names no atoms", {"trajectories": [str(good)]})
-    refused(out, ConfigError, "listed twice", system(good, trajectories=[str(good), str(tmp_path / "g*.xtc")]))
+    refused(
+        out,
+        ConfigError,
+        "listed twice",
+        system(good, trajectories=[str(good), str(tmp_path / "g*.xtc")]),
+    )
     refused(out, ConfigError, "two are called 'x'", system(good, name="x"), system(good, name="x"))
     refused(out, ConfigError, "not understood", system(good, selection="nonsense words here"))
     refused(out, ConfigError, "selects no atom", system(good, selection="resname TIP3"))
     other = str(data_dir / "adenylate_kinase" / "adk_tmd_top.pdb")
-    refused(out, InputError, "good.xtc: 154 atoms, the topology has 3341", system(good, topology=other))
+    refused(
+        out, InputError, "good.xtc: 154 atoms, the topology has 3341", system(good, topology=other)
+    )
     empty = tmp_path / "empty.xtc"
     empty.write_bytes(b"")
     refused(out, InputError, "README.md: not a trajectory", system(data_dir / "README.md"))
@@ -206,7 +219,12 @@ def test_truncated_trajectories_are_refused(trpcage, top, tmp_path, suffix):
     content, cut = whole.read_bytes(), tmp_path / f"cut.{suffix}"
     for missing in (1, 5, 100, 400, 600, 670):
         cut.write_bytes(content[:-missing])
-        refused(tmp_path / "w", InputError, f"cut.{suffix}", {"topology": top, "trajectories": [str(cut)]})
+        refused(
+            tmp_path / "w",
+            InputError,
+            f"cut.{suffix}",
+            {"topology": top, "trajectories": [str(cut)]},
+        )
 
 
 def test_unusable_coordinates_are_refused(trpcage, top, tmp_path):
@@ -230,7 +248,9 @@ def test_files_that_disagree_with_the_topology_are_refused(trpcage, top, tmp_pat
     with gzip.open(tmp_path / "mutant.pdb.gz", "wt") as file:
         file.write(text)
     system = {"topology": top, "trajectories": [str(tmp_path / "mutant.pdb.gz")]}
-    refused(tmp_path / "w", InputError, "mutant.pdb.gz: atom .* of PHE6, .* it is N of TRP6", system)
+    refused(
+        tmp_path / "w", InputError, "mutant.pdb.gz: atom .* of PHE6, .* it is N of TRP6", system
+    )
     mixed = [{"topology": top, "trajectories": [top]}, {"trajectories": [str(tmp_path / "ca.pdb")]}]
     trpcage[0].atom_slice(trpcage.topology.select("name CA")).save(str(tmp_path / "ca.pdb"))
     refused(tmp_path / "w", InputError, "system s1 has C-alpha atoms only", *mixed)

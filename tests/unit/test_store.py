@@ -20,7 +20,9 @@ def ladder(length=20):
 
 
 def frames(of, count, seed=0):
-    atoms = np.random.default_rng(seed).normal(size=(count, of.topology.n_atoms, 3)).astype(np.float32)
+    atoms = (
+        np.random.default_rng(seed).normal(size=(count, of.topology.n_atoms, 3)).astype(np.float32)
+    )
     return of.coarsen(atoms)
 
 
@@ -81,7 +83,9 @@ def test_quantised_positions_are_rounded_and_smaller(tmp_path):
         for shard in range(store.system("p").n_shards):
             store.system("p").write_shard(shard, levels)
         store.mark_complete()
-        sizes.append(sum(item.stat().st_size for item in (path / "systems/p/particles/fg").rglob("*")))
+        sizes.append(
+            sum(item.stat().st_size for item in (path / "systems/p/particles/fg").rglob("*"))
+        )
     found = open_store(path).system("p").read("fg", 0, n)
     np.testing.assert_array_equal(np.isnan(found), np.isnan(levels["fg"]))
     np.testing.assert_allclose(found, levels["fg"], rtol=0, atol=5.01e-4)
@@ -114,7 +118,9 @@ def test_many_small_systems_share_files(tmp_path):
         for resolution in store.resolutions:
             found = system.read(resolution, 0, system.n_frames)
             np.testing.assert_array_equal(found, levels[name][resolution])
-        assert system.read_observable("step", 0, system.n_frames).tolist() == list(range(counts[name]))
+        assert system.read_observable("step", 0, system.n_frames).tolist() == list(
+            range(counts[name])
+        )
     assert store.system("s7").ladder.topology.n_residues == 12
 
 
@@ -148,14 +154,18 @@ def test_damaged_shard_can_be_written_again(stored):
 
 def test_unfinished_store_does_not_open(tmp_path):
     of = ladder()
-    store = create_store(tmp_path / "s.zarr", {"p": of}, {"p": 60}, ["fg"], SMALL, {}, shard_frames=30)
+    store = create_store(
+        tmp_path / "s.zarr", {"p": of}, {"p": 60}, ["fg"], SMALL, {}, shard_frames=30
+    )
     store.system("p").write_shard(0, {"fg": frames(of, 30)["fg"]})
     with pytest.raises(InputError, match="unfinished"):
         open_store(tmp_path / "s.zarr")
     with pytest.raises(IncompleteError, match="shard 1 of system p"):
         store.mark_complete()
     again = open_store(tmp_path / "s.zarr", incomplete_ok=True)
-    again.system("p").write_shard(1, {"fg": np.full((30, of.topology.n_atoms, 3), np.nan, np.float32)})
+    again.system("p").write_shard(
+        1, {"fg": np.full((30, of.topology.n_atoms, 3), np.nan, np.float32)}
+    )
     again.mark_complete()
     assert np.isnan(open_store(tmp_path / "s.zarr").system("p").read("fg", 30, 60)).all()
 
@@ -203,7 +213,9 @@ def test_failed_writes_name_the_place(tmp_path):
 
 def test_digest_is_of_content_not_of_versions(tmp_path):
     def digest(name, provenance, count=9):
-        store = create_store(tmp_path / name, {"p": ladder()}, {"p": count}, ["fg"], SMALL, provenance)
+        store = create_store(
+            tmp_path / name, {"p": ladder()}, {"p": count}, ["fg"], SMALL, provenance
+        )
         return store.digest
 
     first = digest("a", {"input": "x", "versions": {"zarr": "3.1"}})

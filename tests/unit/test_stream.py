@@ -16,7 +16,12 @@ from hpcbackmap.frames.stream import FrameStream
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 
-LENGTHS = {"a": ("ACDEFGHIKL", 83), "b": ("MNPQRSTVWYAC", 40), "c": ("GGGGG", 1), "d": ("AAAAAA", 2)}
+LENGTHS = {
+    "a": ("ACDEFGHIKL", 83),
+    "b": ("MNPQRSTVWYAC", 40),
+    "c": ("GGGGG", 1),
+    "d": ("AAAAAA", 2),
+}
 """Two systems with shards of their own, two in a pack."""
 
 
@@ -54,12 +59,16 @@ def everything(store):
 
 def stream(store, rank=0, world=1, batch_size=6, budget_mb=0.08, ranges=None, **options):
     ranges = ranges or everything(store)
-    return FrameStream(store, ranges, "fg", "ucg3", batch_size, 5, rank, world, budget_mb, **options)
+    return FrameStream(
+        store, ranges, "fg", "ucg3", batch_size, 5, rank, world, budget_mb, **options
+    )
 
 
 def check_contents(store, batch):
     """Positions are those of the frames and systems that the batch claims."""
-    owners = [max(n for n in store.systems if store.system(n).first_frame <= i) for i in batch.frames]
+    owners = [
+        max(n for n in store.systems if store.system(n).first_frame <= i) for i in batch.frames
+    ]
     for level, array in (("fg", batch.fine), ("ucg3", batch.coarse)):
         assert array.dtype == np.float32
         if len(batch.systems) == 1:
@@ -86,8 +95,12 @@ def test_order_is_the_same_for_all_ranks_and_restarts(store, world, batch_size, 
     expected = [batch.frames for batch in islice(single, count)]
     start = restart * batch_size
     ranks = [stream(store, r, world, batch_size, budget_mb, start=start) for r in range(world)]
-    for number, parts in enumerate(islice(zip(*ranks, strict=True), count - restart), start=restart):
-        np.testing.assert_array_equal(np.concatenate([part.frames for part in parts]), expected[number])
+    for number, parts in enumerate(
+        islice(zip(*ranks, strict=True), count - restart), start=restart
+    ):
+        np.testing.assert_array_equal(
+            np.concatenate([part.frames for part in parts]), expected[number]
+        )
         for part in parts:
             assert part.position == (number + 1) * batch_size
             assert len(part.frames) in (batch_size // world, batch_size // world + 1)
@@ -108,12 +121,19 @@ def test_every_frame_once_per_epoch_in_another_order(store):
 def test_batches_mix_distant_frames(store):
     """Frames of a batch come from all over a window, not from one stored block."""
     ranges = [FrameRange("a", 0, 83)]
-    spreads = [np.ptp(batch.frames) for batch in islice(stream(store, ranges=ranges, budget_mb=5.0), 10)]
+    spreads = [
+        np.ptp(batch.frames) for batch in islice(stream(store, ranges=ranges, budget_mb=5.0), 10)
+    ]
     assert np.median(spreads) > 40
 
 
 @settings(max_examples=12, deadline=None)
-@given(world=st.integers(1, 3), batch_size=st.integers(3, 30), stop=st.integers(3, 83), start=st.integers(0, 2))
+@given(
+    world=st.integers(1, 3),
+    batch_size=st.integers(3, 30),
+    stop=st.integers(3, 83),
+    start=st.integers(0, 2),
+)
 def test_unshuffled_pass_is_in_order_and_leaves_no_rank_out(store, world, batch_size, stop, start):
     ranges = [FrameRange("a", 0, stop)]
     start = start * batch_size
@@ -167,7 +187,9 @@ def test_impossible_streams_are_refused(store):
 
 def covered(store, ranges):
     frames = {
-        kind: {store.system(r.system).first_frame + i for r in parts for i in range(r.start, r.stop)}
+        kind: {
+            store.system(r.system).first_frame + i for r in parts for i in range(r.start, r.stop)
+        }
         for kind, parts in ranges.items()
     }
     total = sum(store.system(name).n_frames for name in store.systems)

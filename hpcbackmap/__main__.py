@@ -1,0 +1,3 @@
+from hpcbackmap.cli import main
+
+main()

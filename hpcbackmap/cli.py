@@ -1,0 +1,277 @@
+"""The commands: parse and call.
+
+What is heavy is imported inside the command that needs it, after the campaign has been read: a
+mistake in the campaign is told at once.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpcbackmap import __version__, console
+from hpcbackmap.config import Campaign, load_campaign
+from hpcbackmap.errors import ConfigError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=console.CommandGroup,
+    name="hpcbackmap",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Put atoms back into coarse-grained protein ensembles, one resolution at a time. "
+    "Begin with `hpcbackmap demo`.",
+)
+
+CampaignFile = Annotated[
+    Path, typer.Argument(metavar="CAMPAIGN", help="Campaign file, for example campaign.yaml.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Campaign keys to change, for example stages.ca-fg.train.max_steps=200.",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Result as JSON on standard output; all else on standard error."),
+]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line (``sys.argv`` unless given)."""
+    console.run(app, arguments)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hpcbackmap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def settings(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log lines.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,
+) -> None:
+    """Settings of every command. The deepspeed launcher adds ``--local_rank``; its variables suffice."""
+    console.configure_logging(verbose)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to work in.")] = Path(
+        "hpcbackmap-demo"
+    ),
+) -> None:
+    """Run the example campaign (Trp-cage) end to end, about ten minutes on two cores.
+
+    Ingest, train two stages at once, backmap held-out beads under mpirun, judge, report. Interrupted or
+    run again, it continues where it stopped.
+    """
+    from hpcbackmap.demo import run_demo
+
+    run_demo(output)
+
+
+@app.command()
+def ingest(campaign: CampaignFile, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Read the campaign's trajectories into its frame store.
+
+    In parallel: mpirun -n 4 hpcbackmap ingest campaign.yaml
+    """
+    resolved = _load(campaign, overrides)
+    from hpcbackmap.frames.ingest import ingest
+    from hpcbackmap.mpi import get_comm
+
+    console.show(ingest(resolved, get_comm()), as_json)
+
+
+@app.command()
+def train(
+    campaign: CampaignFile,
+    stage: Annotated[str, typer.Option("--stage", help="Stage to train, for example ca-fg.")],
+    overrides: Overrides = None,
+    deepspeed_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--deepspeed-config", "--deepspeed_config", help="Your own DeepSpeed JSON, merged in."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train one stage; the same command resumes. Stages need nothing of each other.
+
+    With a launcher: deepspeed --num_accelerators 4 --module hpcbackmap train campaign.yaml --stage ca-fg
+    """
+    resolved = _load(campaign, overrides)
+    from hpcbackmap.training.trainer import train
+
+    console.show(train(resolved, stage, deepspeed_config=deepspeed_config), as_json)
+
+
+@app.command()
+def backmap(
+    campaign: CampaignFile,
+    overrides: Overrides = None,
+    input_store: Annotated[
+        str | None,
+        typer.Option("--input", help="Store of coarse frames; default: the held-out frames."),
+    ] = None,
+    output_store: Annotated[
+        str | None, typer.Option("--output", help="Store to write; default: backmapped.zarr.")
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option("--members", help="Structures to draw per input frame.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the draws.")] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            "--time-limit", help="Minutes after which no more work is begun (exit code 75)."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put atoms into coarse frames with the trained stages; a rerun does only what is missing.
+
+    In parallel: mpirun -n 4 hpcbackmap backmap campaign.yaml --members 10
+    """
+    chosen = {
+        "backmap.input": input_store and _absolute(input_store),
+        "backmap.output": output_store and _absolute(output_store),
+        "backmap.members": members,
+        "backmap.seed": seed,
+    }
+    options = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
+    resolved = _load(campaign, [*(overrides or []), *options])
+    from hpcbackmap.backmapping.driver import backmap
+    from hpcbackmap.mpi import get_comm
+
+    seconds = None if time_limit is None else 60 * time_limit
+    console.show(backmap(resolved, get_comm(), time_limit=seconds), as_json)
+
+
+@app.command()
+def evaluate(
+    campaign: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CAMPAIGN]", help="Campaign whose backmapped frames are judged."),
+    ] = None,
+    overrides: Overrides = None,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="Instead: trajectory with the true atoms.")
+    ] = None,
+    generated: Annotated[
+        Path | None, typer.Option("--generated", help="Trajectory to judge against --truth.")
+    ] = None,
+    truth_top: Annotated[
+        Path | None, typer.Option("--truth-top", help="Topology, where --truth carries none.")
+    ] = None,
+    generated_top: Annotated[
+        Path | None,
+        typer.Option("--generated-top", help="Topology, where --generated carries none."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare backmapped structures with the truth and with trivial baselines.
+
+    For a campaign: hpcbackmap evaluate campaign.yaml
+    For two files:  hpcbackmap evaluate --truth md.xtc --truth-top md.pdb --generated made.pdb
+    """
+    from hpcbackmap.evaluation import evaluate
+
+    if campaign is not None and truth is None and generated is None:
+        from hpcbackmap.mpi import get_comm
+
+        resolved = _load(campaign, overrides)
+        record = evaluate.evaluate_campaign(resolved, get_comm())
+    elif campaign is None and truth is not None and generated is not None:
+        record = evaluate.evaluate_files(truth, generated, truth_top, generated_top)
+    else:
+        raise ConfigError("evaluate: give a campaign, or both --truth and --generated")
+    if as_json:
+        console.show(record, as_json)
+    else:
+        console.show_lines(evaluate.five_figures(record))
+
+
+@app.command()
+def report(
+    campaign: CampaignFile,
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="HTML file; default: report.html of the campaign."),
+    ] = None,
+) -> None:
+    """Write the evaluation as one self-contained HTML page with pictures."""
+    resolved = _load(campaign, overrides)
+    from hpcbackmap.evaluation.report import write_report
+
+    typer.echo(write_report(resolved, output or resolved.path("report.html")))
+
+
+@app.command()
+def export(
+    store: Annotated[
+        Path, typer.Argument(metavar="STORE", help="Frame store, for example frames.zarr.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write: .xtc, .dcd or .pdb.")
+    ],
+    resolution: Annotated[
+        str, typer.Option("--resolution", help="fg, ca or another of the store.")
+    ] = "fg",
+    system: Annotated[
+        str | None, typer.Option("--system", help="System, where the store holds several.")
+    ] = None,
+    start: Annotated[int, typer.Option("--start", min=0, help="First frame.")] = 0,
+    stop: Annotated[int | None, typer.Option("--stop", help="Frame to stop before.")] = None,
+    stride: Annotated[int, typer.Option("--stride", min=1, help="Every so many frames.")] = 1,
+) -> None:
+    """Write frames of a store as a trajectory that other programs read.
+
+    For example: hpcbackmap export backmapped.zarr -o members.xtc
+    """
+    from hpcbackmap.frames.export import export
+    from hpcbackmap.frames.store import open_store
+
+    frames = export(
+        open_store(store), resolution, output, system=system, start=start, stop=stop, stride=stride
+    )
+    typer.echo(f"{frames} frames in {output}")
+
+
+@app.command()
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(metavar="CAMPAIGN|STORE|ARTIFACT", help="What to look at.")
+    ],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a store or an artifact, or what a campaign would run and what is done."""
+    from hpcbackmap import inspection
+
+    if path.is_dir():
+        console.show(inspection.describe_folder(path), as_json)
+    else:
+        console.show(inspection.describe_campaign(_load(path, overrides)), as_json)
+
+
+def _load(path: Path, overrides: list[str] | None) -> Campaign:
+    return load_campaign(path, overrides or [])
+
+
+def _absolute(location: str) -> str:
+    """A path of the caller, who does not know where the campaign's folder is; URLs stay."""
+    return location if "://" in location else str(Path(location).resolve())

@@ -1,0 +1,40 @@
+"""`hpcbackmap demo`, with a campaign that takes seconds in the place of the example's."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import EXAMPLE, succeed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    import mdtraj
+
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copy(EXAMPLE / "trpcage_top.pdb", folder)
+    frames = mdtraj.load(EXAMPLE / "trpcage.xtc", top=EXAMPLE / "trpcage_top.pdb")[:60]
+    frames.save(folder / "trpcage.xtc")
+    campaign = yaml.safe_load((EXAMPLE / "campaign.yaml").read_text())
+    for stage in campaign["stages"].values():
+        stage["model"] |= {"width": 16, "layers": 1}
+        stage["train"] |= {"max_minutes": 0.05, "log_every": 1}
+    (folder / "campaign.yaml").write_text(yaml.safe_dump(campaign))
+    return folder
+
+
+def test_the_demo_runs_to_its_end_and_then_has_nothing_to_do(folder):
+    first = succeed("demo", "--output", folder, timeout=500)
+    steps = [line.split("]")[0] for line in first.stdout.splitlines() if line.startswith("[")]
+    assert steps == [f"[{number}/6" for number in range(1, 7)]
+    for stage in ("ca-fg", "ucg5-ca"):
+        assert any(line.split()[:2] == [stage, "step"] for line in first.stdout.splitlines())
+        assert "deepspeed.launcher" in (folder / "logs" / f"{stage}.log").read_text()
+    assert "bead centre" in first.stdout
+    assert (folder / "work" / "report.html").is_file()
+    names = sorted(path.name for path in (folder / "structures").iterdir())
+    assert len(names) == 6 and all(name.endswith(("-members.pdb", "-truth.pdb")) for name in names)
+
+    again = succeed("demo", "--output", folder)
+    assert again.stdout.startswith("nothing to do")
