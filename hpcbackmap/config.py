@@ -114,7 +114,8 @@ class CgvaeConfig(Model):
     layers: Positive = 3
     latent: Positive = 8
     beta: Annotated[float, Field(ge=0)] = 1.0
-    geometry_weight: Annotated[float, Field(ge=0)] = 1.0
+    geometry_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the bond-length term beside the ELBO; large values sharpen the posterior against the prior."""
 
 
 class GenzprotConfig(Model):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcbackmap.backmapping.chain import Chain, load_chain
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.config import Campaign, resolved_yaml
 from hpcbackmap.errors import (
@@ -48,13 +49,15 @@ def backmap(campaign: Campaign, comm, time_limit: float | None = None) -> dict:
     device = _device(comm)
     plan = _plan(campaign, source, folders, device.type)
     output = campaign.path(campaign.backmap.output)
+    stages = load_chain(folders, campaign.rungs())
+    chains = {name: Chain(stages, source.system(name).ladder, device) for name in plan.frames}
     todo = comm.bcast(_prepare(campaign, plan, source, output) if comm.rank == 0 else None)
     if todo is None:
         log.info("%s is complete: nothing to do", output)
         return _summary(plan, output, [], 0.0)
     if comm.rank == 0:
         _announce(plan, comm, device, todo)
-    worker = _Worker(campaign, plan, source, output, folders, device, comm)
+    worker = _Worker(campaign, plan, source, output, chains, comm)
     worker.run(todo, None if time_limit is None else started + time_limit)
     comm.barrier()
     result = _finish(plan, output, time.monotonic() - started) if comm.rank == 0 else None
@@ -215,16 +218,11 @@ def _announce(plan: Plan, comm, device, todo: list[int]) -> None:
 class _Worker:
     """One rank's share of the run."""
 
-    def __init__(self, campaign, plan, source, output, folders, device, comm):
-        from hpcbackmap.backmapping.chain import Chain, load_chain
-
+    def __init__(self, campaign, plan, source, output, chains, comm):
         self.plan, self.source, self.output, self.comm = plan, source, output, comm
         self.coarsest = campaign.resolutions()[-1]
         self.store = open_store(str(output), incomplete_ok=True)
-        stages = load_chain(folders, campaign.rungs())
-        self.chains = {
-            name: Chain(stages, source.system(name).ladder, device) for name in plan.frames
-        }
+        self.chains = chains
         self.stop_signal = None
         self.begun = time.monotonic()
         self.journal = campaign.path(f"backmap.rank{comm.rank}.jsonl")

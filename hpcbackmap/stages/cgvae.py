@@ -2,8 +2,8 @@
 
 Differences from the reference: invariant message passing on right-handed bead frames, so that handedness
 is learned; every bead sees its nearest neighbours whatever their distance; no link between channels and
-bead size; the decoder starts from a ridge regression in the bead frames; exact re-centring onto the beads;
-exact likelihood and KL.
+bead size; for one molecule the networks correct a linear model fitted in closed form, so that the latents
+are in use from the first step; exact re-centring onto the beads; exact likelihood and KL.
 """
 
 import math
@@ -20,12 +20,10 @@ from hpcbackmap.stages import geometry
 from hpcbackmap.stages.base import Elbo, Normal, Stage, System, kl_divergence
 from hpcbackmap.stages.bead_system import PARTICLE_FEATURES, bead_system
 from hpcbackmap.stages.closing import LIMIT, close_calpha, recentre
+from hpcbackmap.stages.linear import principal_components, ridge
 from hpcbackmap.stages.network import MLP, MessageLayers
 
 __all__ = ["Cgvae"]
-
-RIDGE = 3e-3
-"""Ridge penalty per training frame, nm^2."""
 
 
 class Cgvae(Stage):
@@ -37,6 +35,7 @@ class Cgvae(Stage):
         width = config.width
         self.latent = self.noise_width = config.latent
         self.register_buffer("scale", torch.tensor(1.0))
+        self.register_buffer("unit", torch.tensor(0.1))
         self.bead = nn.Linear(len(RESIDUES) + 1, width)
         self.shape = nn.Linear(geometry.CHAIN_FEATURES, width)
         self.trunk = MessageLayers(width, config.layers)
@@ -48,21 +47,31 @@ class Cgvae(Stage):
         self.decoder = MessageLayers(width, max(1, config.layers - 1))
         self.place = MLP(2 * width, width, 3)
         self.log_spread = nn.Linear(width, 1)
-        nn.init.zeros_(self.place[-1].weight)
-        nn.init.zeros_(self.log_spread.weight)
+        for layer in (
+            self.place[-1],
+            self.prior_head[-1],
+            self.posterior_head[-1],
+            self.log_spread,
+        ):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
         self.ladder = ladder if config.per_system else None
         if config.per_system:
             self._own_tables(ladder)
 
     def _own_tables(self, ladder: Ladder) -> None:
-        """What one molecule may learn by heart: embeddings of its particles and beads, and the ridge."""
+        """What one molecule may learn by heart, and the linear model that `calibrate` fits in closed form."""
         mapping = ladder.mapping(self.coarse)
-        width = self.config.width
-        self.register_buffer("cis", torch.zeros(mapping.n_fine, dtype=torch.bool))
-        self.particle_table = nn.Parameter(torch.randn(mapping.n_fine, width) * 0.1)
-        self.bead_table = nn.Parameter(torch.randn(mapping.n_coarse, width) * 0.1)
-        self.readout = nn.Parameter(torch.zeros(mapping.n_fine, width, 3))
-        self.ridge = nn.Parameter(torch.zeros(mapping.n_fine, 3 * mapping.n_coarse + 1, 3))
+        n, beads, width = mapping.n_fine, mapping.n_coarse, self.config.width
+        self.particle_table = nn.Parameter(torch.randn(n, width) * 0.1)
+        self.bead_table = nn.Parameter(torch.randn(beads, width) * 0.1)
+        self.readout = nn.Parameter(torch.zeros(n, width, 3))
+        self.register_buffer("cis", torch.zeros(n, dtype=torch.bool))
+        self.register_buffer("ridge", torch.zeros(n, 3 * beads + 1, 3))
+        self.register_buffer("basis", torch.zeros(n, self.latent, 3))
+        self.register_buffer("gain", torch.zeros(n, 3, self.latent))
+        self.register_buffer("latent_log_std", torch.zeros(beads, self.latent))
+        self.register_buffer("bead_log_spread", torch.zeros(beads))
 
     def describe(self, ladder: Ladder) -> System:
         if self.ladder is not None and ladder.rung_digest(self.coarse) != self.ladder.rung_digest(
@@ -75,7 +84,11 @@ class Cgvae(Stage):
         return bead_system(ladder, self.fine, self.coarse)
 
     def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:
-        """Length scale, spread, cis links and, for one molecule, the ridge regression in bead frames."""
+        """Length scales, cis links and, for one molecule, a linear model in the bead frames.
+
+        Ridge regression on the beads, then probabilistic principal components (Tipping & Bishop 1999) of
+        what it leaves over: basis, exact linear posterior and spread of every bead.
+        """
         near, _ = geometry.nearest(coarse, system.coarse_system, 1)
         nearest = (geometry.gather(coarse, near)[:, :, 0] - coarse).norm(dim=-1)
         self.scale.fill_(float(nearest.mean()))
@@ -85,17 +98,29 @@ class Cgvae(Stage):
             inputs = self._ridge_inputs(coarse, frames)
             for bead in range(coarse.shape[1]):
                 members = torch.nonzero(system.bead_of == bead).squeeze(-1)
-                weights = _ridge_solution(inputs[:, bead], local[:, members].flatten(1))
-                self.ridge.data[members] = (
-                    weights.unflatten(1, (-1, 3)).transpose(0, 1).to(self.ridge)
-                )
-            local = local - self._to_local(self._linear(coarse, frames, system), frames, system)
+                weights = ridge(inputs[:, bead], local[:, members].flatten(1))
+                self.ridge[members] = weights.unflatten(1, (-1, 3)).transpose(0, 1).to(self.ridge)
+            rest = recentre(
+                fine - coarse[:, system.bead_of] - self._linear(coarse, frames, system), system
+            )
+            local = self._to_local(rest, frames, system)
+            self._fit_components(local, system)
             first, second = system.bond_index.T
             if bool(system.calpha.all()):
                 median = (fine[:, second] - fine[:, first]).norm(dim=-1).median(0).values
                 self.cis[second] = median < LIMIT
-        spread = local.square().mean().sqrt().clamp_min(1e-3)
-        self.log_spread.bias.data.fill_(float(spread.detach().log()))
+        self.unit.fill_(float(local.square().mean().sqrt().clamp_min(1e-3)))
+
+    def _fit_components(self, local: Tensor, system: Batch) -> None:
+        for bead, freedom in enumerate(system.freedom.tolist()):
+            members = torch.nonzero(system.bead_of == bead).squeeze(-1)
+            if freedom == 0:
+                continue
+            model = principal_components(local[:, members].flatten(1), self.latent, int(freedom))
+            self.basis[members] = model.basis.unflatten(0, (-1, 3)).transpose(1, 2).to(self.basis)
+            self.gain[members] = model.gain.unflatten(0, (-1, 3)).to(self.gain)
+            self.latent_log_std[bead] = model.log_std.to(self.latent_log_std)
+            self.bead_log_spread[bead] = model.log_spread
 
     def prior(self, coarse: Tensor, system: Batch) -> Normal:
         return self._prior(self._context(coarse, system))
@@ -134,6 +159,7 @@ class Cgvae(Stage):
         return {"loss": loss, **terms}
 
     def _elbo(self, fine, coarse, system, noise) -> tuple[Elbo, Tensor]:
+        """The ELBO and the decoder mean [F, N, 3]."""
         context = self._context(coarse, system)
         q, p = self._posterior(context, fine, coarse, system), self._prior(context)
         mean, log_spread = self._decode(context, q.at(noise[..., : self.latent]), coarse, system)
@@ -173,11 +199,14 @@ class Cgvae(Stage):
     def _posterior(self, context: dict, fine: Tensor, coarse: Tensor, system: Batch) -> Normal:
         frames = context["frames"]
         shift = fine - coarse[:, system.bead_of] - self._linear(coarse, frames, system)
-        local = self._to_local(shift, frames, system) / torch.exp(self.log_spread.bias.detach())
+        local = self._to_local(shift, frames, system)
         particle = context["particle"].expand(len(fine), -1, -1)
-        seen = self.observe(torch.cat([particle, local], -1))
+        seen = self.observe(torch.cat([particle, local / self.unit], -1))
         seen = _per_bead(seen, system) / torch.bincount(system.bead_of).sqrt().unsqueeze(-1)
         mean, log_std = self.posterior_head(torch.cat([context["h"], seen], -1)).chunk(2, -1)
+        if self.config.per_system:
+            mean = mean + _per_bead(torch.einsum("fnd,ndl->fnl", local, self.gain), system)
+            log_std = log_std + self.latent_log_std
         return Normal(mean, log_std.clamp(-5, 2))
 
     def _decode(self, context: dict, z: Tensor, coarse: Tensor, system: Batch):
@@ -186,14 +215,18 @@ class Cgvae(Stage):
         members = h[:, system.bead_of]
         particle = context["particle"].expand(len(h), -1, -1)
         local = self.place(torch.cat([members, particle], -1))
+        log_spread = self.log_spread(h).squeeze(-1)
         if self.config.per_system:
             local = local + torch.einsum("fnw,nwd->fnd", members, self.readout)
-        shift = torch.einsum(
-            "fnij,fni->fnj", context["frames"][:, system.bead_of], local * self.scale
-        )
+        local = local * self.unit
+        if self.config.per_system:
+            local = local + torch.einsum("fnl,nld->fnd", z[:, system.bead_of], self.basis)
+            log_spread = log_spread + self.bead_log_spread
+        else:
+            log_spread = log_spread + self.unit.log()
+        shift = torch.einsum("fnij,fni->fnj", context["frames"][:, system.bead_of], local)
         shift = shift + self._linear(coarse, context["frames"], system)
-        log_spread = self.log_spread(h).squeeze(-1).clamp(-9, 2)
-        return coarse[:, system.bead_of] + recentre(shift, system), log_spread
+        return coarse[:, system.bead_of] + recentre(shift, system), log_spread.clamp(-9, 2)
 
     def _linear(self, coarse: Tensor, frames: Tensor, system: Batch) -> Tensor:
         """Ridge part of the displacement from the bead, lab frame: [F, N, 3]; 0 unless per system."""
@@ -223,14 +256,6 @@ class Cgvae(Stage):
 MAX_NEIGHBOURS = 100
 BOND_TOLERANCE = 0.02
 """Bond error (nm) that costs as much as one nat per free direction."""
-
-
-def _ridge_solution(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Weights [K, T] for inputs [F, K] whose last column is the unpenalised 1, targets [F, T]."""
-    x, y = inputs.double(), targets.double()
-    penalty = torch.full((x.shape[1],), RIDGE * len(x), dtype=x.dtype, device=x.device)
-    penalty[-1] = 1e-9
-    return torch.linalg.solve(x.T @ x + torch.diag(penalty), x.T @ y)
 
 
 def _per_bead(values: Tensor, system: Batch) -> Tensor:

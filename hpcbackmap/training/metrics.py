@@ -103,7 +103,7 @@ class Recorder:
             return
         per_fraction = (seconds - self._first_seconds) / max(fraction - self._first_fraction, 1e-9)
         left = timedelta(seconds=round((1 - fraction) * per_fraction))
-        log.info("step %d/%d  loss %.4f  %s left", step, self._train.max_steps, loss, left)
+        log.info("%3.0f %%  step %d  loss %.4f  %s left", 100 * fraction, step, loss, left)
 
 
 def _is_writable(value: str | float) -> bool:

@@ -14,6 +14,8 @@ def share_of_rank(
 
     All ranks get the same number, because under ZeRO 3 a forward pass is a meeting; fillers weigh nothing.
     """
+    if not batches:
+        return []
     mine = [(batch, float(batch.n_frames)) for batch in batches[rank::world]]
     short = -(-len(batches) // world) - len(mine)
     return mine + [(batches[0], 0.0)] * short

@@ -15,6 +15,8 @@ from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import Normal, collate, kl_divergence
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.stages.closing import close_calpha, recentre
+from hpcbackmap.stages.linear import principal_components
 from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.stages.torsions import BINS, angle_of_mode, bin_of, draw, log_density
 
@@ -131,20 +133,27 @@ def test_untrained_chemistry_is_sound(ensemble):
 
 
 def test_closing_projection_repairs_the_trace(ensemble):
-    stage, _, system, _, coarse, noise = make("ucg20-ca", ensemble, ["fg", "ca", "ucg:20"])
-    with torch.no_grad():
-        raw = stage.decode(
-            stage.prior(coarse, system).at(noise[..., : stage.latent]), coarse, system
-        )
-        sample = stage.sample(coarse, system, noise)
+    _, ladder, system, fine, coarse, _ = make("ucg20-ca", ensemble, ["fg", "ca", "ucg:20"])
     first, second = system.bond_index.T
+    generator = torch.Generator().manual_seed(0)
+    shaken = fine + recentre(0.1 * torch.randn(fine.shape, generator=generator).double(), system)
+    closed = close_calpha(shaken, system, torch.zeros(len(first), dtype=torch.bool))
 
     def bad(x):
         return float(
             ((x[:, second] - x[:, first]).norm(dim=-1) - 0.38).abs().gt(0.02).double().mean()
         )
 
-    assert bad(raw) > 0.2 and bad(sample) < 0.02
+    def nearest(x):
+        gap = torch.cdist(x, x) + 9 * torch.eye(x.shape[1])
+        gap[:, first, second] = gap[:, second, first] = 9
+        return float(gap.amin())
+
+    assert bad(shaken) > 0.4 and bad(closed) < 0.02
+    assert nearest(shaken) < 0.3 and nearest(closed) > 0.35
+    assert float((closed - fine).norm(dim=-1).mean()) < float((shaken - fine).norm(dim=-1).mean())
+    beads = ladder.mapping("ucg20").apply(closed.numpy())
+    assert np.abs(beads - coarse.numpy()).max() < 1e-7
 
 
 def test_batch_of_proteins_equals_one_by_one(ensemble):
@@ -296,3 +305,18 @@ def test_what_a_stage_cannot_treat_is_refused(ensemble):
     ]
     with pytest.raises(InputError, match="per_system"):
         build_stage("ucg3-ca", CgvaeConfig(**SMALL), several, 0)
+
+
+def test_linear_start_is_the_exact_model():
+    """Principal components of data made from them: basis, posterior and noise are recovered."""
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.linalg.qr(torch.randn(12, 2, generator=generator).double())[0] * torch.tensor(
+        [0.5, 0.3]
+    )
+    z = torch.randn(40_000, 2, generator=generator).double()
+    values = z @ mixing.T + 0.1 * torch.randn(40_000, 12, generator=generator).double()
+    model = principal_components(values, 2, 12)
+    torch.testing.assert_close(model.basis @ model.basis.T, mixing @ mixing.T, atol=5e-3, rtol=0)
+    assert abs(model.log_spread - np.log(0.1)) < 0.02
+    truth = z @ mixing.T
+    assert float((values @ model.gain @ model.basis.T - truth).std()) < 0.12
