@@ -1,7 +1,7 @@
-"""Closing projection of a C-alpha trace: bond lengths and contacts repaired, beads kept exactly.
+"""Closing projection of a C-alpha trace: bond lengths, angles and contacts repaired, beads kept exactly.
 
-Position-based constraints (Mueller et al. 2007) in Jacobi form: every violated bond or contact moves its
-two particles half way, the moves are averaged, and each bead's mean displacement is taken out so that the
+Position-based constraints (Mueller et al. 2007) in Jacobi form: every violated bond, angle or contact moves
+its two particles half way, the moves are averaged, and each bead's mean displacement is taken out so that the
 mapping onto the beads is untouched.
 """
 
@@ -15,6 +15,8 @@ TRANS, CIS, LIMIT = 0.380, 0.295, 0.34
 """CA-CA distances of trans and cis links and the border between them, nm."""
 CONTACT = 0.39
 """Smallest distance of C-alpha atoms that are not neighbours, nm."""
+ANGLE = (0.50, 0.73)
+"""Bounds of the distance of C-alpha atoms two bonds apart, nm: angles of 82 to 148 degrees."""
 REFRESH, MARGIN = 25, 0.15
 """Contact candidates are looked up every so many iterations, this far (nm) beyond contact."""
 
@@ -27,28 +29,40 @@ def recentre(shift: Tensor, system: Batch) -> Tensor:
 
 
 def close_calpha(positions: Tensor, system: Batch, cis: Tensor, iterations: int = 150) -> Tensor:
-    """C-alpha positions [F, N, 3] with bonds of ideal length and no contacts.
+    """C-alpha positions [F, N, 3] with bonds of ideal length, possible angles and no contacts.
 
     cis: which bonds [bonds] are cis in this molecule. Beads stay where they are; what the beads make
     impossible (two beads closer or farther than any chain allows) stays violated.
     """
-    first, second = system.bond_index.T
-    ideal = torch.where(cis, CIS, TRANS).to(positions.dtype)
-    neighbours = torch.zeros(len(system.bead_of), dtype=positions.dtype, device=positions.device)
-    neighbours = neighbours.index_add(
-        0, system.bond_index.flatten(), torch.ones(2 * len(first)).to(neighbours)
-    )
+    bonds = system.bond_index.T
+    length = torch.where(cis, CIS, TRANS).to(positions.dtype)
+    follows = bonds[1, :-1] == bonds[0, 1:]
+    ends = torch.stack([bonds[0, :-1][follows], bonds[1, 1:][follows]])
+    share = _shares(bonds, positions), _shares(ends, positions)
     for step in range(iterations):
         if step % REFRESH == 0:
             pairs = _near_pairs(positions, system)
-        gap = positions[:, second] - positions[:, first]
-        length = gap.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-        push = 0.5 * (length - ideal.unsqueeze(-1)) * gap / length
-        move = torch.zeros_like(positions).index_add(1, first, push).index_add(1, second, -push)
-        move = move / neighbours.clamp_min(1).unsqueeze(-1)
-        move = move + _contact_moves(positions, pairs)
+        move = _moves(positions, bonds, length, length) / share[0]
+        move = move + 0.5 * _moves(positions, ends, *ANGLE) / share[1]
+        move = move + _moves(positions, pairs, CONTACT, torch.inf)
         positions = positions + 1.5 * recentre(move, system)
     return positions
+
+
+def _shares(pairs: Tensor, positions: Tensor) -> Tensor:
+    """In how many pairs each particle is, at least 1: [N, 1]."""
+    count = torch.bincount(pairs.flatten(), minlength=positions.shape[1])
+    return count.clamp_min(1).unsqueeze(-1).to(positions.dtype)
+
+
+def _moves(positions: Tensor, pairs: Tensor, low, high) -> Tensor:
+    """Half of what is missing to bring each pair's distance between ``low`` and ``high``, summed: [F, N, 3]."""
+    first, second = pairs
+    gap = positions[:, second] - positions[:, first]
+    length = gap.norm(dim=-1).clamp_min(1e-6)
+    excess = (length - high).clamp_min(0) + (length - low).clamp_max(0)
+    push = (0.5 * excess / length).unsqueeze(-1) * gap
+    return torch.zeros_like(positions).index_add(1, first, push).index_add(1, second, -push)
 
 
 def _near_pairs(positions: Tensor, system: Batch) -> Tensor:
@@ -60,11 +74,3 @@ def _near_pairs(positions: Tensor, system: Batch) -> Tensor:
     for frame in positions:
         reached |= torch.cdist(frame, frame) < CONTACT + MARGIN
     return torch.nonzero(torch.triu(near & reached, diagonal=1)).T
-
-
-def _contact_moves(positions: Tensor, pairs: Tensor) -> Tensor:
-    first, second = pairs
-    gap = positions[:, second] - positions[:, first]
-    length = gap.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    push = 0.5 * (length - CONTACT).clamp_max(0) * gap / length
-    return torch.zeros_like(positions).index_add(1, first, push).index_add(1, second, -push)
