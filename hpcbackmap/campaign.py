@@ -66,7 +66,9 @@ def _backmapped(campaign: Campaign) -> float | None:
     store = _complete_store(campaign.path(campaign.backmap.output))
     if store is None:
         return None
-    plan = store.attributes["provenance"]["plan"]
+    plan = store.attributes["provenance"].get("plan")
+    if plan is None:
+        return None
     wanted = campaign.backmap
     same = (plan["members"], plan["mode"], plan["seed"]) == (
         wanted.members,

@@ -60,11 +60,11 @@ class StoreConfig(Model):
     """Layout of the frame store."""
 
     path: str = "frames.zarr"
-    chunk_mb: Annotated[float, Field(gt=0)] = 1.0
-    shard_mb: Annotated[float, Field(gt=0)] = 64.0
+    chunk_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    shard_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 64.0
     quantise: bool = False
     """Round to 0.001 nm, the precision of XTC, which compresses about three times better."""
-    budget_mb: Annotated[float, Field(gt=0)] = 256.0
+    budget_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 256.0
     """Memory that a reading stream may hold."""
 
 
@@ -177,8 +177,9 @@ class Campaign(Model):
     def _starts_fine(cls, ladder: list[str]) -> list[str]:
         if ladder[0] != "fg":
             raise ValueError("the ladder starts at fg (heavy atoms), fine to coarse")
-        if len(set(ladder)) != len(ladder):
-            raise ValueError("a resolution appears twice")
+        names = [resolution_name(spec) for spec in ladder]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two resolutions have one name ({', '.join(names)})")
         return ladder
 
     @model_validator(mode="after")

@@ -13,6 +13,13 @@
 # store; submit it again.
 set -euo pipefail
 
+# Slurm runs a copy of this file; the job's record knows where the original is.
+script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p')
+site=$(dirname "$script")/site.sh
+if [ -r "$site" ]; then
+    . "$site"
+fi
+
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 
 exec mpirun -n "$SLURM_NTASKS" hpcbackmap ingest "$@"

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import time
 from pathlib import Path
 
@@ -27,13 +26,13 @@ from hpcbackmap.errors import (
 )
 from hpcbackmap.frames.split import split_frames
 from hpcbackmap.frames.store import FrameStore, create_store, open_store
+from hpcbackmap.stopping import StopSignals
 
 __all__ = ["backmap"]
 
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 5.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def backmap(campaign: Campaign, comm, time_limit: float | None = None) -> dict:
@@ -43,6 +42,11 @@ def backmap(campaign: Campaign, comm, time_limit: float | None = None) -> dict:
     Raises InputError for an unfitting input or artifact, OutputError for an output made by another plan,
     Stopped when interrupted, IncompleteError if the final audit fails.
     """
+    with StopSignals() as stop:
+        return _backmap(campaign, comm, time_limit, stop)
+
+
+def _backmap(campaign: Campaign, comm, time_limit: float | None, stop: StopSignals) -> dict:
     started = time.monotonic()
     source = open_store(_input_path(campaign))
     folders = _artifacts(campaign)
@@ -52,13 +56,13 @@ def backmap(campaign: Campaign, comm, time_limit: float | None = None) -> dict:
     stages = load_chain(folders, campaign.rungs())
     chains = {name: Chain(stages, source.system(name).ladder, device) for name in plan.frames}
     todo = comm.bcast(_prepare(campaign, plan, source, output) if comm.rank == 0 else None)
-    if todo is None:
-        log.info("%s is complete: nothing to do", output)
-        return _summary(plan, output, [], 0.0)
-    if comm.rank == 0:
-        _announce(plan, comm, device, todo)
-    worker = _Worker(campaign, plan, source, output, chains, comm)
-    worker.run(todo, None if time_limit is None else started + time_limit)
+    if not todo:
+        log.info("%s: nothing to do", output)
+    else:
+        if comm.rank == 0:
+            _announce(plan, comm, device, todo)
+        worker = _Worker(campaign, plan, source, output, chains, comm, stop)
+        worker.run(todo, None if time_limit is None else started + time_limit)
     comm.barrier()
     result = _finish(plan, output, time.monotonic() - started) if comm.rank == 0 else None
     result = comm.bcast(result)
@@ -87,9 +91,11 @@ def _device(comm):
     import torch
 
     torch.set_num_threads(1)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", comm.rank % torch.cuda.device_count())
+    return torch.device("cuda", comm.local_rank % torch.cuda.device_count())
 
 
 def _plan(campaign: Campaign, source: FrameStore, folders: dict[str, Path], device: str) -> Plan:
@@ -150,8 +156,8 @@ def _record_path(output: Path, shard: Shard) -> Path:
     return _records(output) / f"{shard.system}.{shard.number:08d}.json"
 
 
-def _prepare(campaign: Campaign, plan: Plan, source: FrameStore, output: Path) -> list[int] | None:
-    """Rank 0: make or reopen the output; numbers of the shards still to do, None if it is complete."""
+def _prepare(campaign: Campaign, plan: Plan, source: FrameStore, output: Path) -> list[int]:
+    """Rank 0: make or reopen the output; numbers of the shards still to do."""
     if output.exists():
         store = open_store(str(output), incomplete_ok=True)
         difference = plan.first_difference(store.attributes.get("provenance", {}).get("plan", {}))
@@ -160,8 +166,6 @@ def _prepare(campaign: Campaign, plan: Plan, source: FrameStore, output: Path) -
                 f"{output} was made by another plan: {difference}; choose another backmap.output or remove it"
             )
         done = [_is_done(plan, store, output, shard) for shard in plan.shards]
-        if all(done) and store.complete:
-            return None
         return [i for i, ready in enumerate(done) if not ready]
     scratch = output.with_name(output.name + ".part")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -202,8 +206,11 @@ def _is_done(plan: Plan, store: FrameStore, output: Path, shard: Shard) -> bool:
 def _data_digest(plan: Plan, store: FrameStore, shard: Shard) -> str:
     digest = hashlib.sha256()
     rows = (shard.start * plan.rows_per_frame, shard.stop * plan.rows_per_frame)
+    system = store.system(shard.system)
     for resolution in plan.resolutions:
-        digest.update(store.system(shard.system).read(resolution, *rows).tobytes())
+        digest.update(system.read(resolution, *rows).tobytes())
+    for name in system.observables:
+        digest.update(system.read_observable(name, *rows).tobytes())
     return digest.hexdigest()
 
 
@@ -218,21 +225,20 @@ def _announce(plan: Plan, comm, device, todo: list[int]) -> None:
 class _Worker:
     """One rank's share of the run."""
 
-    def __init__(self, campaign, plan, source, output, chains, comm):
+    def __init__(self, campaign, plan, source, output, chains, comm, stop):
         self.plan, self.source, self.output, self.comm = plan, source, output, comm
         self.coarsest = campaign.resolutions()[-1]
         self.store = open_store(str(output), incomplete_ok=True)
         self.chains = chains
-        self.stop_signal = None
+        self.stop = stop
         self.begun = time.monotonic()
-        self.journal = campaign.path(f"backmap.rank{comm.rank}.jsonl")
+        self.journal = _records(output) / f"rank{comm.rank}.jsonl"
 
     def run(self, todo: list[int], deadline: float | None) -> None:
         """Take shards until none is left, the deadline is too near, or a stop signal came."""
-        handlers = {number: signal.signal(number, self._note_signal) for number in STOP_SIGNALS}
         counter = self.comm.counter()
         longest, reported = 0.0, time.monotonic()
-        while self.stop_signal is None and (k := counter.next()) < len(todo):
+        while self.stop.received is None and (k := counter.next()) < len(todo):
             begun = time.monotonic()
             if deadline is not None and begun + 1.2 * longest > deadline:
                 break
@@ -242,11 +248,6 @@ class _Worker:
                 reported = time.monotonic()
                 self._report(len(todo), reported - self.begun)
         counter.free()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-    def _note_signal(self, number, frame) -> None:
-        self.stop_signal = number
 
     def _report(self, todo: int, seconds: float) -> None:
         left = len(self.plan.shards) - len(list(_records(self.output).glob("*.json")))
@@ -358,7 +359,9 @@ def _finish(plan: Plan, output: Path, seconds: float) -> dict | Exception:
     expected = sum(map(plan.n_frames, plan.frames)) * plan.rows_per_frame
     if rows != expected:
         return IncompleteError(f"{output}: {rows} structures written, {expected} expected")
-    open_store(str(output), incomplete_ok=True).mark_complete()
+    store = open_store(str(output), incomplete_ok=True)
+    if not store.complete:
+        store.mark_complete()
     for item in quarantined:
         log.warning("quarantined: %(system)s frame %(frame)d member %(member)d: %(reason)s", item)
     return _summary(plan, output, quarantined, seconds)

@@ -103,6 +103,8 @@ def open_sources(campaign: Campaign) -> Sources:
     truth, held_out = own, "held-out frames"
     if campaign.backmap.input:
         truth, held_out = open_store(campaign.backmap.input), "frames of another store"
+        if truth.digest == own.digest:
+            truth, held_out = own, "held-out frames"
     if "fg" not in truth.resolutions:
         raise InputError(
             f"{truth.path}: holds no heavy atoms (fg), so there is no truth to judge by"

@@ -50,7 +50,14 @@ def write_report(campaign: Campaign, output: str | Path) -> Path:
     """
     output = Path(output)
     record = _read_record(campaign.path("metrics.json"))
-    shown = _collect(campaign)
+    sources = open_sources(campaign)
+    judged = {"truth": sources.truth.digest, "generated": sources.generated.digest}
+    if record.get("stores") != judged:
+        raise InputError(
+            f"{campaign.path('metrics.json')}: judges another backmapped store than {sources.generated.path}; "
+            "evaluate the campaign again"
+        )
+    shown = _collect(campaign, sources)
     drawn = []
     for name, title, text, image in _draw(campaign, shown):
         write_atomically(campaign.path("figures") / f"{name}.png", image)
@@ -69,9 +76,8 @@ def _read_record(path: Path) -> dict:
         raise InputError(f"{path}: cannot be read: {error}; evaluate the campaign again") from None
 
 
-def _collect(campaign: Campaign) -> Shown:
+def _collect(campaign: Campaign, sources: Sources) -> Shown:
     """Evenly spaced held-out frames of the first system, without those that were given up."""
-    sources = open_sources(campaign)
     pairs = thin(sources.pairs[:1], SHOWN_FRAMES)[0]
     members = read_members(sources.generated, pairs, "fg")
     whole = np.isfinite(members).all((1, 2, 3))

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from glob import glob
 from pathlib import Path
 
@@ -21,6 +22,8 @@ __all__ = ["SourceFile", "SystemSurvey", "survey_system"]
 
 log = logging.getLogger(__name__)
 
+BOND_RANGE = (0.08, 0.30)
+"""nm; heavy-atom bonds are 0.12 to 0.21, thermal motion included."""
 CALPHA_RANGE = (0.25, 0.50)
 """Where the median distance of neighbouring C-alpha atoms must lie, nm (trans 0.38, cis 0.29)."""
 
@@ -84,9 +87,41 @@ class SystemSurvey:
                 positions = piece[skip :: self.stride][:, self.index]
                 steps = np.arange(number, number + len(piece))[skip :: self.stride]
                 _require_numbers(positions, steps, file.path)
+                self._require_molecule(positions, steps, file.path)
                 number += len(piece)
                 if len(positions):
                     yield positions, steps, times[skip :: self.stride].astype(np.float64)
+
+    def _require_molecule(self, positions: np.ndarray, steps: np.ndarray, path: str) -> None:
+        """Refuse frames whose bonds cannot be: another atom order, molecules cut by the periodic box."""
+        low, high = CALPHA_RANGE if self.coarse else BOND_RANGE
+        pairs = self._checked_pairs
+        if len(pairs) == 0:
+            return
+        lengths = np.linalg.norm(positions[:, pairs[:, 0]] - positions[:, pairs[:, 1]], axis=-1)
+        wrong = (lengths < low) | (lengths > high)
+        if not wrong.any():
+            return
+        frame = int(np.argmax(wrong.any(axis=1)))
+        a, b = (self._particle_label(int(i)) for i in pairs[int(np.argmax(wrong[frame]))])
+        gap = lengths[frame][wrong[frame]][0]
+        raise InputError(
+            f"{path}: frame {steps[frame]}: {a} and {b} are bonded, but {gap:.3g} nm apart; the order of atoms "
+            "differs from the topology's, or the periodic box cuts the molecule (make it whole first)"
+        )
+
+    @cached_property
+    def _checked_pairs(self) -> np.ndarray:
+        if not self.coarse:
+            return self.topology.bonds
+        second = np.flatnonzero(self.topology.bonded)
+        return np.stack([second - 1, second], axis=1)
+
+    def _particle_label(self, particle: int) -> str:
+        if self.coarse:
+            return self.topology.label(particle)
+        residue = int(self.topology.atom_residue[particle])
+        return f"{self.topology.label(residue)} {self.topology.atom_names[particle]}"
 
 
 def survey_system(config: SystemConfig) -> SystemSurvey:

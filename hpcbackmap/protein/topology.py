@@ -257,7 +257,11 @@ def _read_residues(top, source):
 
 
 def _is_solvent(residue) -> bool:
-    return residue.is_water or (residue.n_atoms == 1 and next(residue.atoms).name.strip() != "CA")
+    """Water or a single ion; a residue of one carbon atom CA is a coarse-grained one."""
+    if residue.is_water or residue.n_atoms != 1:
+        return residue.is_water
+    (atom,) = residue.atoms
+    return atom.name.strip() != "CA" or (atom.element is not None and atom.element.symbol == "Ca")
 
 
 def _require_all_atoms(residues, source) -> None:

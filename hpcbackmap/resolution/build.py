@@ -149,7 +149,7 @@ def _segments(n_sites: int, n_beads: int, chain: np.ndarray, rest: str) -> np.nd
 def _from_file(path: str, level: int) -> Mapping:
     try:
         record = yaml.safe_load(Path(path).read_text())
-        bead = np.array(record["bead"], dtype=np.int64)
+        bead = np.array(record["bead"])
         weight = np.array(record.get("weight", np.ones(len(bead))), dtype=np.float64)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
@@ -157,11 +157,21 @@ def _from_file(path: str, level: int) -> Mapping:
         raise InputError(
             f"{path}: a mapping file has a list `bead` and optionally a list `weight`"
         ) from None
+    unknown = sorted(set(record) - {"bead", "weight"})
+    if unknown:
+        raise InputError(f"{path}: unknown key {unknown[0]!r}; a mapping file has bead and weight")
+    if bead.dtype.kind not in "iu" or bead.ndim != 1:
+        raise InputError(f"{path}: bead is a list of whole numbers, one per particle")
     if len(bead) != level:
         raise InputError(
             f"{path}: maps {len(bead)} particles, the resolution before it has {level}"
         )
     try:
-        return Mapping(bead, weight)
+        mapping = Mapping(bead, weight)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    if mapping.n_coarse < 3:
+        raise InputError(
+            f"{path}: {mapping.n_coarse} bead(s); three at least, fewer have no orientation"
+        )
+    return mapping

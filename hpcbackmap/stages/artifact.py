@@ -21,6 +21,7 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
 
     The folder appears whole or not at all. Raises OutputError where it cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = Path(folder)
@@ -47,9 +48,9 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
                 os.fsync(handle.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(scratch, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise OutputError(
-            f"{folder}: cannot write the artifact: {error.strerror or error}"
+            f"{folder}: cannot write the artifact: {getattr(error, 'strerror', None) or error}"
         ) from None
     return folder
 

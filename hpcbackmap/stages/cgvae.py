@@ -149,8 +149,8 @@ class Cgvae(Stage):
     def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
         elbo, mean = self._elbo(fine, coarse, system, noise)
         terms = {"log_likelihood": elbo.log_likelihood.mean(), "kl": elbo.kl.mean()}
-        freedom = system.freedom.sum() / system.n_systems
-        loss = (self.config.beta * terms["kl"] - terms["log_likelihood"]) / freedom
+        freedom = torch.bincount(system.coarse_system, weights=system.freedom)
+        loss = ((self.config.beta * elbo.kl - elbo.log_likelihood) / freedom).mean()
         if len(system.bond_index) and self.config.geometry_weight:
             first, second = system.bond_index.T
             lengths = [(x[:, second] - x[:, first]).norm(dim=-1) for x in (mean, fine)]
@@ -232,8 +232,11 @@ class Cgvae(Stage):
         """Ridge part of the displacement from the bead, lab frame: [F, N, 3]; 0 unless per system."""
         if not self.config.per_system:
             return torch.zeros_like(coarse[:, system.bead_of])
-        inputs = self._ridge_inputs(coarse, frames)[:, system.bead_of]
-        local = torch.einsum("fnk,nkd->fnd", inputs, self.ridge)
+        inputs = self._ridge_inputs(coarse, frames)
+        local = coarse.new_empty(len(coarse), len(system.bead_of), 3)
+        for bead in range(coarse.shape[1]):
+            members = system.bead_of == bead
+            local[:, members] = torch.einsum("fk,nkd->fnd", inputs[:, bead], self.ridge[members])
         return torch.einsum("fnij,fni->fnj", frames[:, system.bead_of], local)
 
     def _ridge_inputs(self, coarse: Tensor, frames: Tensor) -> Tensor:

@@ -41,10 +41,10 @@ def close_calpha(positions: Tensor, system: Batch, cis: Tensor, iterations: int 
     share = _shares(bonds, positions), _shares(ends, positions)
     for step in range(iterations):
         if step % REFRESH == 0:
-            pairs = _near_pairs(positions, system)
+            pairs, near = _near_pairs(positions, system)
         move = _moves(positions, bonds, length, length) / share[0]
         move = move + 0.5 * _moves(positions, ends, *ANGLE) / share[1]
-        move = move + _moves(positions, pairs, CONTACT, torch.inf)
+        move = move + _moves(positions, pairs, CONTACT * near, torch.inf)
         positions = positions + 1.5 * recentre(move, system)
     return positions
 
@@ -65,12 +65,17 @@ def _moves(positions: Tensor, pairs: Tensor, low, high) -> Tensor:
     return torch.zeros_like(positions).index_add(1, first, push).index_add(1, second, -push)
 
 
-def _near_pairs(positions: Tensor, system: Batch) -> Tensor:
-    """Pairs of one molecule, not bonded, that may come into contact in any frame: [2, pairs]."""
-    near = system.fine_system.unsqueeze(0) == system.fine_system.unsqueeze(1)
+def _near_pairs(positions: Tensor, system: Batch) -> tuple[Tensor, Tensor]:
+    """Pairs of one molecule, not bonded, that may come into contact in some frame, [2, pairs], and in which.
+
+    The second is 1 or 0 [F, pairs]: what a frame does must not depend on the frames beside it.
+    """
+    candidates = system.fine_system.unsqueeze(0) == system.fine_system.unsqueeze(1)
     first, second = system.bond_index.T
-    near[first, second] = False
-    reached = torch.zeros_like(near)
+    candidates[first, second] = False
+    reached = torch.zeros_like(candidates)
     for frame in positions:
         reached |= torch.cdist(frame, frame) < CONTACT + MARGIN
-    return torch.nonzero(torch.triu(near & reached, diagonal=1)).T
+    pairs = torch.nonzero(torch.triu(candidates & reached, diagonal=1)).T
+    gap = (positions[:, pairs[0]] - positions[:, pairs[1]]).norm(dim=-1)
+    return pairs, (gap < CONTACT + MARGIN).to(positions.dtype)

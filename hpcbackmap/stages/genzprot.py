@@ -118,8 +118,8 @@ class Genzprot(Stage):
 
     def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
         elbo = self.elbo(fine, coarse, system, noise)
-        residues = len(system.residue_type) / system.n_systems
-        loss = (self.config.beta * elbo.kl - elbo.log_likelihood).mean() / residues
+        residues = torch.bincount(system.coarse_system)
+        loss = ((self.config.beta * elbo.kl - elbo.log_likelihood) / residues).mean()
         return {"loss": loss, "log_likelihood": elbo.log_likelihood.mean(), "kl": elbo.kl.mean()}
 
     def _context(self, coarse: Tensor, system: Batch) -> dict:

@@ -43,6 +43,7 @@ class Feed:
         self._described = {
             name: stage.describe(store.system(name).ladder) for name in store.systems
         }
+        self._ladder = {name: store.system(name).ladder.digest for name in store.systems}
         self._single = {
             name: collate([system]).to(device) for name, system in self._described.items()
         }
@@ -84,11 +85,16 @@ class Feed:
         return self.inputs(next(iter(self.stream(ranges, size, alone, budget_mb))), "sample")
 
     def inputs(self, batch, key: str) -> StageInputs:
-        """Inputs of a stream batch; ``key`` keeps the noise of, say, two steps apart."""
+        """Inputs of a stream batch: frames of one molecule, or one frame of each of several.
+
+        ``key`` keeps the noise of, say, two steps apart.
+        """
         systems = [self._described[name] for name in batch.systems]
-        if len(systems) == 1:
-            system = self._single[batch.systems[0]]
-            noise = self._noise(key, batch.frames, systems[0].n_coarse)
+        fine, coarse = batch.fine, batch.coarse
+        if len({self._ladder[name] for name in batch.systems}) == 1:
+            system, one = self._single[batch.systems[0]], systems[0]
+            fine, coarse = fine.reshape(-1, one.n_fine, 3), coarse.reshape(-1, one.n_coarse, 3)
+            noise = self._noise(key, batch.frames, one.n_coarse)
         else:
             system = collate(systems).to(self.device)
             parts = [
@@ -97,8 +103,8 @@ class Feed:
             ]
             noise = np.concatenate(parts, axis=1)
         return StageInputs(
-            self._on_device(batch.fine),
-            self._on_device(batch.coarse),
+            self._on_device(fine),
+            self._on_device(coarse),
             system,
             self._on_device(noise),
             len(batch.frames),

@@ -6,10 +6,11 @@ import shutil
 from datetime import date
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hpcbackmap.errors import ConfigError
+from hpcbackmap.errors import ConfigError, OutputError
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.training.checkpoints import first_difference, versions, write_json
@@ -22,9 +23,12 @@ WATCHING = frozenset({"train.log_every", "train.checkpoint_every"})
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Safetensors file, whole or not at all."""
+    """Safetensors file, whole or not at all. Raises OutputError if it cannot be written."""
     temporary = path.with_name(path.name + ".part")
-    save_file({key: value.contiguous() for key, value in weights.items()}, temporary)
+    try:
+        save_file({key: value.contiguous() for key, value in weights.items()}, temporary)
+    except SafetensorError as error:
+        raise OutputError(f"{path}: {error}") from None
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -108,16 +108,15 @@ def join(world: World):
     device = pick_device(world, n_gpus, gpus_bound="SLURM_GPUS_PER_TASK" in os.environ)
     if "OMP_NUM_THREADS" not in os.environ and world.size > 1:
         torch.set_num_threads(int(os.environ.get("SLURM_CPUS_PER_TASK", 1)))
-    if torch.distributed.is_initialized():
-        return device
-    address, port = _meeting_point(world)
     os.environ.update(
         RANK=str(world.rank),
         WORLD_SIZE=str(world.size),
         LOCAL_RANK=str(device.index or 0 if n_gpus else world.local_rank),
-        MASTER_ADDR=address,
-        MASTER_PORT=str(port),
     )
+    if torch.distributed.is_initialized():
+        return device
+    address, port = _meeting_point(world)
+    os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
     if not n_gpus:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed

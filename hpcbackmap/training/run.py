@@ -14,6 +14,7 @@ from hpcbackmap.frames.split import FrameRange, split_frames
 from hpcbackmap.frames.store import FrameStore
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.stopping import StopSignals
 from hpcbackmap.training.checkpoints import Checkpoints, Progress
 from hpcbackmap.training.engine import (
     Objective,
@@ -28,7 +29,6 @@ from hpcbackmap.training.publish import publish_artifact, save_weights
 from hpcbackmap.training.ranks import World, on_rank_zero
 from hpcbackmap.training.reshape import reshaped
 from hpcbackmap.training.schedule import learning_rate
-from hpcbackmap.training.stopping import StopSignals
 from hpcbackmap.training.validation import share_of_rank, validate
 
 __all__ = ["Run"]

@@ -11,13 +11,13 @@ from hpcbackmap import __version__
 from hpcbackmap.config import Campaign, StageConfig, resolved_yaml
 from hpcbackmap.errors import ConfigError
 from hpcbackmap.frames.store import FrameStore, open_store
+from hpcbackmap.stopping import StopSignals
 from hpcbackmap.training.checkpoints import versions, write_json
 from hpcbackmap.training.engine import engine_config
 from hpcbackmap.training.lock import only_training
 from hpcbackmap.training.publish import finished_training
 from hpcbackmap.training.ranks import World, join, on_rank_zero, read_world
 from hpcbackmap.training.run import Run
-from hpcbackmap.training.stopping import StopSignals
 
 __all__ = ["train"]
 

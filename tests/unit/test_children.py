@@ -53,8 +53,13 @@ def test_an_interrupt_lets_the_children_finish_their_checkpoint(tmp_path):
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell that starts pytest in the background lets it ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     log = tmp_path / "a.log"
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_together({"a": python(PATIENT)}, tmp_path, dict(os.environ))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_together({"a": python(PATIENT)}, tmp_path, dict(os.environ))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "checkpoint written" in log.read_text()

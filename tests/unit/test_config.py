@@ -39,7 +39,7 @@ def campaign_file(tmp_path):
         ("stages.ucg5-ca.model.kind=genzprot", ["stages.ucg5-ca", "genzprot"]),
         ("stages.ca-fg.model.kind=unet", ["stages.ca-fg.model", "unet"]),
         ("ladder=[ca, fg]", ["ladder", "starts at fg"]),
-        ("ladder=[fg, ca, ca]", ["ladder", "twice"]),
+        ("ladder=[fg, ca, ca]", ["ladder", "one name"]),
         ("members", ["'members'", "dotted.key=value"]),
         ("backmap.members=[1", ["backmap.members=[1", "YAML"]),
     ],

@@ -242,6 +242,20 @@ def test_unusable_coordinates_are_refused(trpcage, top, tmp_path):
     refused(tmp_path / "w", InputError, "big.xtc.*seems to be in Angstrom", system)
 
 
+def test_bonds_that_cannot_be_are_refused(trpcage, top, tmp_path):
+    """Another atom order with every C-alpha in place, and a molecule cut by the periodic box later on."""
+    swapped = trpcage[:3]
+    index = {str(atom): atom.index for atom in swapped.topology.atoms}
+    pair = [index["TRP6-CB"], index["TRP6-CH2"]]
+    swapped.xyz[:, pair] = swapped.xyz[:, pair[::-1]]
+    cut = trpcage[:9]
+    cut.xyz[5, 80:] += np.array([5.0, 0, 0], dtype=np.float32)
+    for name, frames, fault in (("order", swapped, "frame 0: .*TRP6"), ("cut", cut, "frame 5: ")):
+        frames.save(str(tmp_path / f"{name}.xtc"))
+        system = {"topology": top, "trajectories": [str(tmp_path / f"{name}.xtc")]}
+        refused(tmp_path / "w", InputError, f"{name}.xtc: {fault}.*bonded, but", system)
+
+
 def test_files_that_disagree_with_the_topology_are_refused(trpcage, top, tmp_path):
     text = Path(top).read_text().replace("TRP A   6", "PHE A   6")
     assert text != Path(top).read_text()

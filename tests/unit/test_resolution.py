@@ -93,6 +93,14 @@ def test_file_mapping_and_round_trip(tmp_path):
     (tmp_path / "short.yaml").write_text("bead: [0, 0, 1]\n")
     with pytest.raises(InputError, match=r"short\.yaml: maps 3 particles"):
         build_ladder(topology, ["fg", "ca", f"file:{tmp_path / 'short.yaml'}"])
+    for text, fault in (
+        ("bead: [0, 0, 1, 1, 2, 2.5]", "whole numbers"),
+        ("bead: [0, 0, 1, 1, 2, 2]\nweihgt: [1]", "unknown key 'weihgt'"),
+        ("bead: [0, 0, 0, 1, 1, 1]", "three at least"),
+    ):
+        (tmp_path / "wrong.yaml").write_text(text)
+        with pytest.raises(InputError, match=fault):
+            build_ladder(topology, ["fg", "ca", f"file:{tmp_path / 'wrong.yaml'}"])
     with pytest.raises(InputError, match="bead 1 is empty"):
         Mapping(np.array([0, 2]), np.ones(2))
 

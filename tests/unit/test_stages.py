@@ -156,6 +156,33 @@ def test_closing_projection_repairs_the_trace(ensemble):
     assert np.abs(beads - coarse.numpy()).max() < 1e-7
 
 
+def test_closing_a_frame_does_not_see_its_neighbours(ensemble):
+    _, _, system, fine, *_ = make("ucg20-ca", ensemble, ["fg", "ca", "ucg:20"])
+    cis = torch.zeros(len(system.bond_index), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(1)
+    shaken = fine + recentre(0.2 * torch.randn(fine.shape, generator=generator).double(), system)
+    together = close_calpha(shaken, system, cis)
+    alone = torch.cat([close_calpha(frame[None], system, cis) for frame in shaken])
+    assert float((together - alone).abs().max()) < 1e-9
+
+
+def test_loss_of_two_proteins_is_the_mean_of_both(ensemble):
+    """So that the ranks may share a batch in any way."""
+    stage, ladder, system, fine, coarse, noise = make("ca-fg", ensemble, ["fg", "ca"])
+    other = build_ladder(topology_from_sequence(["GAPW"]), ["fg", "ca"])
+    trace = torch.tensor([[0, 0, 0], [0.38, 0, 0], [0.5, 0.36, 0], [0.3, 0.5, 0.27]]).double()[None]
+    small = as_dtype(collate([stage.describe(other)]), torch.float64)
+    extra = torch.from_numpy(frame_noise(0, "x", [0], 0, 4, stage.noise_width)).double()
+    with torch.no_grad():
+        atoms = stage.mode(trace, small)
+        both = as_dtype(collate([stage.describe(ladder), stage.describe(other)]), torch.float64)
+        parts = [(fine[:1], coarse[:1], system, noise[:1]), (atoms, trace, small, extra)]
+        joined = [torch.cat([a[i] for a in parts], 1) for i in (0, 1)]
+        loss = stage.loss(*joined, both, torch.cat([noise[:1], extra], 1))["loss"]
+        mean = sum(stage.loss(*part)["loss"] for part in parts) / 2
+    torch.testing.assert_close(loss, mean)
+
+
 def test_batch_of_proteins_equals_one_by_one(ensemble):
     other = build_ladder(topology_from_sequence(["GAPW"]), ["fg", "ca"])
     stage, ladder, system, fine, coarse, noise = make("ca-fg", ensemble, ["fg", "ca"])

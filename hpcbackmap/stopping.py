@@ -1,4 +1,4 @@
-"""Stop signals, taken at a step boundary."""
+"""Stop signals, noted when they come and obeyed at the next boundary of the work."""
 
 import signal
 
