@@ -56,9 +56,7 @@ def _ingested(campaign: Campaign) -> float | None:
 
 def _trained(campaign: Campaign, stage: str) -> float | None:
     path = campaign.path(f"stages/{stage}/done.json")
-    if not path.exists():
-        return None
-    model = json.loads(path.read_text())["identity"]["model"]
+    model = _read(path).get("identity", {}).get("model")
     return _modified(path) if model == campaign.stages[stage].model.model_dump() else None
 
 
@@ -80,10 +78,16 @@ def _backmapped(campaign: Campaign) -> float | None:
 
 def _evaluated(campaign: Campaign) -> float | None:
     path = campaign.path("metrics.json")
-    if not path.exists():
-        return None
-    same = json.loads(path.read_text())["campaign_digest"] == campaign.digest()
+    same = _read(path).get("campaign_digest") == campaign.digest()
     return _modified(path) if same else None
+
+
+def _read(path: Path) -> dict:
+    """A JSON record; empty where there is none that can be read, so that its step runs again."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def _complete_store(path: Path):

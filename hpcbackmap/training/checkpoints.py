@@ -13,6 +13,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ class Checkpoints:
                 log.warning("checkpoint was written with %s %s, this is %s", name, before, now)
 
     def _prune(self) -> None:
-        keep = self._published()[:KEEP]
+        newest, *older = self._published()
+        keep = [newest, *islice((place for place in older if not self._fault(place)), KEEP - 1)]
         wanted = {place.name for place in keep}
         for place in keep:
             best = json.loads((place / MANIFEST).read_text())["progress"]["best"]

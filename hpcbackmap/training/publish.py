@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hpcbackmap.errors import ConfigError, OutputError
+from hpcbackmap.errors import ConfigError, InputError, OutputError
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.training.checkpoints import first_difference, versions, write_json
@@ -42,7 +42,13 @@ def finished_training(folder: Path, identity: dict) -> dict | None:
     path = folder / DONE
     if not path.exists() or not (folder / "artifact").is_dir():
         return None
-    record = json.loads(path.read_text())
+    try:
+        record = json.loads(path.read_text())
+        record["identity"], record["result"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path}: damaged record of a finished training; remove it, and training ends anew"
+        ) from None
     change = first_difference(record["identity"], identity, WATCHING)
     if change:
         raise ConfigError(

@@ -41,7 +41,8 @@ MPI_SETTINGS = {
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
     """Folder of a campaign over the first frames of the example ensemble."""
-    mdtraj = pytest.importorskip("mdtraj")
+    import mdtraj
+
     folder = tmp_path_factory.mktemp("small")
     frames = mdtraj.load(EXAMPLE / "trpcage.xtc", top=EXAMPLE / "trpcage_top.pdb")[:FRAMES]
     frames.save(folder / "md.xtc")
