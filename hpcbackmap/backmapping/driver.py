@@ -257,7 +257,7 @@ class _Worker:
     def _shard(self, shard: Shard) -> None:
         begun = time.monotonic()
         plan, system = self.plan, self.source.system(shard.system)
-        local = plan.local_frames(shard.system)[shard.start : shard.stop]
+        local = plan.local_frames(shard)
         coarse = _read_frames(system, self.coarsest, local)
         frames = [system.first_frame + i for i in local]
         quarantined = []

@@ -26,6 +26,8 @@ class Shard:
 class Plan:
     """Everything that decides the output, so that two runs of one plan write the same bits.
 
+    On the CPU this is tested; on CUDA deterministic algorithms are asked for, untested.
+
     frames: chosen frames of each system as (start, stop) ranges of local indices in the input store.
     input, stages: content hashes of the input store and of the artifacts (by rung).
     """
@@ -44,9 +46,15 @@ class Plan:
     def n_frames(self, system: str) -> int:
         return sum(stop - start for start, stop in self.frames[system])
 
-    def local_frames(self, system: str) -> list[int]:
-        """Local index in the input store of every chosen frame, in order."""
-        return [i for start, stop in self.frames[system] for i in range(start, stop)]
+    def local_frames(self, shard: Shard) -> list[int]:
+        """Local index in the input store of every frame of a shard, in order."""
+        chosen, before = [], 0
+        for start, stop in self.frames[shard.system]:
+            first = start + max(shard.start - before, 0)
+            last = min(stop, start + shard.stop - before)
+            chosen += range(first, last)
+            before += stop - start
+        return chosen
 
     @cached_property
     def shards(self) -> list[Shard]:

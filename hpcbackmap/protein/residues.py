@@ -49,10 +49,6 @@ class ResidueTemplate:
     bonds: tuple[tuple[str, str], ...]
     placements: tuple[Placement, ...]
 
-    @property
-    def n_chi(self) -> int:
-        return max((row.chi for row in self.placements), default=0)
-
 
 # atom parent grandparent great-grandparent [chi]; in PDB atom order
 _SIDE_CHAINS = {

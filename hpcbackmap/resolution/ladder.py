@@ -52,6 +52,16 @@ class Ladder:
             raise InputError("ladder: the finest resolution has no mapping")
         return self.mappings[i - 1]
 
+    def is_calpha(self, resolution: str) -> bool:
+        """Whether the particles of ``resolution`` are the C-alpha atoms, one per residue, in order."""
+        if self.index(resolution) != 1:
+            return False
+        mapping, one_hot = self.mapping(resolution), np.zeros(self.topology.n_atoms)
+        one_hot[self.topology.ca_index] = 1
+        return np.array_equal(mapping.bead, self.topology.atom_residue) and np.array_equal(
+            mapping.weight, one_hot
+        )
+
     def coarsen(self, positions: np.ndarray, start: str = "fg") -> dict[str, np.ndarray]:
         """Positions of ``start`` [..., N, 3] and of every coarser resolution, by name."""
         levels = {start: positions}

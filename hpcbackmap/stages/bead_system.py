@@ -27,7 +27,7 @@ def bead_system(ladder: Ladder, fine: str, coarse: str) -> System:
     np.add.at(composition, (composed.bead, types[topology.atom_residue]), 1.0)
     composition /= composition.sum(1, keepdims=True)
     sequence = _mean_place(composed.bead, topology.atom_residue)
-    calpha = _is_calpha(ladder, fine)
+    calpha = ladder.is_calpha(fine)
     order = _mean_place(mapping.bead, sequence)
     n = mapping.n_coarse
     system = System(n_fine=mapping.n_fine, n_coarse=n, num_nodes=n, calpha=torch.tensor([calpha]))
@@ -37,7 +37,6 @@ def bead_system(ladder: Ladder, fine: str, coarse: str) -> System:
         "particle": _particle_features(ladder, fine, composition, sequence, mapping.bead, order),
         "composition": _bead_composition(composition, mapping.bead, n),
         "bond_index": _bonds(ladder, fine),
-        "bonded_after": np.array(topology.bonded) if calpha else np.zeros(mapping.n_fine, bool),
         "freedom": 3.0 * (np.bincount(mapping.bead) - 1).astype(np.float32),
         "chain": _chain_of_beads(ladder, composed.bead, mapping.bead, n),
         "place": np.argsort(np.argsort(order, kind="stable"), kind="stable"),
@@ -50,12 +49,6 @@ def bead_system(ladder: Ladder, fine: str, coarse: str) -> System:
 
 def _mean_place(groups: np.ndarray, place: np.ndarray) -> np.ndarray:
     return np.bincount(groups, weights=place) / np.bincount(groups)
-
-
-def _is_calpha(ladder: Ladder, fine: str) -> bool:
-    return ladder.index(fine) == 1 and np.array_equal(
-        np.flatnonzero(ladder.mapping(fine).weight), ladder.topology.ca_index
-    )
 
 
 def _particle_features(ladder, fine, composition, sequence, bead, order) -> np.ndarray:
@@ -80,7 +73,7 @@ def _bead_composition(composition: np.ndarray, bead: np.ndarray, n: int) -> np.n
 def _bonds(ladder: Ladder, fine: str) -> np.ndarray:
     if ladder.index(fine) == 0:
         return ladder.topology.bonds
-    if not _is_calpha(ladder, fine):
+    if not ladder.is_calpha(fine):
         return np.zeros((0, 2), dtype=np.int64)
     second = np.flatnonzero(ladder.topology.bonded)
     return np.stack([second - 1, second], 1)

@@ -252,7 +252,8 @@ class Cgvae(Stage):
         if not bool(system.calpha.all()):
             return positions
         second = system.bond_index[:, 1]
-        known = self.cis if self.config.per_system else torch.zeros_like(system.bonded_after)
+        trans = torch.zeros_like(system.bead_of, dtype=torch.bool)
+        known = self.cis if self.config.per_system else trans
         return close_calpha(positions, system, known[second])
 
 

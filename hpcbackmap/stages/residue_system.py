@@ -45,8 +45,7 @@ def residue_system(ladder: Ladder, coarse: str) -> System:
     Raises InputError if ``coarse`` is not the C-alpha trace of the heavy atoms.
     """
     topology = ladder.topology
-    mapping = ladder.mapping(coarse)
-    if ladder.index(coarse) != 1 or not _is_calpha(topology, mapping):
+    if not ladder.is_calpha(coarse):
         raise InputError(
             f"{coarse}: a genzprot stage starts from the C-alpha atoms of the heavy atoms"
         )
@@ -94,14 +93,6 @@ def residue_system(ladder: Ladder, coarse: str) -> System:
     for key, value in tensors.items():
         system[key] = torch.from_numpy(np.ascontiguousarray(value))
     return system
-
-
-def _is_calpha(topology: Topology, mapping) -> bool:
-    one_hot = np.zeros(topology.n_atoms)
-    one_hot[topology.ca_index] = 1
-    return np.array_equal(mapping.bead, topology.atom_residue) and np.array_equal(
-        mapping.weight, one_hot
-    )
 
 
 def _dense(topology: Topology) -> tuple[np.ndarray, np.ndarray]:
