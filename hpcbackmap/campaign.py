@@ -85,9 +85,10 @@ def _evaluated(campaign: Campaign) -> float | None:
 def _read(path: Path) -> dict:
     """A JSON record; empty where there is none that can be read, so that its step runs again."""
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _complete_store(path: Path):

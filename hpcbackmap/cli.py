@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hpcbackmap import __version__, console
+from hpcbackmap.allocator import keep_freed_memory
 from hpcbackmap.config import Campaign, load_campaign
 from hpcbackmap.errors import ConfigError
 
@@ -45,6 +46,7 @@ Json = Annotated[
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line (``sys.argv`` unless given)."""
+    keep_freed_memory()
     console.run(app, arguments)
 
 
@@ -120,18 +122,31 @@ def train(
 
 @app.command()
 def backmap(
-    campaign: CampaignFile,
+    campaign: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CAMPAIGN|TRAJECTORY", help="Campaign file (.yaml), or a C-alpha trajectory."
+        ),
+    ],
     overrides: Overrides = None,
     input_store: Annotated[
         str | None,
         typer.Option("--input", help="Store of coarse frames; default: the held-out frames."),
     ] = None,
-    output_store: Annotated[
-        str | None, typer.Option("--output", help="Store to write; default: backmapped.zarr.")
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Store to write (default: backmapped.zarr); for a trajectory .xtc, .dcd or .pdb.",
+        ),
     ] = None,
     members: Annotated[
-        int | None, typer.Option("--members", help="Structures to draw per input frame.")
+        int | None, typer.Option("--members", min=1, help="Structures to draw per input frame.")
     ] = None,
+    mode: Annotated[
+        bool, typer.Option("--mode", help="Instead: the one most likely structure per frame.")
+    ] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the draws.")] = None,
     time_limit: Annotated[
         float | None,
@@ -139,16 +154,39 @@ def backmap(
             "--time-limit", help="Minutes after which no more work is begun (exit code 75)."
         ),
     ] = None,
+    top: Annotated[
+        Path | None,
+        typer.Option("--top", help="Topology of a trajectory whose format carries none."),
+    ] = None,
+    artifact: Annotated[
+        Path | None,
+        typer.Option("--artifact", help="Trained ca-fg stage for a trajectory; default: shipped."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put atoms into coarse frames with the trained stages; a rerun does only what is missing.
 
     In parallel: mpirun -n 4 hpcbackmap backmap campaign.yaml --members 10
+    No campaign: hpcbackmap backmap ca.xtc --top ca.pdb -o atoms.xtc
     """
+    if mode and members:
+        raise ConfigError("backmap: give --members or --mode, not both")
+    if campaign.suffix not in (".yaml", ".yml"):
+        if overrides or input_store or time_limit:
+            raise ConfigError(
+                f"{campaign}: KEY=VALUE, --input and --time-limit need a campaign (.yaml), this is taken "
+                "for a trajectory"
+            )
+        drawn = None if mode else members or 1
+        _backmap_trajectory(campaign, output, top, drawn, seed or 0, artifact, as_json)
+        return
+    if top or artifact:
+        raise ConfigError("backmap: --top and --artifact are for a trajectory, not for a campaign")
     chosen = {
         "backmap.input": input_store and _absolute(input_store),
-        "backmap.output": output_store and _absolute(output_store),
+        "backmap.output": output and _absolute(output),
         "backmap.members": members,
+        "backmap.mode": mode or None,
         "backmap.seed": seed,
     }
     options = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
@@ -158,6 +196,15 @@ def backmap(
 
     seconds = None if time_limit is None else 60 * time_limit
     console.show(backmap(resolved, get_comm(), time_limit=seconds), as_json)
+
+
+def _backmap_trajectory(trajectory, output, top, members, seed, artifact, as_json) -> None:
+    if output is None:
+        raise ConfigError(f"{trajectory}: say where to write: --output FILE.xtc, .dcd or .pdb")
+    from hpcbackmap.backmapping.shipped import backmap_trajectory
+
+    result = backmap_trajectory(trajectory, output, top, members, seed, artifact)
+    console.show(result, as_json)
 
 
 @app.command()
@@ -180,19 +227,35 @@ def evaluate(
         Path | None,
         typer.Option("--generated-top", help="Topology, where --generated carries none."),
     ] = None,
+    elbo: Annotated[
+        bool,
+        typer.Option("--elbo", help="Instead: ELBO of every stage and of the ladder, held out."),
+    ] = False,
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="Judge at most so many frames.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare backmapped structures with the truth and with trivial baselines.
 
     For a campaign: hpcbackmap evaluate campaign.yaml
     For two files:  hpcbackmap evaluate --truth md.xtc --truth-top md.pdb --generated made.pdb
+    Likelihoods:    hpcbackmap evaluate campaign.yaml --elbo --frames 200
     """
+    alone = campaign is not None and truth is None and generated is None
+    if (elbo or frames) and not alone:
+        raise ConfigError("evaluate: --elbo and --frames need a campaign, and no files")
+    if alone:
+        cap = [f"evaluate.max_frames={frames}"] if frames else []
+        resolved = _load(campaign, [*(overrides or []), *cap])
+    if elbo:
+        _evaluate_elbo(resolved, as_json)
+        return
     from hpcbackmap.evaluation import evaluate
 
-    if campaign is not None and truth is None and generated is None:
+    if alone:
         from hpcbackmap.mpi import get_comm
 
-        resolved = _load(campaign, overrides)
         record = evaluate.evaluate_campaign(resolved, get_comm())
     elif campaign is None and truth is not None and generated is not None:
         record = evaluate.evaluate_files(truth, generated, truth_top, generated_top)
@@ -202,6 +265,18 @@ def evaluate(
         console.show(record, as_json)
     else:
         console.show_lines(evaluate.five_figures(record))
+
+
+def _evaluate_elbo(campaign: Campaign, as_json: bool) -> None:
+    from hpcbackmap.evaluation.elbo_table import elbo_lines
+    from hpcbackmap.evaluation.likelihood import evaluate_elbo
+    from hpcbackmap.mpi import get_comm
+
+    record = evaluate_elbo(campaign, get_comm())
+    if as_json:
+        console.show(record, as_json)
+    else:
+        console.show_lines(elbo_lines(record))
 
 
 @app.command()
@@ -254,7 +329,11 @@ def export(
 @app.command()
 def inspect(
     path: Annotated[
-        Path, typer.Argument(metavar="CAMPAIGN|STORE|ARTIFACT", help="What to look at.")
+        Path,
+        typer.Argument(
+            metavar="CAMPAIGN|STORE|ARTIFACT|shipped",
+            help="What to look at; shipped: the stage that comes with the package.",
+        ),
     ],
     overrides: Overrides = None,
     as_json: Json = False,
@@ -262,6 +341,10 @@ def inspect(
     """Show what is in a store or an artifact, or what a campaign would run and what is done."""
     from hpcbackmap import inspection
 
+    if path.name == "shipped" and not path.exists():
+        from hpcbackmap.backmapping.shipped import shipped_artifact
+
+        path = shipped_artifact()
     if path.is_dir():
         console.show(inspection.describe_folder(path), as_json)
     else:

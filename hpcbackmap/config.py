@@ -54,6 +54,8 @@ class SystemConfig(Model):
     selection: str | None = None
     """mdtraj atom selection; default: all protein atoms."""
     stride: Positive = 1
+    cluster: str | None = None
+    """Related systems share one: where systems name clusters, an epoch sees one frame of each cluster."""
 
 
 class StoreConfig(Model):
@@ -101,6 +103,8 @@ class TrainConfig(Model):
     log_every: Positive = 20
     patience: Positive | None = None
     """Stop after this many validations without a better validation loss."""
+    init_from: str | None = None
+    """Artifact of the same rung and model to start from, for example one that has learned many proteins."""
     seed: int = 0
 
 
@@ -114,21 +118,35 @@ class CgvaeConfig(Model):
     layers: Positive = 3
     latent: Positive = 8
     beta: Annotated[float, Field(ge=0)] = 1.0
+    free_bits: Annotated[float, Field(ge=0)] = 0.0
+    """Nats of KL per bead that cost nothing in training; reported numbers always count them."""
+    kl_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the KL term of the training loss grows to its full weight."""
     geometry_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the bond-length term beside the ELBO; large values sharpen the posterior against the prior."""
+    neighbours: Positive = 16
+    """Neighbours in space of each residue and bead (C-alpha traces of many proteins)."""
+    rounds: Positive = 4
+    """Refinements of the C-alpha trace (many proteins)."""
+    draws_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the energy score of prior draws beside the ELBO (C-alpha traces of many proteins)."""
 
 
 class GenzprotConfig(Model):
     """C-alpha to heavy atoms (internal coordinates)."""
 
     kind: Literal["genzprot"] = "genzprot"
-    width: Positive = 64
-    layers: Positive = 3
+    width: Positive = 128
+    layers: Positive = 4
     neighbours: Positive = 16
-    latent: Positive = 8
-    beta: Annotated[float, Field(ge=0)] = 1.0
-    redraws: Annotated[int, Field(ge=0)] = 6
+    rounds: Positive = 4
+    """Shares in which side chains are placed, each seeing those before it."""
+    redraws: Annotated[int, Field(ge=0)] = 4
     """Rounds in which side chains in contact draw their torsions again."""
+    steric_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of clashes among generated neighbours beside the ELBO."""
+    coarse_noise: Annotated[float, Field(ge=0)] = 0.0
+    """Largest random displacement (nm, standard deviation) of the C-alpha atoms that training shows."""
 
 
 class StageConfig(Model):
@@ -202,6 +220,10 @@ class Campaign(Model):
         """Stage names, fine to coarse."""
         names = self.resolutions()
         return [f"{coarse}-{fine}" for fine, coarse in itertools.pairwise(names)]
+
+    def clusters(self) -> dict[str, str]:
+        """Cluster of every system that names one."""
+        return {system.name: system.cluster for system in self.systems if system.cluster}
 
     def path(self, relative: str) -> Path:
         """A path of this campaign under its working folder."""
@@ -309,6 +331,9 @@ def _resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
         system["topology"] = system["topology"] and resolve(system["topology"])
     for stage in record["stages"].values():
         stage["artifact"] = stage["artifact"] and resolve(stage["artifact"])
+        stage["train"]["init_from"] = stage["train"]["init_from"] and resolve(
+            stage["train"]["init_from"]
+        )
     if record["backmap"]["input"]:
         record["backmap"]["input"] = resolve(record["backmap"]["input"])
     return Campaign.model_validate(record)

@@ -1,16 +1,23 @@
 """The trivial answers that a backmapping has to beat, from the same beads.
 
-Neither sees the truth of the frame it answers for, and the nearest frame comes from training ranges
-only.
+None sees the truth of the frame it answers for, and the nearest frame comes from training ranges
+only. `regression` has the closed-form ones; `close_trace` gives any answer the geometry that a stage has.
 """
 
 import numpy as np
 
 from hpcbackmap.evaluation.reading import read_blocks, read_frames
 from hpcbackmap.evaluation.rmsd import pairwise_rmsd, superpose
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 
-__all__ = ["bead_centre", "nearest_training_frame", "nearest_training_frames"]
+__all__ = [
+    "bead_centre",
+    "cis_links",
+    "close_trace",
+    "nearest_training_frame",
+    "nearest_training_frames",
+]
 
 BLOCK = 1024
 """Training frames compared at once."""
@@ -46,3 +53,34 @@ def nearest_training_frames(store, ranges, system: str, beads: np.ndarray) -> np
             better = smallest < best
             best[better], nearest[better] = smallest[better], start + winner[better]
     return nearest
+
+
+def cis_links(topology: Topology, calpha: np.ndarray) -> np.ndarray:
+    """Whether the link to the residue before is cis in most frames: bool [R]; calpha [F, R, 3]."""
+    from hpcbackmap.stages.closing import LIMIT
+
+    length = np.linalg.norm(np.diff(calpha, axis=1), axis=-1)
+    cis = np.median(length, axis=0) < LIMIT
+    return np.append(False, cis) & np.array(topology.bonded)
+
+
+def close_trace(
+    ladder: Ladder, calpha: np.ndarray, beads: np.ndarray, cis: np.ndarray
+) -> np.ndarray:
+    """C-alpha traces [F, R, 3] moved onto their beads [F, B, 3], then closed as a stage closes its own.
+
+    ladder: with ``ca`` right above the beads. cis: links [R] (see `cis_links`).
+    """
+    import torch
+
+    from hpcbackmap.stages.base import collate
+    from hpcbackmap.stages.bead_system import bead_system
+    from hpcbackmap.stages.closing import close_calpha
+
+    coarse = ladder.resolutions[ladder.index("ca") + 1]
+    mapping = ladder.mapping(coarse)
+    met = calpha + (beads - mapping.apply(calpha))[:, mapping.bead]
+    system = collate([bead_system(ladder, "ca", coarse)])
+    links = torch.from_numpy(cis)[system.bond_index[:, 1]]
+    with torch.no_grad():
+        return close_calpha(torch.from_numpy(met).float(), system, links).numpy()

@@ -11,7 +11,9 @@ from hpcbackmap.protein.topology import Topology
 
 __all__ = [
     "BOND_RANGE",
+    "bond_fraction_auc",
     "bond_lengths",
+    "bond_rmsd",
     "graph_edit_ratio",
     "inferred_bonds",
     "net_bond_ratio",
@@ -57,3 +59,17 @@ def bond_lengths(topology: Topology, positions: np.ndarray) -> np.ndarray:
 def off_lengths(generated: np.ndarray, truth: np.ndarray, tolerance: float = 0.1) -> np.ndarray:
     """Share of lengths [F, B] off the truth's by more than ``tolerance`` of it, [F]."""
     return (np.abs(generated - truth) > tolerance * truth).mean(-1)
+
+
+def bond_rmsd(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Root mean square difference of lengths [F, B], nm, [F]."""
+    return np.sqrt(((generated - truth) ** 2).mean(-1))
+
+
+def bond_fraction_auc(generated: np.ndarray, truth: np.ndarray, limit: float = 0.2) -> np.ndarray:
+    """Share of lengths [F, B] within a tolerance, averaged over tolerances from 0 to ``limit``, [F].
+
+    A length off by the share d counts for the tolerances above d: 1 - d / limit.
+    """
+    off = np.abs(generated - truth) / truth
+    return np.maximum(0, 1 - off / limit).mean(-1)

@@ -1,12 +1,13 @@
 """Pairs of atoms that are close in space, and pairs that are close along the bonds."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from hpcbackmap.protein.topology import Topology
 
-__all__ = ["CloseAtoms", "close_atoms", "pair_keys", "pairs_within_two_bonds"]
+__all__ = ["CloseAtoms", "close_atoms", "count_pairs", "pair_keys", "pairs_within_two_bonds"]
 
 
 class CloseAtoms(NamedTuple):
@@ -25,11 +26,20 @@ def close_atoms(positions: np.ndarray, radius: float) -> CloseAtoms:
     return CloseAtoms(pairs, distances)
 
 
+def count_pairs(positions: np.ndarray, radius: float) -> int:
+    """Number of pairs of ``positions`` [A, 3] within ``radius`` (nm)."""
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(positions)
+    return int(tree.count_neighbors(tree, radius) - len(positions)) // 2
+
+
 def pair_keys(pairs: np.ndarray, n_atoms: int) -> np.ndarray:
     """One number per pair [P, 2] with first < second: [P]."""
     return pairs[:, 0] * n_atoms + pairs[:, 1]
 
 
+@lru_cache(maxsize=16)
 def pairs_within_two_bonds(topology: Topology) -> np.ndarray:
     """Sorted keys (`pair_keys`) of the 1-2 and 1-3 pairs."""
     from scipy.sparse import coo_array, triu

@@ -1,30 +1,39 @@
-"""Figures of distributions: generated structures beside the truth and the nearest training frame.
+"""Figures of distributions: generated structures beside the truth and the baselines.
 
-Every function takes plain arrays and returns a matplotlib figure. Shapes: F frames, M members, A
-atoms; nm.
+Every function takes plain arrays and returns a matplotlib figure. Shapes: n structures, A atoms; nm.
 """
 
 import numpy as np
 
 from hpcbackmap.evaluation.bonds import bond_lengths
-from hpcbackmap.evaluation.judge import ANGSTROM
-from hpcbackmap.evaluation.rmsd import superpose
-from hpcbackmap.evaluation.shape import radius_of_gyration
-from hpcbackmap.evaluation.torsions import dihedrals, torsion_atoms
+from hpcbackmap.evaluation.metrics import ANGSTROM
+from hpcbackmap.evaluation.record import LABELS
+from hpcbackmap.evaluation.torsions import dihedrals, is_symmetric, torsion_atoms
 from hpcbackmap.protein.topology import Topology
 
 __all__ = [
+    "COLOURS",
+    "DASHES",
     "STYLE",
+    "Ensembles",
     "bond_length_figure",
-    "chi1_figure",
-    "radius_figure",
+    "panels",
     "ramachandran_figure",
-    "residue_rmsd_figure",
-    "training_figure",
+    "rotamer_figure",
+    "rotamer_map_figure",
 ]
 
-COLOURS = {"truth": "#4b5563", "model": "#0e7490", "nearest": "#d97706"}
-NAMES = {"truth": "truth", "model": "this model", "nearest": "nearest training frame"}
+COLOURS = {
+    "truth": "#4b5563",
+    "model": "#0072b2",
+    "nearest_training_frame": "#d55e00",
+    "bead_centre": "#cc79a7",
+}
+"""By row of a table; colours of Okabe and Ito, apart for every common kind of colour vision."""
+DRAWN = ("truth", *(name for name in LABELS if name != "truth"))
+"""Rows in the order of a figure."""
+DASHES = {"nearest_training_frame": (4, 1.5), "bead_centre": (1.2, 1.2)}
+"""Baselines are dashed, so that a figure also reads in grey."""
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -33,171 +42,172 @@ STYLE = {
     "axes.labelcolor": "#374151",
     "axes.titlesize": 11,
     "axes.titlecolor": "#1f2430",
-    "xtick.color": "#6b7280",
-    "ytick.color": "#6b7280",
+    "xtick.color": "#4b5563",
+    "ytick.color": "#4b5563",
     "legend.frameon": False,
     "figure.facecolor": "white",
-    "figure.dpi": 160,
+    "figure.dpi": 150,
 }
 """matplotlib settings for these figures, for ``rc_context``."""
 TURN = (-180, 180)
 ANGLE_CELLS = 72
-"""Cells of 5 degrees along each side of a Ramachandran plot."""
+"""Cells of 5 degrees along each side of a map of two angles."""
+BOND_KINDS = {
+    "C–C": (1.2, 1.7),
+    "C–N": (1.2, 1.65),
+    "C–O": (1.1, 1.55),
+    "C–S": (1.65, 2.0),
+    "S–S": (1.9, 2.2),
+}
+"""Elements joined by a bond, and the range of lengths that is shown, angstrom."""
+Ensembles = list[tuple[Topology, dict[str, np.ndarray]]]
+"""For each system its topology and positions [n, A, 3] by row name (``truth``, ``model``, …)."""
 
-Structures = dict[str, np.ndarray]
-"""Positions [n, A, 3] by ``truth``, ``model`` and ``nearest``."""
+
+def ramachandran_figure(ensembles: Ensembles):
+    """phi against psi of all residues, a panel for each row, one colour scale."""
+
+    def angles(topology: Topology, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        phi, phi_residue = torsion_atoms(topology, "phi")
+        psi, psi_residue = torsion_atoms(topology, "psi")
+        _, at_phi, at_psi = np.intersect1d(phi_residue, psi_residue, return_indices=True)
+        return dihedrals(positions, phi[at_phi]), dihedrals(positions, psi[at_psi])
+
+    return _angle_maps(_pooled(ensembles, angles), "φ / °", "ψ / °")
 
 
-def ramachandran_figure(topology: Topology, structures: Structures):
-    """phi against psi of all residues, a panel for each set, one colour scale."""
-    from matplotlib.colors import LogNorm
+def rotamer_map_figure(ensembles: Ensembles):
+    """chi1 against chi2 of the residues that have both, a panel for each row."""
 
-    phi, phi_residue = torsion_atoms(topology, "phi")
-    psi, psi_residue = torsion_atoms(topology, "psi")
-    _, at_phi, at_psi = np.intersect1d(phi_residue, psi_residue, return_indices=True)
-    shares = {
-        name: _share(dihedrals(positions, phi[at_phi]), dihedrals(positions, psi[at_psi]))
-        for name, positions in structures.items()
+    def angles(topology: Topology, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first, residues = _chi_angles(topology, positions, "chi1")
+        second, owners = _chi_angles(topology, positions, "chi2")
+        return first[:, np.isin(residues, owners)], second
+
+    return _angle_maps(_pooled(ensembles, angles), "χ1 / °", "χ2 / °")
+
+
+def rotamer_figure(ensembles: Ensembles):
+    """Distributions of the first and second side-chain torsion over all residues that have them."""
+    figure, axes = panels(2, width=5, height=3)
+    for ax, number in zip(axes, (1, 2), strict=True):
+
+        def angles(topology, positions, kind=f"chi{number}") -> tuple[np.ndarray]:
+            return (_chi_angles(topology, positions, kind)[0],)
+
+        for name, (found,) in _pooled(ensembles, angles).items():
+            _steps(ax, np.rad2deg(found[np.isfinite(found)]), np.linspace(*TURN, 73), name)
+        ax.set(xlabel=f"χ{number} / °", xlim=TURN, ylim=(0, None), yticks=[])
+        ax.set_xticks(range(-180, 181, 60))
+    axes[0].set_ylabel("density")
+    _legend(figure, axes[0])
+    return figure
+
+
+def bond_length_figure(ensembles: Ensembles):
+    """Bond lengths by the elements that they join; lengths out of range count at its ends."""
+    kinds = [_bond_kinds(topology) for topology, _ in ensembles]
+    present = [kind for kind in BOND_KINDS if any((own == kind).any() for own in kinds)]
+    figure, axes = panels(len(present), width=10 / max(len(present), 3), height=2.9)
+    for ax, kind in zip(axes, present, strict=True):
+        low, high = BOND_KINDS[kind]
+
+        def lengths(topology, positions, kind=kind) -> tuple[np.ndarray]:
+            return (ANGSTROM * bond_lengths(topology, positions)[:, _bond_kinds(topology) == kind],)
+
+        for name, (found,) in _pooled(ensembles, lengths).items():
+            _steps(ax, np.clip(found, low, high), np.linspace(low, high, 61), name)
+        ax.set(title=kind, xlabel="length / Å", xlim=(low, high), ylim=(0, None), yticks=[])
+    axes[0].set_ylabel("density")
+    _legend(figure, axes[0])
+    return figure
+
+
+def panels(count: int, width: float, height: float, sharey: bool = False):
+    """Figure and list of axes in one row; inches of one panel."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    return figure, figure.subplots(1, count, sharey=sharey, squeeze=False)[0]
+
+
+def _pooled(ensembles: Ensembles, measure) -> dict[str, tuple[np.ndarray, ...]]:
+    """What ``measure(topology, positions)`` returns, of all systems in one flat array each, by row."""
+    names = [name for name in DRAWN if any(name in sets for _, sets in ensembles)]
+    return {
+        name: tuple(
+            np.concatenate([part.ravel() for part in parts])
+            for parts in zip(
+                *(measure(topology, sets[name]) for topology, sets in ensembles if name in sets),
+                strict=True,
+            )
+        )
+        for name in names
     }
+
+
+def _chi_angles(
+    topology: Topology, positions: np.ndarray, kind: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Radians [n, Q] and residues [Q]; a symmetric torsion lies within a quarter turn of zero."""
+    atoms, residues = torsion_atoms(topology, kind)
+    angles = dihedrals(positions, atoms)
+    folded = (angles + np.pi / 2) % np.pi - np.pi / 2
+    return np.where(is_symmetric(topology, kind, residues), folded, angles), residues
+
+
+def _angle_maps(angles: dict[str, tuple[np.ndarray, ...]], x_label: str, y_label: str):
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogLocator
+
+    shares = {name: _share(x, y) for name, (x, y) in angles.items()}
     seen = np.concatenate([share[share > 0] for share in shares.values()])
     norm = LogNorm(seen.min() / 2, seen.max()) if seen.size else None
-    figure, axes = _panels(len(structures), width=3.5, height=3.5, sharey=True)
+    figure, axes = panels(len(shares), width=3.5, height=3.5, sharey=True)
     edges = np.linspace(*TURN, ANGLE_CELLS + 1)
     for ax, (name, share) in zip(axes, shares.items(), strict=True):
         cells = np.ma.masked_equal(share, 0)
         mesh = ax.pcolormesh(edges, edges, cells, norm=norm, cmap="viridis_r", rasterized=True)
         ax.axhline(0, color="#e5e7eb", lw=0.8, zorder=0)
         ax.axvline(0, color="#e5e7eb", lw=0.8, zorder=0)
-        ax.set(title=NAMES[name], xlabel="φ / °", aspect="equal", xlim=TURN, ylim=TURN)
+        ax.set(title=LABELS[name], xlabel=x_label, aspect="equal", xlim=TURN, ylim=TURN)
         ax.set_xticks(range(-180, 181, 90))
         ax.set_yticks(range(-180, 181, 90))
-    axes[0].set_ylabel("ψ / °")
-    figure.colorbar(mesh, ax=axes, shrink=0.8, pad=0.02, label="% of residues per 5° × 5°")
+    axes[0].set_ylabel(y_label)
+    bar = figure.colorbar(
+        mesh, ax=axes, shrink=0.8, pad=0.02, ticks=LogLocator(subs=(1, 2, 5)), format="%g"
+    )
+    bar.set_label("% of residues per 5° × 5°")
+    bar.minorticks_off()
     return figure
 
 
-def chi1_figure(topology: Topology, structures: Structures):
-    """Distribution of the first side-chain torsion over all residues that have one."""
-    atoms, _ = torsion_atoms(topology, "chi1")
-    figure, (ax,) = _panels(1, width=10, height=3)
-    for name, positions in structures.items():
-        angles = np.rad2deg(dihedrals(positions, atoms)).ravel()
-        _steps(ax, angles[np.isfinite(angles)], np.linspace(*TURN, 73), name)
-    ax.set(xlabel="χ1 / °", ylabel="density", xlim=TURN, ylim=(0, None))
-    ax.set_xticks(range(-180, 181, 60))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(structures))
-    return figure
-
-
-def bond_length_figure(topology: Topology, structures: Structures):
-    """Bond lengths by the elements that they join."""
-    elements = np.array(topology.elements)
-    kinds = np.array(["–".join(sorted(pair)) for pair in elements[topology.bonds]])
-    present = [kind for kind in ("C–C", "C–N", "C–O", "C–S", "S–S") if (kinds == kind).any()]
-    figure, axes = _panels(len(present), width=2.9, height=2.8)
-    for ax, kind in zip(axes, present, strict=True):
-        low, high = (1.65, 2.0) if kind == "C–S" else (1.9, 2.2) if kind == "S–S" else (1.1, 1.7)
-        for name, positions in structures.items():
-            lengths = ANGSTROM * bond_lengths(topology, positions)[:, kinds == kind].ravel()
-            _steps(ax, np.clip(lengths, low, high), np.linspace(low, high, 61), name)
-        ax.set(title=kind, xlabel="length / Å", xlim=(low, high), ylim=(0, None), yticks=[])
-    axes[0].set_ylabel("density")
-    axes[-1].legend(loc="upper right", fontsize=8, bbox_to_anchor=(1.05, 1.05))
-    return figure
-
-
-def residue_rmsd_figure(topology: Topology, truth: np.ndarray, answers: dict[str, np.ndarray]):
-    """Heavy-atom RMSD of each residue after superposing the whole; answers [F, M, A, 3] by name."""
-    figure, (ax,) = _panels(1, width=10, height=3)
-    residues = np.arange(1, topology.n_residues + 1)
-    for name, structures in answers.items():
-        flat = structures.reshape(-1, *truth.shape[1:])
-        beside = np.repeat(truth, structures.shape[1], axis=0)
-        squares = ((superpose(flat, beside) - beside) ** 2).sum(-1)
-        counts = np.bincount(topology.atom_residue)
-        sums = np.stack([np.bincount(topology.atom_residue, row) for row in squares])
-        error = ANGSTROM * np.sqrt(sums / counts)
-        ax.plot(residues, error.mean(0), color=COLOURS[name], lw=1.8, label=NAMES[name])
-        low, high = np.percentile(error, (10, 90), axis=0)
-        ax.fill_between(residues, low, high, color=COLOURS[name], alpha=0.15, lw=0)
-    ax.set(xlabel="residue", ylabel="RMSD / Å", xlim=(1, len(residues)), ylim=(0, None))
-    if len(residues) <= 60:
-        ax.set_xticks(
-            residues, [name[:1] + name[1:].lower() for name in topology.sequence], rotation=90
-        )
-        ax.tick_params(axis="x", labelsize=8)
-    ax.legend(loc="upper center", ncols=2)
-    return figure
-
-
-def radius_figure(topology: Topology, truth: np.ndarray, answers: dict[str, np.ndarray]):
-    """Radius of gyration of each generated structure against that of its true frame."""
-    figure, (ax,) = _panels(1, width=4, height=4)
-    real = ANGSTROM * radius_of_gyration(topology, truth)
-    for name, structures in reversed(answers.items()):
-        made = ANGSTROM * radius_of_gyration(topology, structures.reshape(-1, *truth.shape[1:]))
-        beside = np.repeat(real, structures.shape[1])
-        ax.scatter(beside, made, s=14, color=COLOURS[name], alpha=0.55, lw=0, label=NAMES[name])
-    ends = [min(ax.get_xlim()[0], ax.get_ylim()[0]), max(ax.get_xlim()[1], ax.get_ylim()[1])]
-    ax.plot(ends, ends, color="#9ca3af", lw=1, zorder=0)
-    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel="truth: Rg / Å", ylabel="generated: Rg / Å")
-    ax.legend(loc="upper left")
-    return figure
-
-
-def training_figure(curves: dict[str, list[dict]]):
-    """Loss against optimiser step; one panel per stage, from its ``metrics.jsonl``."""
-    figure, axes = _panels(len(curves), width=4.2, height=3)
-    for ax, (stage, records) in zip(axes, curves.items(), strict=True):
-        shown = [("loss", "training loss", "#9ca3af", 1.0)]
-        shown += [("validation_loss", "validation loss", COLOURS["model"], 2.0)]
-        values = []
-        for key, label, colour, width in shown:
-            points = [(r["step"], r[key]) for r in records if _is_number(r.get(key))]
-            if points:
-                steps, losses = np.array(points).T
-                ax.plot(steps, losses, color=colour, lw=width, label=label)
-                values.append(losses)
-        if values:
-            ax.set_ylim(*_robust_range(np.concatenate(values)))
-            ax.legend(loc="upper right")
-        ax.set(title=stage, xlabel="step", ylabel="loss" if ax is axes[0] else None)
-    return figure
-
-
-def _share(phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
-    """Percent of the residues in each cell, [psi, phi]; angles in radians, undefined ones left out."""
-    known = np.isfinite(phi) & np.isfinite(psi)
-    x, y = np.rad2deg(phi[known]), np.rad2deg(psi[known])
-    counts, _, _ = np.histogram2d(y, x, bins=ANGLE_CELLS, range=(TURN, TURN))
+def _share(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Percent of the residues in each cell, [y, x]; radians, undefined angles left out."""
+    known = np.isfinite(x) & np.isfinite(y)
+    counts, _, _ = np.histogram2d(
+        np.rad2deg(y[known]), np.rad2deg(x[known]), bins=ANGLE_CELLS, range=(TURN, TURN)
+    )
     return 100 * counts / max(counts.sum(), 1)
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))
-
-
-def _robust_range(values: np.ndarray) -> tuple[float, float]:
-    """Leaves out the spikes of the first steps, which would flatten the rest."""
-    low, high = np.percentile(values, (0, 97))
-    margin = 0.08 * (high - low) or 1.0
-    return low - margin, high + margin
+def _bond_kinds(topology: Topology) -> np.ndarray:
+    """Elements of each bond in alphabetic order, as in ``C–N``, [B]."""
+    pairs = np.array(topology.elements)[topology.bonds]
+    return np.array(["–".join(sorted(pair)) for pair in pairs])
 
 
 def _steps(ax, values: np.ndarray, edges: np.ndarray, name: str) -> None:
     density, _ = (
         np.histogram(values, edges, density=True) if values.size else (np.zeros(len(edges) - 1), 0)
     )
-    fill = name == "truth"
-    colour = COLOURS[name]
-    ax.stairs(
-        density, edges, fill=fill, color=colour, alpha=0.3 if fill else 1, lw=1.6, label=NAMES[name]
-    )
+    if name == "truth":
+        look = {"fill": True, "alpha": 0.3}
+    else:
+        look = {"lw": 1.6, "linestyle": (0, DASHES[name]) if name in DASHES else "-"}
+    ax.stairs(density, edges, color=COLOURS[name], label=LABELS[name], **look)
 
 
-def _panels(count: int, width: float, height: float, sharey: bool = False):
-    """Figure and list of axes in one row."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * count, height), layout="constrained")
-    return figure, figure.subplots(1, count, sharey=sharey, squeeze=False)[0]
+def _legend(figure, ax) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))

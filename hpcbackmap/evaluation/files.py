@@ -1,7 +1,7 @@
 """Judge one trajectory (or store) against another: any backmapping tool against the truth."""
 
 from collections.abc import Iterator
-from itertools import chain, zip_longest
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,15 +9,19 @@ import numpy as np
 
 from hpcbackmap.config import EvaluateConfig
 from hpcbackmap.errors import InputError
-from hpcbackmap.evaluation.judge import METRICS, judge
+from hpcbackmap.evaluation.accumulate import Totals
+from hpcbackmap.evaluation.blocks import block_numbers
+from hpcbackmap.evaluation.judge import judge, judge_alone
+from hpcbackmap.evaluation.metrics import METRICS
+from hpcbackmap.evaluation.reading import MOST_FRAMES, read_blocks
 from hpcbackmap.evaluation.record import LABELS, versions
 from hpcbackmap.evaluation.summary import summarise
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
 
 __all__ = ["evaluate_files"]
 
-BLOCK = 100
-"""Frames read at once."""
+BLOCK_BYTES = 8e6
+"""Coordinates of a file that are judged at once."""
 BOND_NM = (0.1, 0.2)
 """Range of the median covalent bond of a protein."""
 COMPARED = {
@@ -29,10 +33,11 @@ COMPARED = {
 
 
 class Structures(NamedTuple):
-    """Heavy atoms of one system in our order; blocks of positions [n, A, 3], nm."""
+    """Heavy atoms of one system in our order; blocks of positions [n, A, 3], nm, of any length n."""
 
     path: str
     topology: Topology
+    n_frames: int
     blocks: Iterator[np.ndarray]
 
 
@@ -44,35 +49,45 @@ def evaluate_files(truth, generated, truth_top=None, generated_top=None) -> dict
     Returns a record like that of a campaign, without baselines: rows ``model`` and ``truth``.
     Raises InputError that says what differs: sequence, atoms, number of frames, unit of length.
     """
-    real, made = _open(truth, truth_top), _open(generated, generated_top)
+    real = _open(truth, truth_top, "--truth-top")
+    made = _open(generated, generated_top, "--generated-top")
     _require_same_molecule(real, made)
-    judged: dict[str, list] = {"model": [], "truth": []}
-    counts = np.zeros(2, dtype=int)
-    for true_block, made_block in zip_longest(real.blocks, made.blocks):
-        sizes = [0 if block is None else len(block) for block in (true_block, made_block)]
-        counts += sizes
-        if sizes[0] != sizes[1]:
-            continue
-        for structures, block in ((real, true_block), (made, made_block)):
-            _require_numbers(structures, block)
-        judged["model"].append(judge(real.topology, true_block, made_block[:, None]))
-        judged["truth"].append(judge(real.topology, true_block, true_block[:, None]))
-    if counts[0] != counts[1]:
+    if real.n_frames != made.n_frames:
         raise InputError(
-            f"{made.path} has {counts[1]} frames, {real.path} has {counts[0]}; "
+            f"{made.path} has {made.n_frames} frames, {real.path} has {real.n_frames}; "
             "frame i must answer for frame i"
         )
-    return _record(real, made, judged, int(counts[0]))
+    (blocks,) = block_numbers([np.arange(real.n_frames)], [[(0, real.n_frames)]])
+    judged = {"model": Totals(METRICS), "truth": Totals(METRICS)}
+    size = max(1, min(MOST_FRAMES, int(BLOCK_BYTES / (12 * real.topology.n_atoms))))
+    start = 0
+    for pieces in zip(_of_size(real.blocks, size), _of_size(made.blocks, size), strict=True):
+        for structures, positions in zip((real, made), pieces, strict=True):
+            _require_numbers(structures, positions)
+        true, answer = pieces
+        part = blocks[start : start + len(true)]
+        start += len(true)
+        judged["model"].add(judge(real.topology, true, answer[:, None]), "", part)
+        judged["truth"].add(judge_alone(real.topology, true), "", part)
+    return _record(real, made, judged, int(blocks[-1]) + 1)
 
 
-def _record(real: Structures, made: Structures, judged: dict[str, list], n_frames: int) -> dict:
-    own = tuple(item for item in METRICS if not item.compares)
+def _of_size(blocks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same frames in blocks of ``size``, the last one shorter."""
+    held = None
+    for block in blocks:
+        held = block if held is None else np.concatenate([held, block])
+        while len(held) >= size:
+            yield held[:size]
+            held = held[size:]
+    if held is not None and len(held):
+        yield held
+
+
+def _record(real: Structures, made: Structures, judged: dict[str, Totals], n_blocks: int) -> dict:
     rows = []
-    for name, metrics in (("model", METRICS), ("truth", own)):
-        joined = {
-            key: np.concatenate([part[key] for part in judged[name]]) for key in judged[name][0]
-        }
-        summary = summarise(metrics, joined, EvaluateConfig().bootstrap, seed=0)
+    for name, totals in judged.items():
+        summary = summarise(totals, n_blocks, EvaluateConfig().bootstrap, seed=0)
         label = "Generated" if name == "model" else LABELS[name]
         rows.append({"row": name, "label": label, "what": "two files", "metrics": summary})
     return {
@@ -81,48 +96,40 @@ def _record(real: Structures, made: Structures, judged: dict[str, list], n_frame
         "what": "two files, frame by frame; whether the frames were held out is not known here",
         "atoms": "all heavy atoms, first and last residue included, matched by name",
         "n_residues": real.topology.n_residues,
-        "n_frames": n_frames,
+        "n_frames": real.n_frames,
         "members": 1,
         "seeds": {"bootstrap": 0},
         "bootstrap": EvaluateConfig().bootstrap,
+        "bootstrap_blocks": n_blocks,
         "versions": versions(),
         "rows": rows,
     }
 
 
-def _open(path, top) -> Structures:
+def _open(path, top, option: str) -> Structures:
+    """option: what a message calls the topology of this file."""
     path = str(path)
     if "://" in path or Path(path).is_dir():
         return _open_store(path)
-    import mdtraj
+    from hpcbackmap.frames.trajectory import (
+        describe_file,
+        holds_topology,
+        load_topology,
+        read_frames,
+    )
 
-    try:
-        trajectory = mdtraj.iterload(path, chunk=BLOCK, **({"top": str(top)} if top else {}))
-        first = next(trajectory)
-    except StopIteration:
-        raise InputError(f"{path}: holds no frames") from None
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, ImportError) as error:
-        hint = "" if top else "; a format without atom names needs a topology file"
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read: {reason}{hint}") from None
-    topology, index, _ = topology_from_mdtraj(first.topology, first.xyz[0], path)
+    if not top and not holds_topology(path) and Path(path).exists():
+        raise InputError(f"{path}: has no atom names; name a topology file with {option}")
+    found = load_topology(str(top) if top else path)
+    n_frames, first = describe_file(path, found)
+    topology, index, _ = topology_from_mdtraj(found, first, path)
     if len(index) != topology.n_atoms:
         raise InputError(f"{path}: holds C-alpha atoms only; the judge compares heavy atoms")
-    return Structures(path, topology, _blocks(path, chain([first], trajectory), index))
-
-
-def _blocks(path: str, trajectory, index: np.ndarray) -> Iterator[np.ndarray]:
-    try:
-        for piece in trajectory:
-            yield piece.xyz[:, index]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: cannot be read to its end: {' '.join(str(error).split())}"
-        ) from None
+    pieces = (positions[:, index] for positions, _ in read_frames(path, found, 0, n_frames))
+    return Structures(path, topology, n_frames, chain([next(pieces)], pieces))
 
 
 def _open_store(path: str) -> Structures:
-    from hpcbackmap.evaluation.reading import read_blocks
     from hpcbackmap.frames.store import open_store
 
     store = open_store(path)
@@ -132,15 +139,22 @@ def _open_store(path: str) -> Structures:
             f"this one has {', '.join(store.resolutions)} of {len(store.systems)} system(s)"
         )
     system = store.system(store.systems[0])
-    blocks = read_blocks(store, system.name, "fg", 0, system.n_frames, BLOCK)
-    return Structures(path, system.ladder.topology, (positions for _, positions in blocks))
+    topology = system.ladder.topology
+    size = max(1, int(BLOCK_BYTES / (12 * topology.n_atoms)))
+    blocks = read_blocks(store, system.name, "fg", 0, system.n_frames, size)
+    return Structures(path, topology, system.n_frames, (positions for _, positions in blocks))
 
 
 def _require_same_molecule(real: Structures, made: Structures) -> None:
     ours, theirs = real.topology, made.topology
     if ours.n_residues != theirs.n_residues:
+        common = zip(ours.sequence, theirs.sequence, strict=False)
+        first = next((i for i, (a, b) in enumerate(common) if a != b), None)
+        where = "one ends before the other"
+        if first is not None:
+            where = f"first difference at residue {first + 1}: {theirs.label(first)} and {ours.label(first)}"
         raise InputError(
-            f"{made.path} has {theirs.n_residues} residues, {real.path} has {ours.n_residues}"
+            f"{made.path} has {theirs.n_residues} residues, {real.path} has {ours.n_residues}; {where}"
         )
     for field, name in COMPARED.items():
         pairs = zip(getattr(ours, field), getattr(theirs, field), strict=True)

@@ -1,131 +1,62 @@
 """All measures of generated structures against the truth, frame by frame.
 
-`judge` returns one array per measure with a row per input frame, so that blocks of frames and
-shares of ranks join by concatenation and a bootstrap resamples rows. `METRICS` says how rows become
-one number.
+`judge` returns one array per measure with a row per input frame; `METRICS` says how rows become one
+number, and `accumulate` adds them up as they come.
 Shapes: F input frames, M members, A heavy atoms. Positions nm; a measure has the unit in its name.
 """
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 from hpcbackmap.evaluation.beads import bead_error
 from hpcbackmap.evaluation.bonds import (
     BOND_RANGE,
+    bond_fraction_auc,
     bond_lengths,
+    bond_rmsd,
     graph_edit_ratio,
     inferred_bonds,
     net_bond_ratio,
     off_lengths,
 )
-from hpcbackmap.evaluation.chirality import chiral_volumes, handedness
-from hpcbackmap.evaluation.clashes import (
-    OVERLAP,
-    SEVERE_OVERLAP,
-    clashing_pairs,
-    clashing_residues,
+from hpcbackmap.evaluation.contact_map import calpha_contacts, compare_contacts
+from hpcbackmap.evaluation.contacts import (
+    CloseAtoms,
+    close_atoms,
+    count_pairs,
+    pairs_within_two_bonds,
 )
-from hpcbackmap.evaluation.contacts import close_atoms, pairs_within_two_bonds
-from hpcbackmap.evaluation.divergence import ANGLE_BINS, angle_counts, jensen_shannon
-from hpcbackmap.evaluation.diversity import diversity, member_spread
+from hpcbackmap.evaluation.divergence import angle_counts, plane_counts
+from hpcbackmap.evaluation.diversity import crps, member_spread, spread_and_error
+from hpcbackmap.evaluation.lddt import lddt
+from hpcbackmap.evaluation.metrics import ANGSTROM, METRICS, Metric, metric
+from hpcbackmap.evaluation.own import own_values
 from hpcbackmap.evaluation.peptide import (
     calpha_distances,
-    cis_bonds,
+    cis_trans_wrong,
     link_lengths,
     nonplanar,
     omega_angles,
 )
+from hpcbackmap.evaluation.reference_forms import (
+    NEIGHBOURHOOD,
+    interaction_pairs,
+    interaction_score,
+    steric_pair_ratio,
+)
 from hpcbackmap.evaluation.rmsd import rmsd, superpose
+from hpcbackmap.evaluation.rotamers import chi_right, rotamer_rows, rotamer_states
+from hpcbackmap.evaluation.secondary import agreement, helix_recovered, secondary_structure
 from hpcbackmap.evaluation.shape import radius_of_gyration
-from hpcbackmap.evaluation.torsions import TORSIONS, dihedrals, torsion_atoms
+from hpcbackmap.evaluation.symmetry import renamed_like
+from hpcbackmap.evaluation.torsions import TORSIONS, dihedrals, is_symmetric, torsion_atoms
 from hpcbackmap.protein.residues import BACKBONE
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 
-__all__ = ["ANGSTROM", "METRICS", "Metric", "judge", "mean", "metric"]
+__all__ = ["ANGSTROM", "METRICS", "Metric", "judge", "judge_alone", "metric"]
 
-ANGSTROM = 10.0
-"""Angstrom per nm."""
 LINK_TOLERANCE = 0.02
 """nm by which a C-N peptide bond may differ from the truth."""
-
-
-def mean(rows: np.ndarray) -> float:
-    """Mean of the defined entries, NaN if there are none."""
-    known = rows[np.isfinite(rows)]
-    return float(known.mean()) if known.size else float("nan")
-
-
-def _largest(rows: np.ndarray) -> float:
-    known = rows[np.isfinite(rows)]
-    return float(known.max()) if known.size else float("nan")
-
-
-def _divergence(rows: np.ndarray) -> float:
-    """Mean over angles; rows [F, angles * 2 * ANGLE_BINS]: generated, truth, next angle."""
-    counts = rows.sum(0).reshape(-1, 2, ANGLE_BINS)
-    return float(np.mean([jensen_shannon(generated, truth) for generated, truth in counts]))
-
-
-def _diversity(rows: np.ndarray) -> float:
-    return diversity(rows[:, 0], rows[:, 1])
-
-
-class Metric(NamedTuple):
-    """One measure: how its rows [F, k] reduce to a number, and how a table shows it.
-
-    compares: against the truth, so that the truth itself has no value of its own.
-    """
-
-    name: str
-    label: str
-    reduce: Callable[[np.ndarray], float] = mean
-    digits: int = 2
-    compares: bool = True
-
-
-METRICS = (
-    Metric("rmsd_aligned_angstrom", "Heavy-atom RMSD, superposed (Å)"),
-    Metric("rmsd_aligned_backbone_angstrom", "– backbone (Å)"),
-    Metric("rmsd_aligned_side_chain_angstrom", "– side chains (Å)"),
-    Metric("rmsd_aligned_best_angstrom", "– best member of each frame (Å)"),
-    Metric("rmsd_angstrom", "Heavy-atom RMSD, as it lies (Å)"),
-    Metric("rmsd_backbone_angstrom", "– backbone (Å)"),
-    Metric("rmsd_side_chain_angstrom", "– side chains (Å)"),
-    Metric("bond_graph_ged", "Bond graph, edit distance ratio", digits=4),
-    Metric("bond_graph_net_ratio", "– net count, the reference's form", digits=4),
-    Metric("bond_graph_exact_percent", "– graphs without error (%)", digits=1),
-    Metric("bonds_off_percent", "Bond lengths more than 10 % off (%)"),
-    Metric("peptide_bonds_off_percent", "Peptide C–N more than 0.2 Å off (%)"),
-    Metric("omega_nonplanar_percent", "Peptide ω not planar where the truth is (%)"),
-    Metric("cis_peptide_bonds", "cis peptide bonds per structure", compares=False),
-    Metric("ca_ca_error_angstrom", "Cα–Cα distance, mean error (Å)", digits=3),
-    Metric("ca_ca_off_percent", "Cα–Cα more than 10 % off (%)"),
-    Metric("clashes_severe_per_100_residues", "Clashes < 1.2 Å per 100 residues", compares=False),
-    Metric("clashes_per_100_residues", "Clashes < 2.0 Å per 100 residues", compares=False),
-    Metric("residues_clashing_severe_percent", "Residues in a clash < 1.2 Å (%)", compares=False),
-    Metric("residues_clashing_percent", "Residues in a clash < 2.0 Å (%)", compares=False),
-    Metric("ramachandran_jsd_nats", "Ramachandran divergence, φ ψ mean (nats)", _divergence, 4),
-    Metric("phi_jsd_nats", "– φ (nats)", _divergence, 4),
-    Metric("psi_jsd_nats", "– ψ (nats)", _divergence, 4),
-    Metric("omega_jsd_nats", "– ω (nats)", _divergence, 4),
-    Metric("chi1_jsd_nats", "χ1 divergence (nats)", _divergence, 4),
-    Metric("d_residues_percent", "D residues (%)", compares=False),
-    Metric("flat_residues_percent", "Cα without handedness (%)", compares=False),
-    Metric("cb_inverted_percent", "Ile/Thr Cβ inverted (%)", compares=False),
-    Metric("radius_of_gyration_angstrom", "Radius of gyration (Å)", compares=False),
-    Metric("radius_of_gyration_error_angstrom", "– mean error (Å)"),
-    Metric("diversity", "Diversity DIV (0 as diverse as wrong, 1 deterministic)", _diversity),
-    Metric("bead_error_angstrom", "Bead error, largest of a structure (Å)", digits=5),
-    Metric("bead_error_max_angstrom", "– largest of all (Å)", _largest, 5),
-)
-
-
-def metric(name: str) -> Metric:
-    """The entry of `METRICS` with this name."""
-    return next(item for item in METRICS if item.name == name)
 
 
 def judge(
@@ -143,19 +74,34 @@ def judge(
     frames, members = generated.shape[:2]
     flat = generated.reshape(-1, *generated.shape[2:])
     beside = np.repeat(truth, members, axis=0)
+    close = [close_atoms(frame, BOND_RANGE) for frame in flat]
     values = _deviations(topology, flat, beside)
-    values |= _graphs_and_clashes(topology, flat, truth)
+    values |= own_values(topology, flat, close)
     values |= _geometry(topology, flat, beside)
+    values |= _structure(topology, flat, truth)
+    values |= _frame_by_frame(topology, generated, truth, close)
     if ladder is not None and beads is not None:
         error = ANGSTROM * bead_error(ladder, flat, np.repeat(beads, members, axis=0))
         values |= {"bead_error_angstrom": error, "bead_error_max_angstrom": error}
     rows = {name: value.reshape(frames, members) for name, value in values.items()}
     rows |= _angles(topology, flat, truth)
+    for name, chi2 in (("rotamer_tvd", True), ("rotamer_chi1_tvd", False)):
+        states = rotamer_states(topology, flat, chi2).reshape(frames, members, -1)
+        rows[name] = rotamer_rows(states, rotamer_states(topology, truth, chi2))
     if members > 1:
         rows["rmsd_aligned_best_angstrom"] = rows["rmsd_aligned_angstrom"].min(1, keepdims=True)
         spread = ANGSTROM * member_spread(generated)
         rows["diversity"] = np.stack([spread, rows["rmsd_aligned_angstrom"].mean(1)], axis=1)
+        rows["spread_ratio"] = spread_and_error(generated, truth)
+        rows["crps_angstrom"] = ANGSTROM * crps(generated, truth)[:, None]
     return rows
+
+
+def judge_alone(topology: Topology, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows [F, 1] of the metrics that need no truth; positions [F, A, 3], nm."""
+    close = [close_atoms(frame, BOND_RANGE) for frame in positions]
+    values = own_values(topology, positions, close)
+    return {name: value[:, None] for name, value in values.items()}
 
 
 def _deviations(
@@ -175,69 +121,111 @@ def _deviations(
     return values
 
 
-def _graphs_and_clashes(
-    topology: Topology, generated: np.ndarray, truth: np.ndarray
-) -> dict[str, np.ndarray]:
-    members = len(generated) // len(truth)
-    near = pairs_within_two_bonds(topology)
-    graphs = [inferred_bonds(topology, close_atoms(frame, BOND_RANGE)) for frame in truth]
-    names = (
-        "bond_graph_ged",
-        "bond_graph_net_ratio",
-        "clashes_severe_per_100_residues",
-        "clashes_per_100_residues",
-        "residues_clashing_severe_percent",
-        "residues_clashing_percent",
-    )
-    table = np.empty((len(generated), len(names)))
-    for k, frame in enumerate(generated):
-        close = close_atoms(frame, BOND_RANGE)
-        graph, reference = inferred_bonds(topology, close), graphs[k // members]
-        clashes = [clashing_pairs(topology, close, near, cut) for cut in (SEVERE_OVERLAP, OVERLAP)]
-        table[k] = (
-            graph_edit_ratio(graph, reference),
-            net_bond_ratio(graph, reference),
-            *(100 * len(pairs) / topology.n_residues for pairs in clashes),
-            *(100 * clashing_residues(topology, pairs) for pairs in clashes),
-        )
-    values = dict(zip(names, table.T, strict=True))
-    values["bond_graph_exact_percent"] = 100.0 * (values["bond_graph_ged"] == 0)
-    return values
-
-
 def _geometry(
     topology: Topology, generated: np.ndarray, truth: np.ndarray
 ) -> dict[str, np.ndarray]:
     link = (
         np.abs(link_lengths(topology, generated) - link_lengths(topology, truth)) > LINK_TOLERANCE
     )
+    lengths, true_lengths = bond_lengths(topology, generated), bond_lengths(topology, truth)
     omega, true_omega = omega_angles(topology, generated), omega_angles(topology, truth)
     trace, true_trace = calpha_distances(topology, generated), calpha_distances(topology, truth)
     size, true_size = radius_of_gyration(topology, generated), radius_of_gyration(topology, truth)
-    inverted, flat = handedness(chiral_volumes(topology, generated))
+    right = chi_right(topology, generated, truth)
     return {
-        "bonds_off_percent": 100
-        * off_lengths(bond_lengths(topology, generated), bond_lengths(topology, truth)),
+        "bonds_off_percent": 100 * off_lengths(lengths, true_lengths),
+        "bond_rmsd_angstrom": ANGSTROM * bond_rmsd(lengths, true_lengths),
+        "bond_fraction_auc": bond_fraction_auc(lengths, true_lengths),
         "peptide_bonds_off_percent": 100 * link.mean(-1),
         "omega_nonplanar_percent": 100 * nonplanar(omega, true_omega),
-        "cis_peptide_bonds": cis_bonds(omega),
+        "cis_trans_wrong_percent": 100 * cis_trans_wrong(omega, true_omega),
         "ca_ca_error_angstrom": ANGSTROM * np.abs(trace - true_trace).mean(-1),
         "ca_ca_off_percent": 100 * off_lengths(trace, true_trace),
-        "d_residues_percent": 100 * inverted,
-        "flat_residues_percent": 100 * flat,
-        "cb_inverted_percent": 100 * handedness(chiral_volumes(topology, generated, "CB"))[0],
-        "radius_of_gyration_angstrom": ANGSTROM * size,
         "radius_of_gyration_error_angstrom": ANGSTROM * np.abs(size - true_size),
+        "chi1_right_percent": 100 * right["chi1"],
+        "chi12_right_percent": 100 * right["chi12"],
     }
 
 
+def _structure(
+    topology: Topology, generated: np.ndarray, truth: np.ndarray
+) -> dict[str, np.ndarray]:
+    members = len(generated) // len(truth)
+    states = secondary_structure(topology, generated)
+    true_states = np.repeat(secondary_structure(topology, truth), members, axis=0)
+    return {
+        "secondary_structure_percent": 100 * agreement(states, true_states),
+        "helix_recovered_percent": 100 * helix_recovered(states, true_states),
+    }
+
+
+def _frame_by_frame(
+    topology: Topology, generated: np.ndarray, truth: np.ndarray, close: list[CloseAtoms]
+) -> dict[str, np.ndarray]:
+    """What needs lists of pairs: bond graphs, lDDT, contacts, the reference's pair ratios.
+
+    close: pairs within `BOND_RANGE` of every member, frame after frame.
+    """
+    names = (
+        "lddt",
+        "lddt_ca",
+        "contacts_recovered_percent",
+        "contacts_false_percent",
+        "bond_graph_ged",
+        "bond_graph_net_ratio",
+        "steric_pairs_reference_percent",
+        "interaction_score_angstrom",
+    )
+    table = np.empty((*generated.shape[:2], len(names)))
+    near, trace = pairs_within_two_bonds(topology), topology.ca_index
+    for f, (real, answers) in enumerate(zip(truth, generated, strict=True)):
+        reference = inferred_bonds(topology, close_atoms(real, BOND_RANGE))
+        contacts = calpha_contacts(topology, real[trace])
+        interactions = interaction_pairs(topology, real)
+        n_near = count_pairs(real, NEIGHBOURHOOD)
+        named = renamed_like(topology, answers, np.broadcast_to(real, answers.shape))
+        table[f, :, 0] = lddt(real, named, topology.atom_residue)
+        table[f, :, 1] = lddt(real[trace], answers[:, trace], np.arange(len(trace)))
+        for m, answer in enumerate(answers):
+            pairs = close[f * len(answers) + m]
+            graph = inferred_bonds(topology, pairs)
+            agreed = compare_contacts(calpha_contacts(topology, answer[trace]), contacts)
+            steric = steric_pair_ratio(topology, answer, pairs, real, n_near, near)
+            table[f, m, 2:] = (
+                100 * agreed.recovered,
+                100 * agreed.false,
+                graph_edit_ratio(graph, reference),
+                net_bond_ratio(graph, reference),
+                100 * steric,
+                ANGSTROM * interaction_score(interactions, answer),
+            )
+    values = {name: table[..., k].ravel() for k, name in enumerate(names)}
+    values["bond_graph_exact_percent"] = 100.0 * (values["bond_graph_ged"] == 0)
+    return values
+
+
 def _angles(topology: Topology, generated: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    rows = {}
+    """Histograms of the members and of the truth, side by side."""
+    rows, frames = {}, len(truth)
     for kind in TORSIONS:
-        atoms, _ = torsion_atoms(topology, kind)
-        counts = (
-            angle_counts(dihedrals(generated, atoms)).reshape(len(truth), -1, ANGLE_BINS).sum(1)
-        )
-        rows[f"{kind}_jsd_nats"] = np.hstack([counts, angle_counts(dihedrals(truth, atoms))])
+        atoms, residues = torsion_atoms(topology, kind)
+        fold = np.where(is_symmetric(topology, kind, residues), np.pi, 2 * np.pi)
+        counts = [
+            angle_counts((dihedrals(positions, atoms) + np.pi) % fold - np.pi)
+            for positions in (generated, truth)
+        ]
+        rows[f"{kind}_jsd_nats"] = _beside(*counts, frames)
     rows["ramachandran_jsd_nats"] = np.hstack([rows["phi_jsd_nats"], rows["psi_jsd_nats"]])
+    (phi, of_phi), (psi, of_psi) = (torsion_atoms(topology, kind) for kind in ("phi", "psi"))
+    phi, psi = phi[np.isin(of_phi, of_psi)], psi[np.isin(of_psi, of_phi)]
+    planes = [
+        plane_counts(dihedrals(positions, phi), dihedrals(positions, psi))
+        for positions in (generated, truth)
+    ]
+    rows["ramachandran_joint_jsd_nats"] = _beside(*planes, frames)
     return rows
+
+
+def _beside(generated: np.ndarray, truth: np.ndarray, frames: int) -> np.ndarray:
+    """Counts of all members of a frame, then of its truth: [F, 2 * bins]."""
+    return np.hstack([generated.reshape(frames, -1, generated.shape[1]).sum(1), truth])

@@ -1,121 +1,155 @@
-"""The HTML of a report: tables, figures inside, no other file."""
+"""The HTML of a report: tables, figures and 3-D views inside, no other file and no network."""
 
 import base64
 import html
 import struct
+from importlib import resources
 from typing import NamedTuple
 
-from hpcbackmap.evaluation.judge import METRICS, Metric
+from hpcbackmap.evaluation.metrics import METRICS
 from hpcbackmap.evaluation.record import five_figures
 from hpcbackmap.evaluation.rungs import RUNG_METRICS
+from hpcbackmap.evaluation.tables import elbo_table, measures_table, metric_table, number
+from hpcbackmap.evaluation.viewer import viewer_script
 
-__all__ = ["FigureOnPage", "page"]
+__all__ = ["FigureOnPage", "Section", "ViewOnPage", "page"]
 
-GROUPS = (
-    ("Distance to the truth", "rmsd"),
-    ("Covalent structure", "bond", "peptide", "omega_non", "cis_", "ca_ca"),
-    ("Contacts", "clashes", "residues_clashing"),
-    ("Distributions", "ramachandran", "phi", "psi", "omega_jsd", "chi1"),
-    ("Handedness", "d_residues", "flat_residues", "cb_inverted"),
-    ("Ensemble", "radius", "diversity"),
-    ("Beads kept", "bead"),
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
 )
-"""Headings of the table and the beginnings of the metric names below each."""
-
-STYLE = """
-:root { --ink: #1f2430; --quiet: #6b7280; --line: #e5e7eb; --accent: #0e7490; }
-* { box-sizing: border-box; }
-body { margin: 0; color: var(--ink); background: #fff;
-       font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
-h2 { font-size: 1.3rem; margin: 3rem 0 .6rem; }
-p { max-width: 46rem; }
-.lead { color: var(--quiet); font-size: 1.05rem; margin-top: 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: .8rem;
-  margin: 1.6rem 0; }
-.tile { border: 1px solid var(--line); border-radius: 10px; padding: .9rem 1rem; }
-.tile b { display: block; font-size: 1.75rem; color: var(--accent); line-height: 1.2; }
-.tile span { display: block; color: var(--quiet); font-size: .82rem; line-height: 1.4; }
-.tile .name { color: var(--ink); min-height: 3.6em; }
-figure { margin: 1rem 0 0; }
-figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-figure img.compact { max-height: 30rem; width: auto; }
-figcaption { color: var(--quiet); font-size: .92rem; max-width: 46rem; margin-top: .4rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .7rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td:first-child { white-space: normal; min-width: 15rem; }
-thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
-td.model { color: var(--accent); font-weight: 600; }
-td small { display: block; color: var(--quiet); font-weight: 400; font-size: .78rem;
-  line-height: 1.2; }
-tr.group th { text-align: left; padding-top: 1.2rem; border-bottom: 1px solid var(--ink); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; font-size: .9rem; }
-dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 560px) {
-  figure img.wide { max-width: none; width: 680px; }
-  th, td { padding: .3rem .35rem; } thead th { white-space: normal; } td:first-child { min-width: 8.5rem; }
-  table { font-size: .8rem; } td small { font-size: .7rem; }
-  .tile .name { min-height: 0; }
-  h1 { font-size: 1.5rem; } dl { grid-template-columns: 1fr; } dt { margin-top: .5rem; } }
-"""
+"""What the browser lets this page do: nothing that leaves it."""
+VIEW_TEXT = (
+    "Drag to turn, shift and drag (or two fingers) to move; click it, then wheel or pinch to zoom. "
+    "With the keyboard: arrows, plus, minus, 0. Structures lie where the beads put them; other "
+    "frames are turned so that their truths lie over one another."
+)
+PRIOR_TEXT = (
+    "A member is a prior sample: the model is given the coarse beads, draws its latents from the "
+    "prior p(z | beads) and decodes them. Nothing of the true structure reaches it; what it drew "
+    "differs from member to member. A reconstruction, which lets an encoder look at the truth "
+    "first, would look far better and say little; none is shown here."
+)
+MODE_TEXT = (
+    "The structures are modes: for each frame the one most likely answer, without noise. Nothing "
+    "of the true structure reaches the model, which is given the coarse beads alone. A mode is "
+    "made to be near the truth; for distributions look at prior samples."
+)
+ELBO_TEXT = (
+    "Lower bound on the log density that the model gives to the held-out frames, in nats (higher is "
+    "better); lengths in nm, densities on the set of fine structures that have the given beads, so "
+    "ladders with other steps can be compared by their totals. The importance-weighted bound is "
+    "never below it on average; their distance tells how far the encoder is from the exact "
+    "posterior. KL is what the latents carry; a unit is active if it carries more than 0.01 nats. "
+    "No unit active means posterior collapse: the decoder ignores its latents. Prior collapse: "
+    "members hardly differ."
+)
 
 
 class FigureOnPage(NamedTuple):
+    """A PNG with its heading and caption."""
+
     name: str
     title: str
     text: str
     png: bytes
 
 
-def page(record: dict, figures: list[FigureOnPage], system: str) -> str:
-    """The whole page. record: see `evaluate_campaign`; system: the one that the figures show."""
-    first, rest = figures[0], figures[1:]
+class ViewOnPage(NamedTuple):
+    """A 3-D view; data: see `viewer.viewer_data`."""
+
+    title: str
+    text: str
+    data: str
+
+
+class Section(NamedTuple):
+    """A part of the page with a heading of its own."""
+
+    anchor: str
+    title: str
+    text: str
+    items: list[FigureOnPage | ViewOnPage]
+
+
+def page(record: dict, sections: list[Section], training: Section | None, elbo: dict | None) -> str:
+    """The whole page. record: see `evaluate_campaign`; elbo: see `evaluate_elbo`, None if not made."""
     title = f"Backmapping report: {record['campaign']}"
-    body = [
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="lead">{html.escape(_lead(record))}</p>',
-        _tiles(record),
-        _figure(first),
-        "<h2>Numbers</h2>",
-        f"<p>{html.escape(_how_to_read(record))}</p>",
-        _table(METRICS, record["rows"], grouped=True),
-        *(_rung(item) for item in record["rungs"]),
-        *(f"<h2>{html.escape(item.title)}</h2>{_figure(item)}" for item in rest),
-        "<h2>Where this comes from</h2>",
-        _provenance(record, system),
+    parts = [("numbers", "Numbers", _numbers(record))]
+    parts += [
+        (f"rung-{rung['resolution']}", f"On the way: {rung['resolution']}", _rung(rung))
+        for rung in record["rungs"]
     ]
+    parts += [(item.anchor, item.title, _section(item)) for item in sections]
+    if elbo:
+        parts.append(("elbo", "ELBO of every stage", _elbo(elbo)))
+    if training:
+        parts.append((training.anchor, training.title, _section(training)))
+    parts.append(("provenance", "Where this comes from", _provenance(record)))
+    links = "".join(f'<li><a href="#{key}">{html.escape(name)}</a></li>' for key, name, _ in parts)
+    body = [
+        f"<header><h1>{html.escape(title)}</h1>",
+        f'<p class="lead">{html.escape(_lead(record))}</p>',
+        f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>',
+        _tiles(record),
+        f"<p>{html.escape(MODE_TEXT if record['what'].startswith('mode') else PRIOR_TEXT)}</p>",
+        *(
+            f'<section id="{key}"><h2>{html.escape(name)}</h2>{content}</section>'
+            for key, name, content in parts
+        ),
+    ]
+    style = resources.files("hpcbackmap.evaluation").joinpath("page.css").read_text("utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main>\n{chr(10).join(body)}\n</main></body></html>\n"
+        f"<title>{html.escape(title)}</title><style>{style}</style></head>\n"
+        f"<body><main>\n{chr(10).join(body)}\n</main><script>{viewer_script()}</script></body></html>\n"
     )
 
 
 def _lead(record: dict) -> str:
-    frames = sum(record["n_frames"].values())
+    frames, systems = sum(record["n_frames"].values()), len(record["n_frames"])
     ladder = " → ".join(reversed(record["ladder"]))
     members = record["members"]
     each = "one structure" if members == 1 else f"{members} structures"
     return (
-        f"{record['what'][0].upper()}{record['what'][1:]}: {each} for each of {frames} frames, "
-        f"backmapped {ladder} from nothing but the coarse beads."
+        f"{record['what'][0].upper()}{record['what'][1:]}: {each} for each of {frames} frames of "
+        f"{systems} system{'s' if systems > 1 else ''}, backmapped {ladder} from nothing but the "
+        "coarse beads."
     )
 
 
-def _how_to_read(record: dict) -> str:
+def _numbers(record: dict) -> str:
+    text = (
+        "Means over structures; below each its 95 % interval from a bootstrap over blocks of "
+        f"neighbouring frames ({record['bootstrap']} resamples; members stay with their frame). The "
+        "unit stands in brackets, the wished-for direction beside it; ★ marks the best answer of a "
+        "row. The baselines answer the same frames and go through the same code: the nearest training "
+        f"frame is the one of {record['n_training_frames']} whose beads superpose best, bead centre "
+        "puts every atom in the middle of its bead. Where a row has a value for the truth itself, "
+        "that is what is natural."
+    )
+    return f"<p>{html.escape(text)}</p>{measures_table(METRICS, record['rows'])}"
+
+
+def _rung(item: dict) -> str:
+    name = html.escape(item["resolution"])
     return (
-        "Means over structures, with 95 % intervals from a bootstrap over input frames "
-        f"({record['bootstrap']} resamples; frames close in time resemble each other, so true "
-        "intervals are wider). The baselines answer the same frames and go through the same code: "
-        f"the nearest training frame is the one of {record['n_training_frames']} whose beads "
-        "superpose best; bead centre puts every atom in the middle of its bead. The truth's own "
-        "column shows what is natural."
+        f"<p>The same frames at the intermediate resolution {name}, before finer particles are "
+        f"placed.</p>{metric_table(RUNG_METRICS, item['rows'])}"
+    )
+
+
+def _elbo(elbo: dict) -> str:
+    stages = [row for row in elbo["rows"] if row.get("variance")]
+    lines = "".join(
+        f"<dt>{html.escape(row['stage'])}, variance</dt><dd>{html.escape(str(row['variance']))}</dd>"
+        for row in stages
+    )
+    what = f"{elbo['what']}. " if elbo.get("what") else ""
+    return f"<p>{html.escape(what[:1].upper() + what[1:] + ELBO_TEXT)}</p>{elbo_table(elbo)}" + (
+        f"<dl>{lines}</dl>" if lines else ""
     )
 
 
@@ -137,68 +171,42 @@ def _tiles(record: dict) -> str:
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
+def _section(section: Section) -> str:
+    text = f"<p>{html.escape(section.text)}</p>" if section.text else ""
+    return text + "".join(
+        f"<h3>{html.escape(item.title)}</h3>"
+        + (_view(item) if isinstance(item, ViewOnPage) else _figure(item))
+        for item in section.items
+    )
+
+
 def _figure(item: FigureOnPage) -> str:
     data = base64.b64encode(item.png).decode()
     width, height = struct.unpack(">2I", item.png[16:24])
     shape = "wide" if width > 2 * height else "compact"
     return (
         f'<figure id="{item.name}"><div class="scroll"><img class="{shape}" '
-        f'alt="{html.escape(item.title)}" src="data:image/png;base64,{data}"></div>'
+        f'width="{width}" height="{height}" alt="{html.escape(f"{item.title}. {item.text}")}" '
+        f'src="data:image/png;base64,{data}"></div>'
         f"<figcaption>{html.escape(item.text)}</figcaption></figure>"
     )
 
 
-def _rung(item: dict) -> str:
-    name = html.escape(item["resolution"])
+def _view(item: ViewOnPage) -> str:
     return (
-        f"<h2>On the way: {name}</h2><p>The same frames at the intermediate resolution {name}, "
-        f"before finer particles are placed.</p>{_table(RUNG_METRICS, item['rows'])}"
+        f'<div class="viewer"><script type="application/json">{item.data}</script>'
+        "<noscript>The 3-D view needs JavaScript; the pictures below do not.</noscript></div>"
+        f'<p class="note">{html.escape(item.text)} <span class="hint">{VIEW_TEXT}</span></p>'
     )
-
-
-def _table(metrics: tuple[Metric, ...], rows: list[dict], grouped: bool = False) -> str:
-    head = "".join(f"<th>{html.escape(row['label'])}</th>" for row in rows)
-    lines, heading = [], None
-    for item in metrics:
-        cells = [row["metrics"].get(item.name) for row in rows]
-        if not any(cells):
-            continue
-        group = (
-            next((g[0] for g in GROUPS if item.name.startswith(g[1:])), None) if grouped else None
-        )
-        if group != heading:
-            lines.append(f'<tr class="group"><th colspan="{len(rows) + 1}">{group}</th></tr>')
-            heading = group
-        shown = "".join(
-            '<td class="{}">{}</td>'.format(row["row"], _cell(item, cell))
-            for row, cell in zip(rows, cells, strict=True)
-        )
-        lines.append(f"<tr><td>{html.escape(item.label)}</td>{shown}</tr>")
-    return (
-        f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _cell(item: Metric, cell: dict | None) -> str:
-    if not cell or cell["value"] is None:
-        return "–"
-    text = _number(cell["value"], item.digits)
-    if cell["interval_95"] and cell["interval_95"][0] != cell["interval_95"][1]:
-        low, high = (_number(bound, item.digits) for bound in cell["interval_95"])
-        text += f"<small>{low} … {high}</small>"
-    return text
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _plain(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if value is None:
+        return "–"
+    return number(value, 0) if abs(value) >= 1000 else f"{value:.3g}".replace("-", "−")
 
 
-def _provenance(record: dict, system: str) -> str:
+def _provenance(record: dict) -> str:
     split = record["split"]
     lines = {
         "Frames judged": ", ".join(
@@ -207,11 +215,10 @@ def _provenance(record: dict, system: str) -> str:
         "Frames given up": str(record["n_frames_given_up"]),
         "Atoms": record["atoms"],
         "Split": f"by {split['by']}; validation {split['validation']}, test {split['test']}",
-        "Figures show": system,
         "Seeds": ", ".join(f"{name} {seed}" for name, seed in record["seeds"].items()),
         "Stores": ", ".join(f"{name} {digest[:12]}" for name, digest in record["stores"].items()),
         "Campaign": record["campaign_digest"][:12],
-        "Versions": ", ".join(f"{name} {number}" for name, number in record["versions"].items()),
+        "Versions": ", ".join(f"{name} {found}" for name, found in record["versions"].items()),
     }
     items = "".join(f"<dt>{key}</dt><dd>{html.escape(value)}</dd>" for key, value in lines.items())
     return f"<dl>{items}</dl>"

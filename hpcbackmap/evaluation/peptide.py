@@ -5,7 +5,14 @@ import numpy as np
 from hpcbackmap.evaluation.torsions import dihedrals, torsion_atoms
 from hpcbackmap.protein.topology import Topology
 
-__all__ = ["calpha_distances", "cis_bonds", "link_lengths", "nonplanar", "omega_angles"]
+__all__ = [
+    "calpha_distances",
+    "cis_bonds",
+    "cis_trans_wrong",
+    "link_lengths",
+    "nonplanar",
+    "omega_angles",
+]
 
 PLANAR = np.deg2rad(150)
 """A trans peptide bond has |omega| above this."""
@@ -40,6 +47,17 @@ def nonplanar(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def cis_bonds(omega: np.ndarray) -> np.ndarray:
     """Number of cis peptide bonds of each frame, [F]; NaN where no omega is defined."""
     return np.where(np.isfinite(omega).any(-1), (np.abs(omega) < CIS).sum(-1), np.nan)
+
+
+def cis_trans_wrong(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Share of the bonds on the other side of 90 degrees than in the truth, [F]; omega [F, links].
+
+    Undefined angles are left out, NaN where none is left.
+    """
+    known = np.isfinite(generated) & np.isfinite(truth)
+    number = known.sum(-1)
+    differs = (np.abs(generated) < np.pi / 2) != (np.abs(truth) < np.pi / 2)
+    return (known & differs).sum(-1) / np.where(number, number, np.nan)
 
 
 def calpha_distances(topology: Topology, positions: np.ndarray) -> np.ndarray:

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["read_blocks", "read_frames"]
+__all__ = ["MOST_FRAMES", "read_blocks", "read_frames"]
+
+MOST_FRAMES = 256
+"""Frames that are judged at once, however small: their histograms take more memory than a small protein."""
 
 
 def read_blocks(

@@ -4,8 +4,9 @@ import numpy as np
 
 from hpcbackmap.evaluation.beads import bead_error
 from hpcbackmap.evaluation.bonds import off_lengths
-from hpcbackmap.evaluation.diversity import member_spread
-from hpcbackmap.evaluation.judge import ANGSTROM, Metric, metric
+from hpcbackmap.evaluation.diversity import crps, member_spread, spread_and_error
+from hpcbackmap.evaluation.lddt import lddt
+from hpcbackmap.evaluation.metrics import ANGSTROM, Metric, metric
 from hpcbackmap.evaluation.peptide import calpha_distances
 from hpcbackmap.evaluation.rmsd import aligned_rmsd, rmsd
 from hpcbackmap.resolution.ladder import Ladder
@@ -16,10 +17,13 @@ __all__ = ["RUNG_METRICS", "judge_rung"]
 RUNG_METRICS = (
     Metric("rmsd_aligned_angstrom", "RMSD, superposed (Å)"),
     Metric("rmsd_angstrom", "RMSD, as it lies (Å)"),
+    metric("lddt_ca"),
     metric("ca_ca_error_angstrom"),
     metric("ca_ca_off_percent"),
     metric("bead_error_angstrom"),
     metric("diversity"),
+    metric("spread_ratio"),
+    metric("crps_angstrom"),
 )
 
 
@@ -41,8 +45,14 @@ def judge_rung(
         true_trace = calpha_distances(ladder.topology, beside)
         values["ca_ca_error_angstrom"] = ANGSTROM * np.abs(trace - true_trace).mean(-1)
         values["ca_ca_off_percent"] = 100 * off_lengths(trace, true_trace)
+        each = np.arange(ladder.topology.n_residues)
+        values["lddt_ca"] = np.concatenate(
+            [lddt(real, made, each) for real, made in zip(truth, generated, strict=True)]
+        )
     rows = {name: value.reshape(frames, members) for name, value in values.items()}
     if members > 1:
         spread = ANGSTROM * member_spread(generated)
         rows["diversity"] = np.stack([spread, rows["rmsd_aligned_angstrom"].mean(1)], axis=1)
+        rows["spread_ratio"] = spread_and_error(generated, truth)
+        rows["crps_angstrom"] = ANGSTROM * crps(generated, truth)[:, None]
     return rows

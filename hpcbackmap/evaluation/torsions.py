@@ -1,13 +1,17 @@
 """Torsion angles of backbone and side chains, radians in (-pi, pi]."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.protein.topology import Topology
 
-__all__ = ["TORSIONS", "dihedrals", "torsion_atoms"]
+__all__ = ["TORSIONS", "angle_between", "dihedrals", "is_symmetric", "torsion_atoms"]
 
-TORSIONS = ("phi", "psi", "omega", "chi1")
+TORSIONS = ("phi", "psi", "omega", "chi1", "chi2", "chi3", "chi4")
+SYMMETRIC = {("PHE", 2), ("TYR", 2), ("ASP", 2), ("GLU", 3)}
+"""Residue and number of a chi that half a turn maps onto itself: the atoms there are alike."""
 
 
 def dihedrals(positions: np.ndarray, atoms: np.ndarray) -> np.ndarray:
@@ -24,6 +28,20 @@ def dihedrals(positions: np.ndarray, atoms: np.ndarray) -> np.ndarray:
     return np.where(flat, np.nan, angle)
 
 
+def angle_between(first: np.ndarray, second: np.ndarray, symmetric: np.ndarray) -> np.ndarray:
+    """Unsigned angle, radians in [0, pi]; where ``symmetric`` modulo half a turn, in [0, pi/2]."""
+    apart = np.abs(first - second) % (2 * np.pi)
+    apart = np.minimum(apart, 2 * np.pi - apart)
+    return np.where(symmetric, np.minimum(apart, np.pi - apart), apart)
+
+
+def is_symmetric(topology: Topology, kind: str, residues: np.ndarray) -> np.ndarray:
+    """Which torsions of one kind repeat after half a turn, bool [Q]; residues as of `torsion_atoms`."""
+    number = int(kind[3:]) if kind.startswith("chi") else 0
+    return np.array([(topology.sequence[i], number) in SYMMETRIC for i in residues], dtype=bool)
+
+
+@lru_cache(maxsize=64)
 def torsion_atoms(topology: Topology, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Atoms [Q, 4] of all torsions of one kind of `TORSIONS`, and the residue of each, [Q].
 
@@ -47,8 +65,8 @@ def _atoms_of(topology: Topology, kind: str, i: int) -> list[tuple[int, str]] | 
         return [(i, "N"), (i, "CA"), (i, "C"), (i + 1, "N")]
     if kind == "omega" and after_bond:
         return [(i - 1, "CA"), (i - 1, "C"), (i, "N"), (i, "CA")]
-    if kind == "chi1":
+    if kind.startswith("chi"):
         for row in RESIDUES[topology.sequence[i]].placements:
-            if row.chi == 1:
+            if row.chi == int(kind[3:]):
                 return [(i, name) for name in (row.great, row.grandparent, row.parent, row.atom)]
     return None

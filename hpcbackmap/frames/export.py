@@ -1,23 +1,19 @@
 """From a frame store to trajectory files that other programs read."""
 
-from contextlib import suppress
 from pathlib import Path
 
 import mdtraj
 import numpy as np
 
 from hpcbackmap.errors import ConfigError, InputError
-from hpcbackmap.frames.shards import flush, writing
 from hpcbackmap.frames.store import FrameStore
 from hpcbackmap.frames.system import StoredSystem
-from hpcbackmap.frames.trajectory import describe_file
+from hpcbackmap.frames.writer import TrajectoryWriter, require_suffix
 
 __all__ = ["export"]
 
 PIECE_BYTES = 8e6
 """Coordinates that are held at a time."""
-FULL_DISK = "cannot be written whole; is the disk full?"
-SUFFIXES = (".xtc", ".dcd", ".pdb")
 
 
 def export(
@@ -38,10 +34,7 @@ def export(
     OutputError if the file cannot be written.
     """
     output = Path(output)
-    if output.suffix not in SUFFIXES:
-        raise ConfigError(
-            f"{output}: can write {', '.join(SUFFIXES)}, not {output.suffix or 'no suffix'}"
-        )
+    require_suffix(output)
     if system is None and len(store.systems) > 1:
         raise ConfigError(
             f"{store.path}: holds {', '.join(store.systems)}; say which system to export"
@@ -54,50 +47,17 @@ def export(
             f"{store.path}: system {stored.name} has frames 0 to {stored.n_frames - 1}, "
             f"not {start} to {stop - 1}"
         )
-    partial = output.with_name(f".{output.stem}.partial{output.suffix}")
-    try:
-        with writing(output):
-            written = _write(stored, resolution, partial, range(start, stop, stride))
-            flush(partial)
-            partial.replace(output)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
-    return written
-
-
-def _write(stored: StoredSystem, resolution: str, path: Path, frames: range) -> int:
-    topology = _topology(stored, resolution)
+    frames = range(start, stop, stride)
     times = "time" in stored.observables
-    size = max(1, int(PIECE_BYTES / (12 * stored.n_particles(resolution)))) * frames.step
-    path.touch()
-    with mdtraj.open(str(path), "w") as file:
-        for start in range(frames.start, frames.stop, size):
-            stop = min(frames.stop, start + size)
-            positions = stored.read(resolution, start, stop)[:: frames.step]
-            numbers = np.arange(start, stop)[:: frames.step]
-            time = stored.read_observable("time", start, stop)[:: frames.step] if times else numbers
-            _append(file, path.suffix, topology, positions, numbers, time)
-    if path.suffix != ".pdb":
-        _require_frames(path, topology, len(frames))
+    size = max(1, int(PIECE_BYTES / (12 * stored.n_particles(resolution)))) * stride
+    with TrajectoryWriter(output, _topology(stored, resolution)) as file:
+        for first in range(start, stop, size):
+            last = min(stop, first + size)
+            positions = stored.read(resolution, first, last)[::stride]
+            numbers = np.arange(first, last)[::stride]
+            time = stored.read_observable("time", first, last)[::stride] if times else numbers
+            file.append(positions, numbers, time)
     return len(frames)
-
-
-def _append(file, suffix: str, topology, positions, numbers, time) -> None:
-    try:
-        if suffix == ".xtc":
-            box = np.zeros((len(positions), 3, 3), dtype=np.float32)
-            file.write(
-                positions, time=time.astype(np.float32), step=numbers.astype(np.int32), box=box
-            )
-        elif suffix == ".dcd":
-            file.write(positions * 10)  # Angstrom
-        else:
-            for frame, number in zip(positions, numbers, strict=True):
-                file.write(frame * 10, topology, modelIndex=number + 1)  # Angstrom
-    except (RuntimeError, TypeError) as error:  # what mdtraj raises if it cannot write on
-        raise OSError(f"{FULL_DISK} ({error})") from None
 
 
 def _topology(stored: StoredSystem, resolution: str) -> mdtraj.Topology:
@@ -109,13 +69,3 @@ def _topology(stored: StoredSystem, resolution: str) -> mdtraj.Topology:
         residue = topology.add_residue("BEA", chain, resSeq=bead + 1)
         topology.add_atom("CG", mdtraj.element.carbon, residue)
     return topology
-
-
-def _require_frames(path: Path, topology: mdtraj.Topology, expected: int) -> None:
-    """mdtraj's writers do not always notice that they failed."""
-    try:
-        found, _ = describe_file(str(path), topology)
-    except InputError as error:
-        raise OSError(f"{FULL_DISK} ({error})") from None
-    if found != expected:
-        raise OSError(f"{FULL_DISK} ({found} of {expected} frames are there)")

@@ -27,7 +27,8 @@ def split_frames(store, config: SplitConfig) -> dict[str, list[FrameRange]]:
     time: in every system the last ``test`` of the frames, before them ``validation``; a system too short
     for both trains whole. source: files, system: systems, by their names or else by fractions (files from
     the end, systems in an order that hashes of their names give); of few, a fraction above 0 is one.
-    Raises ConfigError for names that do not exist or are in two sets, and for fractions that leave nothing.
+    Raises ConfigError for names that do not exist or are in two sets, for fractions that leave nothing, and
+    where there are too few files or systems to hold one out.
     """
     return split_systems([store.system(name) for name in store.systems], config)
 
@@ -57,7 +58,10 @@ def split_systems(systems: Iterable, config: SplitConfig) -> dict[str, list[Fram
         shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
         chosen = _choose(shuffled, config)
         pieces = [(chosen[s.name], FrameRange(s.name, 0, s.n_frames)) for s in systems]
-    return {kind: [part for owner, part in pieces if owner == kind] for kind in SETS}
+    found = {kind: [part for owner, part in pieces if owner == kind] for kind in SETS}
+    if config.by != "time":
+        _require_test_set(config, systems, found["test"])
+    return found
 
 
 def _by_time(system, config: SplitConfig):
@@ -94,6 +98,15 @@ def _choose(names: list[str], config: SplitConfig) -> dict[str, str]:
                 chosen[name] = kind
             left = left[: len(left) - count]
     return {name: chosen.get(name, "train") for name in names}
+
+
+def _require_test_set(config: SplitConfig, systems: list, test: list[FrameRange]) -> None:
+    if config.test and not config.test_names and systems and not test:
+        what = "has one file" if config.by == "source" else "is the only system"
+        raise ConfigError(
+            f"split: by {config.by} nothing can be held out: {systems[0].name} {what}; "
+            "use `by: time`, or set split.test to 0"
+        )
 
 
 def _require_names(config: SplitConfig, known: set[str], what: str) -> None:

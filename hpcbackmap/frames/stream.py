@@ -1,9 +1,10 @@
 """Batches of frames in an order that depends on the seed alone, read in blocks, within a memory budget.
 
-The order of an epoch: blocks (runs of frames that are stored together) are shuffled and put in line. A
-window of the line, as large as the budget allows, is cut into ``batch_size`` equal lanes; every lane is
-shuffled, and a batch takes one frame from each. So a batch mixes frames from all over the window, and a
-rank, which owns some lanes, reads only its part of it.
+The order of an epoch (`order.py`) is read in windows as large as the budget allows. Blocks (runs of frames
+that are stored together) are shuffled and put in line; a window of the line is cut into ``batch_size``
+lanes, and a batch takes one frame from each. So a batch mixes frames from all over the window, and a rank,
+which owns some lanes, reads only its part of it. Where systems have clusters, an epoch shows one frame of
+each cluster.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.frames.order import ClusterOrder, FrameOrder, Order
 from hpcbackmap.frames.split import FrameRange
 from hpcbackmap.frames.store import FrameStore
 
@@ -39,7 +41,9 @@ class FrameStream:
 
     batch_size: samples per batch over all ranks; each rank takes an equal part (to one sample), in order.
     start: global sample counter to begin at. The sequence of global batches is a function of ranges, batch
-    size, budget and seed; rank, world and start only say which part of it is read here.
+    size, budget, seed and clusters; rank, world and start only say which part of it is read here.
+    clusters: of systems, by name. With any, an epoch is one frame of each cluster, and a system without is
+    its own cluster.
     Unshuffled, the last batch may be shorter; if it would leave a rank without samples, it is joined to
     the one before.
     Raises ConfigError if the batch is smaller than ``world`` or larger than the budget, InputError if
@@ -59,15 +63,14 @@ class FrameStream:
         budget_mb: float,
         shuffle: bool = True,
         start: int = 0,
+        clusters: dict[str, str] | None = None,
     ):
         self.store, self.fine, self.coarse = store, fine, coarse
-        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        self.batch_size, self.rank, self.world = batch_size, rank, world
         self.shuffle, self.start = shuffle, start
         self._blocks = [block for part in ranges for block in self._cut(part)]
-        self._lengths = np.array(
-            [block.stop - block.start for block in self._blocks], dtype=np.int64
-        )
-        self.n_samples = int(self._lengths.sum())
+        self._order = self._make_order(seed, clusters)
+        self.n_samples = self._order.n_samples
         if batch_size < world:
             raise ConfigError(
                 f"a batch of {batch_size} frames cannot be divided over {world} ranks"
@@ -87,6 +90,12 @@ class FrameStream:
             picked = [next(samples) for _ in range(count)]
             position += size
             yield self._batch(picked, position)
+
+    def _make_order(self, seed: int, clusters: dict[str, str] | None) -> Order:
+        lengths = np.array([block.stop - block.start for block in self._blocks], dtype=np.int64)
+        if clusters and self.shuffle:
+            return ClusterOrder([block.system for block in self._blocks], lengths, clusters, seed)
+        return FrameOrder(lengths, self.batch_size, seed, self.shuffle)
 
     def _cut(self, part: FrameRange) -> Iterator[FrameRange]:
         """The blocks of a range; they begin and end where stored chunks of the finer resolution do."""
@@ -139,56 +148,35 @@ class FrameStream:
         """Loaded windows, from ``start`` on."""
         epoch, offset = divmod(self.start, self.n_samples)
         while True:
-            order = self._block_order(epoch)
             for first in range(offset // self.window * self.window, self.n_samples, self.window):
-                line = self._line(epoch, first)
-                numbers = epoch * self.n_samples + first + np.arange(len(line))
-                line = line[(numbers >= self.start) & self._share(numbers)[0]]
-                if len(line):
-                    yield self._load(order, line)
+                size = min(self.window, self.n_samples - first)
+                numbers = epoch * self.n_samples + first + np.arange(size)
+                wanted = (numbers >= self.start) & self._share(numbers)[0]
+                if wanted.any():
+                    blocks, rows = self._order.places(epoch, first, size)
+                    yield self._load(blocks[wanted], rows[wanted])
             epoch, offset = epoch + 1, 0
             if not self.shuffle:
                 return
 
-    def _block_order(self, epoch: int) -> np.ndarray:
-        count = len(self._blocks)
-        if not self.shuffle:
-            return np.arange(count)
-        return np.random.default_rng([self.seed, epoch]).permutation(count)
-
-    def _line(self, epoch: int, first: int) -> np.ndarray:
-        """Places in the epoch's line of blocks of the window that begins at ``first``, in sample order."""
-        size = min(self.window, self.n_samples - first)
-        if not self.shuffle:
-            return first + np.arange(size)
-        generator = np.random.default_rng([self.seed, epoch, first])
-        places = np.arange(size)
-        whole = size // self.batch_size * self.batch_size
-        lanes = places[:whole].reshape(self.batch_size, -1)
-        mixed = generator.permuted(lanes, axis=1).T.ravel()
-        return first + np.concatenate([mixed, generator.permutation(places[whole:])])
-
-    def _load(self, order: np.ndarray, line: np.ndarray) -> Iterator[tuple]:
-        """Read what the places in ``line`` need, block by block; then samples in its order."""
-        ends = np.cumsum(self._lengths[order])
-        turns = np.searchsorted(ends, line, side="right")
-        rows = line - (ends - self._lengths[order])[turns]
+    def _load(self, blocks: np.ndarray, rows: np.ndarray) -> Iterator[tuple]:
+        """Read what these places need, block by block; then samples in their order."""
         pieces = {}
-        for turn in np.unique(turns):
-            block, used = self._blocks[order[turn]], rows[turns == turn]
+        for number in np.unique(blocks):
+            block, used = self._blocks[number], rows[blocks == number]
             first, stop = int(used.min()), int(used.max()) + 1
             stored = self.store.system(block.system)
             fine, coarse = (
                 stored.read(level, block.start + first, block.start + stop)
                 for level in (self.fine, self.coarse)
             )
-            pieces[turn] = (block, first, fine, coarse)
-        return self._pick(pieces, turns, rows)
+            pieces[number] = (block, first, fine, coarse)
+        return self._pick(pieces, blocks, rows)
 
     @staticmethod
-    def _pick(pieces: dict, turns: np.ndarray, rows: np.ndarray) -> Iterator[tuple]:
-        for turn, row in zip(turns, rows, strict=True):
-            block, first, fine, coarse = pieces[turn]
+    def _pick(pieces: dict, blocks: np.ndarray, rows: np.ndarray) -> Iterator[tuple]:
+        for number, row in zip(blocks, rows, strict=True):
+            block, first, fine, coarse = pieces[number]
             yield block.system, block.start + int(row), fine[row - first], coarse[row - first]
 
     def _batch(self, picked: list[tuple], position: int) -> StreamBatch:

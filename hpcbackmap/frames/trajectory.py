@@ -83,9 +83,10 @@ def read_frames(
     size = max(1, int(PIECE_BYTES / (12 * topology.n_atoms)))
     with _reading(path):
         if _is_whole(path):
-            whole = _load_whole(path, _stamp(path))[start:stop]
-            for first in range(0, len(whole), size):
-                yield whole.xyz[first : first + size], whole.time[first : first + size]
+            whole = _load_whole(path, _stamp(path))
+            for first in range(start, min(stop, len(whole)), size):
+                last = min(stop, first + size)
+                yield whole.xyz[first:last], whole.time[first:last]
             return
         with _c_output_to_stderr():
             file = _open(path)
@@ -161,6 +162,8 @@ def _stamp(path: str) -> int:
 @lru_cache(maxsize=1)
 def _load_whole(path: str, stamp: int) -> mdtraj.Trajectory:
     """The last text file read stays in memory: parsing it takes far longer than using it."""
+    if str(path).endswith((".pdb", ".pdb.gz")):
+        return mdtraj.load_pdb(path)  # mdtraj.load parses it twice
     return mdtraj.load(path)
 
 

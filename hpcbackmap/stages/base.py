@@ -1,10 +1,11 @@
 """What every stage is: a conditional VAE between two adjacent resolutions.
 
 Shape legend: F frames, S systems (molecules) in the batch, N fine particles and B beads over all systems
-of the batch, L latent width, W noise width. Positions are nm. A batch holds F frames of S systems: many
-frames of one protein (S = 1), or one frame each of many proteins (F = 1).
+of the batch, L latent width, U latent units, W noise width. Positions are nm. A batch holds F frames of
+S systems: many frames of one protein (S = 1), or one frame each of many proteins (F = 1).
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +17,7 @@ from torch_geometric.data import Batch, Data
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.stages.network import MessageLayers
 
-__all__ = ["Elbo", "Normal", "Stage", "System", "collate", "kl_divergence"]
+__all__ = ["Elbo", "Normal", "Stage", "System", "collate", "kl_divergence", "kl_per_unit"]
 
 
 class System(Data):
@@ -44,6 +45,7 @@ def collate(systems: list[System]) -> Batch:
     numbers = torch.arange(len(systems))
     batch.fine_system = numbers.repeat_interleave(sizes)
     batch.coarse_system = numbers.repeat_interleave(beads)
+    batch.first_bead = beads.cumsum(0) - beads
     batch.n_systems = len(systems)
     return batch
 
@@ -59,12 +61,22 @@ class Normal:
         """The draw that standard-normal ``noise`` [F, B, L] stands for."""
         return self.mean + self.log_std.exp() * noise
 
+    def log_density(self, z: Tensor) -> Tensor:
+        """Nats per bead of z [F, B, L]: [F, B]."""
+        scaled = (z - self.mean) * torch.exp(-self.log_std)
+        return -(0.5 * scaled.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
-def kl_divergence(q: Normal, p: Normal) -> Tensor:
-    """KL(q || p) per bead in nats, [F, B] (closed form; the mean term is divided by the variance of p)."""
+
+def kl_per_unit(q: Normal, p: Normal) -> Tensor:
+    """KL(q || p) of each latent in nats, [F, B, L]; closed form, both terms divided by the variance of p."""
     ratio = 2 * (q.log_std - p.log_std)
     shift = (q.mean - p.mean) * torch.exp(-p.log_std)
-    return 0.5 * (ratio.exp() + shift.square() - 1 - ratio).sum(-1)
+    return 0.5 * (ratio.exp() + shift.square() - 1 - ratio)
+
+
+def kl_divergence(q: Normal, p: Normal) -> Tensor:
+    """KL(q || p) per bead in nats, [F, B]."""
+    return kl_per_unit(q, p).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -86,16 +98,20 @@ class Stage(nn.Module, ABC):
     """Conditional VAE of one rung. Draws no randomness itself: noise is an argument.
 
     name: ``coarse-fine``. fine, coarse: resolution names. noise_width: W, standard normals per bead and
-    member that `sample` consumes, of which the first `latent` are the latent.
+    member that `sample` consumes, of which the first `latent` are the latent. latent: L, 0 where the
+    likelihood is exact. elbo_noise: standard normals per bead that `elbo`, `loss` and `log_weight` read.
+    variance: what the likelihood's variances hang on.
     """
 
     kind: ClassVar[str]
+    variance: ClassVar[str] = "learned"
 
     def __init__(self, fine: str, coarse: str):
         super().__init__()
         self.fine, self.coarse = fine, coarse
 
     latent: int
+    elbo_noise: int
     noise_width: int
 
     @property
@@ -115,13 +131,8 @@ class Stage(nn.Module, ABC):
     def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:
         """Set scales and starting values from training frames of one system; called once before training."""
 
-    @abstractmethod
-    def posterior(self, fine: Tensor, coarse: Tensor, system: Batch) -> Normal:
-        """q(z | fine, coarse); fine [F, N, 3], coarse [F, B, 3]."""
-
-    @abstractmethod
-    def prior(self, coarse: Tensor, system: Batch) -> Normal:
-        """p(z | coarse)."""
+    def at_step(self, step: int) -> None:
+        """Told by the trainer before optimiser step ``step`` (from 0); schedules of the loss follow it."""
 
     @abstractmethod
     def decode(self, z: Tensor, coarse: Tensor, system: Batch) -> Tensor:
@@ -132,10 +143,23 @@ class Stage(nn.Module, ABC):
         """One-sample ELBO; noise [F, B, L] (further columns are not read)."""
 
     @abstractmethod
+    def log_weight(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+        """log p(fine | z) + log p(z | coarse) - log q(z | fine, coarse), nats [F, S], at the z of ``noise``.
+
+        noise as in `elbo`. Its mean over noise is the ELBO; log mean exp is the importance-weighted bound
+        (Burda et al. 2016). With an exact posterior it is the log-likelihood, whatever the noise.
+        """
+
+    @abstractmethod
+    def information(self, fine: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+        """KL of each latent unit of each bead, nats [F, B, U]; its sum over B and U is the KL of `elbo`."""
+
+    @abstractmethod
     def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
         """Training objective: scalars, means over frames; ``loss`` is the one to minimise.
 
-        ``log_likelihood`` and ``kl``, in nats per frame and system, are always among them; noise as in `elbo`.
+        ``log_likelihood`` and ``kl``, in nats per frame and system, are always among them, and
+        ``active_units`` (see `stages.collapse`) where latents can fall out of use; noise as in `elbo`.
         """
 
     @abstractmethod

@@ -4,8 +4,11 @@ import numpy as np
 import torch
 
 from hpcbackmap.protein.residues import RESIDUE_INDEX, RESIDUES
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.resolution.mapping import Mapping
 from hpcbackmap.stages.base import System
+from hpcbackmap.stages.spline import spline_weights
 
 __all__ = ["PARTICLE_FEATURES", "bead_system"]
 
@@ -42,9 +45,40 @@ def bead_system(ladder: Ladder, fine: str, coarse: str) -> System:
         "place": np.argsort(np.argsort(order, kind="stable"), kind="stable"),
         **_partners(order),
     }
+    if calpha:
+        tensors |= _trace(topology, mapping)
     for key, value in tensors.items():
         system[key] = torch.from_numpy(np.ascontiguousarray(value))
     return system
+
+
+def _trace(topology: Topology, mapping: Mapping) -> dict[str, np.ndarray]:
+    """What the refinement of a C-alpha trace [N] needs.
+
+    ``stretch``: number of the unbroken stretch; ``residue``, ``residue_chain``: place and chain;
+    ``before_index``, ``after_index``: residues that orient the frame; ``slot``: place within the bead;
+    ``bead_spline``, ``spline`` [N, SPLINE_BEADS]: the smoothest trace through the beads.
+    """
+    n = topology.n_residues
+    place = np.arange(n)
+    chain = np.array(topology.chain_index)
+    before, after = place - 1, place + 1
+    before[0], after[-1] = min(2, n - 1), max(n - 3, 0)
+    bead, weight = spline_weights(mapping, chain)
+    order = np.argsort(mapping.bead, kind="stable")
+    first = np.searchsorted(mapping.bead[order], mapping.bead[order])
+    slot = np.empty(n, dtype=np.int64)
+    slot[order] = place - first
+    return {
+        "stretch": np.cumsum(~np.asarray(topology.bonded)),
+        "residue": place,
+        "residue_chain": chain,
+        "before_index": before,
+        "after_index": after,
+        "slot": slot,
+        "bead_spline": bead,
+        "spline": weight,
+    }
 
 
 def _mean_place(groups: np.ndarray, place: np.ndarray) -> np.ndarray:

@@ -14,64 +14,35 @@ from torch_geometric.data import Batch
 
 from hpcbackmap.config import CgvaeConfig
 from hpcbackmap.errors import InputError
-from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.resolution.ladder import Ladder
-from hpcbackmap.stages import geometry
-from hpcbackmap.stages.base import Elbo, Normal, Stage, System, kl_divergence
-from hpcbackmap.stages.bead_system import PARTICLE_FEATURES, bead_system
-from hpcbackmap.stages.closing import LIMIT, close_calpha, recentre
-from hpcbackmap.stages.linear import principal_components, ridge
-from hpcbackmap.stages.network import MLP, MessageLayers
+from hpcbackmap.stages.base import Elbo, Normal, Stage, System, kl_per_unit
+from hpcbackmap.stages.bead_network import BeadNetwork
+from hpcbackmap.stages.bead_system import bead_system
+from hpcbackmap.stages.closing import LIMIT, close_calpha
+from hpcbackmap.stages.collapse import active_units
+from hpcbackmap.stages.energy_score import energy_score, other_noise
+from hpcbackmap.stages.pooling import bead_sums, system_sums
+from hpcbackmap.stages.trace_network import TraceNetwork
 
 __all__ = ["Cgvae"]
 
 
 class Cgvae(Stage):
     kind = "cgvae"
+    variance = "one per bead, learned as a function of beads and latents"
 
     def __init__(self, fine: str, coarse: str, config: CgvaeConfig, ladder: Ladder | None):
         super().__init__(fine, coarse)
         self.config = config
-        width = config.width
-        self.latent = self.noise_width = config.latent
-        self.register_buffer("scale", torch.tensor(1.0))
-        self.register_buffer("unit", torch.tensor(0.1))
-        self.bead = nn.Linear(len(RESIDUES) + 1, width)
-        self.shape = nn.Linear(geometry.CHAIN_FEATURES, width)
-        self.trunk = MessageLayers(width, config.layers)
-        self.prior_head = MLP(width, width, 2 * config.latent)
-        self.particle = MLP(PARTICLE_FEATURES, width, width)
-        self.observe = MLP(width + 3, width, width)
-        self.posterior_head = MLP(2 * width, width, 2 * config.latent)
-        self.from_latent = nn.Linear(config.latent, width)
-        self.decoder = MessageLayers(width, max(1, config.layers - 1))
-        self.place = MLP(2 * width, width, 3)
-        self.log_spread = nn.Linear(width, 1)
-        for layer in (
-            self.place[-1],
-            self.prior_head[-1],
-            self.posterior_head[-1],
-            self.log_spread,
-        ):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.latent = self.elbo_noise = self.noise_width = config.latent
+        self.kl_share = 1.0
         self.ladder = ladder if config.per_system else None
-        if config.per_system:
-            self._own_tables(ladder)
-
-    def _own_tables(self, ladder: Ladder) -> None:
-        """What one molecule may learn by heart, and the linear model that `calibrate` fits in closed form."""
-        mapping = ladder.mapping(self.coarse)
-        n, beads, width = mapping.n_fine, mapping.n_coarse, self.config.width
-        self.particle_table = nn.Parameter(torch.randn(n, width) * 0.1)
-        self.bead_table = nn.Parameter(torch.randn(beads, width) * 0.1)
-        self.readout = nn.Parameter(torch.zeros(n, width, 3))
-        self.register_buffer("cis", torch.zeros(n, dtype=torch.bool))
-        self.register_buffer("ridge", torch.zeros(n, 3 * beads + 1, 3))
-        self.register_buffer("basis", torch.zeros(n, self.latent, 3))
-        self.register_buffer("gain", torch.zeros(n, 3, self.latent))
-        self.register_buffer("latent_log_std", torch.zeros(beads, self.latent))
-        self.register_buffer("bead_log_spread", torch.zeros(beads))
+        self.traces = fine == "ca" and not config.per_system
+        if self.traces:
+            self.noise_width += CIS_DRAWS
+            self.network = TraceNetwork(config)
+        else:
+            self.network = BeadNetwork(config, ladder, coarse)
 
     def describe(self, ladder: Ladder) -> System:
         if self.ladder is not None and ladder.rung_digest(self.coarse) != self.ladder.rung_digest(
@@ -84,43 +55,7 @@ class Cgvae(Stage):
         return bead_system(ladder, self.fine, self.coarse)
 
     def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:
-        """Length scales, cis links and, for one molecule, a linear model in the bead frames.
-
-        Ridge regression on the beads, then probabilistic principal components (Tipping & Bishop 1999) of
-        what it leaves over: basis, exact linear posterior and spread of every bead.
-        """
-        near, _ = geometry.nearest(coarse, system.coarse_system, 1)
-        nearest = (geometry.gather(coarse, near)[:, :, 0] - coarse).norm(dim=-1)
-        self.scale.fill_(float(nearest.mean()))
-        frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
-        local = self._to_local(fine - coarse[:, system.bead_of], frames, system)
-        if self.config.per_system:
-            inputs = self._ridge_inputs(coarse, frames)
-            for bead in range(coarse.shape[1]):
-                members = torch.nonzero(system.bead_of == bead).squeeze(-1)
-                weights = ridge(inputs[:, bead], local[:, members].flatten(1))
-                self.ridge[members] = weights.unflatten(1, (-1, 3)).transpose(0, 1).to(self.ridge)
-            rest = recentre(
-                fine - coarse[:, system.bead_of] - self._linear(coarse, frames, system), system
-            )
-            local = self._to_local(rest, frames, system)
-            self._fit_components(local, system)
-            first, second = system.bond_index.T
-            if bool(system.calpha.all()):
-                median = (fine[:, second] - fine[:, first]).norm(dim=-1).median(0).values
-                self.cis[second] = median < LIMIT
-        self.unit.fill_(float(local.square().mean().sqrt().clamp_min(1e-3)))
-
-    def _fit_components(self, local: Tensor, system: Batch) -> None:
-        for bead, freedom in enumerate(system.freedom.tolist()):
-            members = torch.nonzero(system.bead_of == bead).squeeze(-1)
-            if freedom == 0:
-                continue
-            model = principal_components(local[:, members].flatten(1), self.latent, int(freedom))
-            self.basis[members] = model.basis.unflatten(0, (-1, 3)).transpose(1, 2).to(self.basis)
-            self.gain[members] = model.gain.unflatten(0, (-1, 3)).to(self.gain)
-            self.latent_log_std[bead] = model.log_std.to(self.latent_log_std)
-            self.bead_log_spread[bead] = model.log_spread
+        self.network.calibrate(fine, coarse, system)
 
     def prior(self, coarse: Tensor, system: Batch) -> Normal:
         return self._prior(self._context(coarse, system))
@@ -134,136 +69,130 @@ class Cgvae(Stage):
     def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
         context = self._context(coarse, system)
         z = self._prior(context).at(noise[..., : self.latent])
-        return self._closed(self._decode(context, z, coarse, system)[0], system)
+        positions = self._decode(context, z, coarse, system)[0]
+        return self._closed(positions, context, system, noise[..., self.latent :])
 
     def mode(self, coarse: Tensor, system: Batch) -> Tensor:
         context = self._context(coarse, system)
-        return self._closed(
-            self._decode(context, self._prior(context).mean, coarse, system)[0], system
-        )
+        positions = self._decode(context, self._prior(context).mean, coarse, system)[0]
+        return self._closed(positions, context, system, None)
 
     def elbo(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Elbo:
         """Gaussian on the fibre: 3 (members - 1) free directions per bead, one variance per bead."""
-        return self._elbo(fine, coarse, system, noise)[0]
+        context = self._context(coarse, system)
+        log_likelihood, information, _ = self._terms(context, fine, coarse, system, noise)
+        kl = information.sum(-1)
+        return Elbo(*(system_sums(values, system) for values in (log_likelihood, kl)))
 
-    def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
-        elbo, mean = self._elbo(fine, coarse, system, noise)
-        terms = {"log_likelihood": elbo.log_likelihood.mean(), "kl": elbo.kl.mean()}
-        freedom = torch.bincount(system.coarse_system, weights=system.freedom)
-        loss = ((self.config.beta * elbo.kl - elbo.log_likelihood) / freedom).mean()
-        if len(system.bond_index) and self.config.geometry_weight:
-            first, second = system.bond_index.T
-            lengths = [(x[:, second] - x[:, first]).norm(dim=-1) for x in (mean, fine)]
-            terms["bonds"] = (lengths[0] - lengths[1]).abs().mean()
-            loss = loss + self.config.geometry_weight * terms["bonds"] / BOND_TOLERANCE
-        return {"loss": loss, **terms}
-
-    def _elbo(self, fine, coarse, system, noise) -> tuple[Elbo, Tensor]:
-        """The ELBO and the decoder mean [F, N, 3]."""
+    def log_weight(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
         context = self._context(coarse, system)
         q, p = self._posterior(context, fine, coarse, system), self._prior(context)
-        mean, log_spread = self._decode(context, q.at(noise[..., : self.latent]), coarse, system)
-        gap = _per_bead((fine - mean).square().sum(-1), system)
-        nats = -0.5 * gap * torch.exp(-2 * log_spread)
-        nats = nats - system.freedom * (log_spread + 0.5 * math.log(2 * math.pi))
-        kl = kl_divergence(q, p)
-        totals = []
-        for values in (nats, kl):
-            total = torch.zeros(
-                len(fine), system.n_systems, dtype=values.dtype, device=values.device
-            )
-            totals.append(total.index_add(1, system.coarse_system, values))
-        return Elbo(*totals), mean
+        z = q.at(noise[..., : self.latent])
+        nats = _on_fibre(fine, *self._decode(context, z, coarse, system), system)
+        return system_sums(nats + p.log_density(z) - q.log_density(z), system)
 
-    def _context(self, coarse: Tensor, system: Batch) -> dict:
-        """What the beads alone tell: features, frames, neighbourhoods."""
-        reach = float(self.scale) * 5
-        frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
-        k = min(int(torch.bincount(system.coarse_system).max()) - 1, MAX_NEIGHBOURS)
-        index, valid = geometry.nearest(coarse, system.coarse_system, k)
-        apart = system.place[index] - system.place.view(1, -1, 1)
-        apart = torch.where(system.chain[index] == system.chain.view(1, -1, 1), apart, 0)
-        graph = (geometry.edge_features(coarse, frames, index, reach), index, valid, apart)
-        shape = geometry.chain_shape(coarse, system.bead_before, system.bead_after, reach)
-        h = self.bead(system.composition) + self.shape(shape)
-        particle = self.particle(system.particle)
-        if self.config.per_system:
-            h = h + self.bead_table
-            particle = particle + self.particle_table
-        return {"h": self.trunk(h, *graph), "graph": graph, "frames": frames, "particle": particle}
+    def information(self, fine: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+        context = self._context(coarse, system)
+        return kl_per_unit(self._posterior(context, fine, coarse, system), self._prior(context))
 
-    def _prior(self, context: dict) -> Normal:
-        mean, log_std = self.prior_head(context["h"]).chunk(2, -1)
-        return Normal(mean, log_std.clamp(-5, 2))
+    def at_step(self, step: int) -> None:
+        self.kl_share = min(1.0, (step + 1) / max(1, self.config.kl_warmup_steps))
 
-    def _posterior(self, context: dict, fine: Tensor, coarse: Tensor, system: Batch) -> Normal:
-        frames = context["frames"]
-        shift = fine - coarse[:, system.bead_of] - self._linear(coarse, frames, system)
-        local = self._to_local(shift, frames, system)
-        particle = context["particle"].expand(len(fine), -1, -1)
-        seen = self.observe(torch.cat([particle, local / self.unit], -1))
-        seen = _per_bead(seen, system) / torch.bincount(system.bead_of).sqrt().unsqueeze(-1)
-        mean, log_std = self.posterior_head(torch.cat([context["h"], seen], -1)).chunk(2, -1)
-        if self.config.per_system:
-            mean = mean + _per_bead(torch.einsum("fnd,ndl->fnl", local, self.gain), system)
-            log_std = log_std + self.latent_log_std
-        return Normal(mean, log_std.clamp(-5, 2))
+    def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """beta-ELBO per free direction, and bond lengths. In training the KL may be eased in or partly free."""
+        context = self._context(coarse, system)
+        log_likelihood, information, mean = self._terms(context, fine, coarse, system, noise)
+        kl = information.sum(-1)
+        weight, counted = self.config.beta, kl
+        if self.training:
+            weight, counted = weight * self.kl_share, kl.clamp_min(self.config.free_bits)
+        terms = {
+            "log_likelihood": system_sums(log_likelihood, system).mean(),
+            "kl": system_sums(kl, system).mean(),
+            "active_units": active_units(information.detach().mean(0)),
+        }
+        freedom = torch.bincount(system.coarse_system, weights=system.freedom)
+        loss = (system_sums(weight * counted - log_likelihood, system) / freedom).mean()
+        if len(system.bond_index) and self.config.geometry_weight:
+            terms["bonds"] = _bond_error(mean, fine, system)
+            loss = loss + self.config.geometry_weight * terms["bonds"] / BOND_TOLERANCE
+        if self.traces:
+            draws, second = self._two_draws(context, coarse, system, noise), system.bond_index[:, 1]
+            terms["energy_score"] = energy_score(*draws, fine, system)
+            score = terms["energy_score"] / DRAW_TOLERANCE
+            for draw in draws:
+                bonds = 0.5 * _bond_error(draw, fine, system)
+                score = score + self.config.geometry_weight * bonds / BOND_TOLERANCE
+            logits = self.network.cis_logits(context)[:, second]
+            cis = (_bond_lengths(fine, system) < LIMIT).to(logits.dtype)
+            terms["cis"] = nn.functional.binary_cross_entropy_with_logits(logits, cis)
+            loss = loss + self.config.draws_weight * score + terms["cis"]
+        return {"loss": loss, **terms}
 
-    def _decode(self, context: dict, z: Tensor, coarse: Tensor, system: Batch):
+    def _terms(self, context, fine, coarse, system, noise) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-likelihood per bead [F, B], KL per latent [F, B, L], decoder mean [F, N, 3]."""
+        q, p = self._posterior(context, fine, coarse, system), self._prior(context)
+        z = q.at(noise[..., : self.latent])
+        mean, log_spread = self._decode(context, z, coarse, system)
+        return _on_fibre(fine, mean, log_spread, system), kl_per_unit(q, p), mean
+
+    def _two_draws(self, context, coarse, system, noise) -> list[Tensor]:
+        """Decoder means [F, N, 3] of two draws from the prior."""
+        prior, noise = self._prior(context), noise[..., : self.latent]
+        return [
+            self._decode(context, prior.at(each), coarse, system)[0]
+            for each in (noise, other_noise(noise, system))
+        ]
+
+    def _context(self, coarse: Tensor, system: Batch):
+        return self.network.context(coarse, system)
+
+    def _prior(self, context) -> Normal:
+        return self.network.prior(context)
+
+    def _posterior(self, context, fine: Tensor, coarse: Tensor, system: Batch) -> Normal:
+        return self.network.posterior(context, fine, coarse, system)
+
+    def _decode(self, context, z: Tensor, coarse: Tensor, system: Batch) -> tuple[Tensor, Tensor]:
         """Mean of the fine positions [F, N, 3] and log standard deviation per bead [F, B]."""
-        h = self.decoder(context["h"] + self.from_latent(z), *context["graph"])
-        members = h[:, system.bead_of]
-        particle = context["particle"].expand(len(h), -1, -1)
-        local = self.place(torch.cat([members, particle], -1))
-        log_spread = self.log_spread(h).squeeze(-1)
-        if self.config.per_system:
-            local = local + torch.einsum("fnw,nwd->fnd", members, self.readout)
-        local = local * self.unit
-        if self.config.per_system:
-            local = local + torch.einsum("fnl,nld->fnd", z[:, system.bead_of], self.basis)
-            log_spread = log_spread + self.bead_log_spread
-        else:
-            log_spread = log_spread + self.unit.log()
-        shift = torch.einsum("fnij,fni->fnj", context["frames"][:, system.bead_of], local)
-        shift = shift + self._linear(coarse, context["frames"], system)
-        return coarse[:, system.bead_of] + recentre(shift, system), log_spread.clamp(-9, 2)
+        return self.network.decode(context, z, coarse, system)
 
-    def _linear(self, coarse: Tensor, frames: Tensor, system: Batch) -> Tensor:
-        """Ridge part of the displacement from the bead, lab frame: [F, N, 3]; 0 unless per system."""
-        if not self.config.per_system:
-            return torch.zeros_like(coarse[:, system.bead_of])
-        inputs = self._ridge_inputs(coarse, frames)
-        local = coarse.new_empty(len(coarse), len(system.bead_of), 3)
-        for bead in range(coarse.shape[1]):
-            members = system.bead_of == bead
-            local[:, members] = torch.einsum("fk,nkd->fnd", inputs[:, bead], self.ridge[members])
-        return torch.einsum("fnij,fni->fnj", frames[:, system.bead_of], local)
-
-    def _ridge_inputs(self, coarse: Tensor, frames: Tensor) -> Tensor:
-        """Positions of all beads in each bead's frame, and 1: [F, B, 3B + 1]."""
-        gap = coarse.unsqueeze(1) - coarse.unsqueeze(2)
-        local = torch.einsum("fbij,fbcj->fbci", frames, gap).flatten(-2)
-        return torch.cat([local, torch.ones_like(local[..., :1])], -1)
-
-    def _to_local(self, shift: Tensor, frames: Tensor, system: Batch) -> Tensor:
-        return torch.einsum("fnij,fnj->fni", frames[:, system.bead_of], shift)
-
-    def _closed(self, positions: Tensor, system: Batch) -> Tensor:
+    def _closed(self, positions: Tensor, context, system: Batch, noise: Tensor | None) -> Tensor:
+        """The closing projection; ``noise`` [F, B, CIS_DRAWS] draws cis links, None takes the likely state."""
         if not bool(system.calpha.all()):
             return positions
         second = system.bond_index[:, 1]
-        trans = torch.zeros_like(system.bead_of, dtype=torch.bool)
-        known = self.cis if self.config.per_system else trans
-        return close_calpha(positions, system, known[second])
+        if not self.traces:
+            cis = self.network.cis if self.config.per_system else torch.zeros_like(system.bead_of)
+            return close_calpha(positions, system, cis.bool()[second])
+        logits = self.network.cis_logits(context)
+        border = torch.zeros_like(logits)
+        if noise is not None:
+            share = torch.special.ndtr(noise[:, system.bead_of, system.slot % CIS_DRAWS])
+            border = torch.logit(share, eps=1e-6)
+        return close_calpha(positions, system, (logits > border)[:, second])
 
 
-MAX_NEIGHBOURS = 100
+CIS_DRAWS = 16
+"""Normals per bead that draw the cis links of its members."""
 BOND_TOLERANCE = 0.02
 """Bond error (nm) that costs as much as one nat per free direction."""
+DRAW_TOLERANCE = 0.05
+"""The same for the energy score of prior draws."""
 
 
-def _per_bead(values: Tensor, system: Batch) -> Tensor:
-    """Sums over the members of each bead: [F, N, ...] to [F, B, ...]."""
-    shape = (values.shape[0], len(system.freedom), *values.shape[2:])
-    total = torch.zeros(shape, dtype=values.dtype, device=values.device)
-    return total.index_add(1, system.bead_of, values)
+def _on_fibre(fine: Tensor, mean: Tensor, log_spread: Tensor, system: Batch) -> Tensor:
+    """Log density of each bead's members on its fibre, nats [F, B]; log_spread [F, B]."""
+    gap = bead_sums((fine - mean).square().sum(-1), system)
+    nats = -0.5 * gap * torch.exp(-2 * log_spread)
+    return nats - system.freedom * (log_spread + 0.5 * math.log(2 * math.pi))
+
+
+def _bond_error(positions: Tensor, fine: Tensor, system: Batch) -> Tensor:
+    """Mean absolute difference of bond lengths, nm."""
+    return (_bond_lengths(positions, system) - _bond_lengths(fine, system)).abs().mean()
+
+
+def _bond_lengths(positions: Tensor, system: Batch) -> Tensor:
+    first, second = system.bond_index.T
+    return (positions[:, second] - positions[:, first]).norm(dim=-1)

@@ -5,12 +5,23 @@ gives it. The fibre of a whole ladder has directions in which x_1 moves; a step 
 x_0 (by M^+), and this constant enters the sum, so that ladders with different rungs can be compared.
 """
 
+import math
+
 import numpy as np
 import scipy.linalg
+from torch import Tensor
 
 from hpcbackmap.resolution.ladder import Ladder
 
-__all__ = ["ladder_log_volume"]
+__all__ = ["importance_bound", "ladder_log_volume"]
+
+
+def importance_bound(log_weights: Tensor) -> Tensor:
+    """Importance-weighted bound (Burda et al. 2016) of log weights [K, ...], K independent draws: [...].
+
+    It lies between the ELBO and the log-likelihood and rises with K on average.
+    """
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
 def ladder_log_volume(ladder: Ladder) -> np.ndarray:

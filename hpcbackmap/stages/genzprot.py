@@ -1,34 +1,42 @@
 """C-alpha to heavy atoms in internal coordinates, after GenZProt (Yang & Gomez-Bombarelli 2023).
 
-Differences from the reference: invariant inputs in local frames (handed, not mirror symmetric), bonded
-parents and peptide planes hung on the C-alpha pair (ends, OXT and breaks included), binned autoregressive
-torsions instead of one angle per context, exact likelihood with its Jacobian. The conditioning
+The latents are discrete: for every rotatable torsion the bin that it is in. The posterior is that bin, the
+prior is autoregressive (peptide planes, chain ends, then side chains each given the atoms around it), the
+decoder is uniform inside a bin and Gaussian around ideal bonds and angles. So the prior has as many modes
+as the data ask for and the latents cannot collapse.
+
+Other differences from the reference: invariant inputs in local frames (handed, not mirror symmetric), bonded
+parents and peptide planes hung on the C-alpha pair (ends, OXT and breaks included). The conditioning
 C-alpha atoms are kept exactly.
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from hpcbackmap.config import GenzprotConfig
-from hpcbackmap.protein.internal import (
-    internal_from_positions,
-    positions_from_internal,
-    proline_closure,
-)
-from hpcbackmap.protein.peptide import link_angles
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
+from hpcbackmap.protein.side_chain import N_CHI
 from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
 from hpcbackmap.resolution.ladder import Ladder
-from hpcbackmap.stages import geometry
-from hpcbackmap.stages.base import Elbo, Normal, Stage, System, kl_divergence
-from hpcbackmap.stages.contacts import residues_in_contact
-from hpcbackmap.stages.network import MLP, MessageLayers
+from hpcbackmap.stages import ends, geometry, packing, planes, rigid
+from hpcbackmap.stages.base import Elbo, Stage, System
+from hpcbackmap.stages.contacts import overlaps
+from hpcbackmap.stages.network import MessageLayers
 from hpcbackmap.stages.residue_system import FLAGS, residue_system
-from hpcbackmap.stages.torsion_head import TorsionHead
-from hpcbackmap.stages.torsions import angle_of_mode, draw, log_density
+from hpcbackmap.stages.scene import (
+    Scene,
+    add_side_chains,
+    backbone_atoms,
+    flat,
+    make_scene,
+    side_chain_rows,
+)
+from hpcbackmap.stages.torsions import angle_of_mode, bin_of, draw, log_density, without
 
 __all__ = ["Genzprot"]
 
@@ -36,26 +44,51 @@ REACH = 2.0
 """Reach of the radial basis, nm."""
 SPREAD = (0.002, 0.04, 0.08)
 """Starting standard deviations of distance (nm), angle and fixed dihedral (rad)."""
-CONTACT_NEIGHBOURS = 24
+SURROUNDINGS = 20
+"""Nearest residues whose atoms a side chain sees and may run into."""
+CHI = slice(Role.CHI1, Role.CHI1 + N_CHI)
+BINS = torch.tensor([planes.BINS] + [packing.BINS] * N_CHI + [ends.BINS] * len(ends.END_ROLES))
+"""Bins of each role, [N_TORSIONS]."""
+PARITY, RANK, SHIFT, LEVEL = 0, 1, slice(2, 5), 5
+"""Columns of the noise of `elbo` and `loss`: which planes come first, order of side chains, displacement of
+the C-alpha atoms in training and its size."""
+DRAWS = 6
+"""From this column on, noise is for torsions: one each, then one for each chi of each redraw."""
+FULL_CLASH = 0.1
+"""Overlap (nm) that counts as one clash in the steric term."""
+
+ALTERNATIVES = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))
+"""What `mode` tries for side chains in contact: how many more likely rotamers of chi 1 and chi 2 to skip."""
+
+Pick = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Number of a chi, its logits [n, bins], frame and residue [n] of the rows: torsions to use, rad [n]."""
+
+
+class Context(NamedTuple):
+    """What the C-alpha trace alone tells: features [F, R, W], nearest residues and validity [F, R, K]."""
+
+    h: Tensor
+    near: Tensor
+    valid: Tensor
 
 
 class Genzprot(Stage):
     kind = "genzprot"
+    variance = "one per atom type and internal coordinate, learned"
 
     def __init__(self, fine: str, coarse: str, config: GenzprotConfig):
         super().__init__(fine, coarse)
         self.config = config
         width = config.width
-        self.latent = config.latent
-        self.noise_width = config.latent + N_TORSIONS * (1 + config.redraws)
+        self.latent = 0
+        self.noise_width = DRAWS + N_TORSIONS + N_CHI * config.redraws
+        self.elbo_noise = DRAWS + (N_TORSIONS + 2 * N_CHI if config.steric_weight else 0)
         self.residue = nn.Embedding(len(RESIDUES), width)
         self.shape = nn.Linear(geometry.CHAIN_FEATURES + FLAGS, width)
         self.trunk = MessageLayers(width, config.layers)
-        self.prior_head = MLP(width, width, 2 * config.latent)
-        self.posterior_head = MLP(width + 3 * N_TORSIONS, width, 2 * config.latent)
-        self.from_latent = nn.Linear(config.latent, width)
-        self.decoder = MessageLayers(width, 1)
-        self.torsions = TorsionHead(width)
+        self.planes = planes.PlaneHead(width)
+        self.ends = ends.EndHead(width)
+        self.packing = packing.PackingHead(width)
         self.offsets = nn.Linear(width, MAX_ATOMS * 3)
         self.log_spread = nn.Parameter(
             torch.log(torch.tensor(SPREAD)).repeat(len(RESIDUES) * MAX_ATOMS, 1)
@@ -66,174 +99,297 @@ class Genzprot(Stage):
     def describe(self, ladder: Ladder) -> System:
         return residue_system(ladder, self.coarse)
 
-    def prior(self, coarse: Tensor, system: Batch) -> Normal:
-        return self._prior(self._context(coarse, system))
+    def encode(self, fine: Tensor, system: Batch) -> Tensor:
+        """The latents of a structure: bin of each torsion, int64 [F, R, N_TORSIONS]; 0 where there is none."""
+        torsions = rigid.internal_of(fine, system)[:, system.torsion_index, 2]
+        return torch.where(system.torsion_mask, bin_of(torsions, BINS.to(fine.device)), 0)
 
-    def posterior(self, fine: Tensor, coarse: Tensor, system: Batch) -> Normal:
-        internal = _internal(fine, system)
-        return self._posterior(self._context(coarse, system), internal, system)
-
+    @torch.no_grad()
     def decode(self, z: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+        """Structure with every torsion at the centre of its bin ``z`` [F, R, N_TORSIONS]."""
+        torsions = ((z + 0.5) * (2 * math.pi / BINS.to(z.device)) - math.pi).to(coarse)
         context = self._context(coarse, system)
-        h = self._decoded(context, z)
-        torsions = self.torsions(h, system, lambda role, logits: angle_of_mode(logits))
-        return self._place(h, torsions, coarse, system)
+        scene = self._backbone(
+            context, torsions, self._rigid(context, coarse, system), coarse, system
+        )
+        rows = _rows(self._turning(system).expand(z.shape[:2]))
+        add_side_chains(scene, side_chain_rows(scene, torsions[..., CHI][rows], *rows), *rows)
+        return flat(scene.atoms, system)
 
+    @torch.no_grad()
     def mode(self, coarse: Tensor, system: Batch) -> Tensor:
-        return self.decode(self.prior(coarse, system).mean, coarse, system)
+        """Planes at a joint mode, then side chains, the most certain first.
 
+        Side chains in contact with another residue take their next likely rotamer if that is better.
+        """
+        context = self._context(coarse, system)
+        even = (system.place % 2 == 0).expand(coarse.shape[:2])
+        expected = self._rigid(context, coarse, system)
+        tables = planes.angle_tables(coarse, expected, system)
+        turns = self.planes.mode(context.h, even, tables, system)
+        torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
+        scene = self._backbone(context, torsions, expected, coarse, system)
+        self._pack(context, scene, self._doubt(context, scene, system), system, _rotamer(0, 0))
+        self._redraw(context, scene, system, [_rotamer(*skipped) for skipped in ALTERNATIVES])
+        return flat(scene.atoms, system)
+
+    @torch.no_grad()
     def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
         """Prior member. Side chains in contact with another residue draw their torsions again."""
         context = self._context(coarse, system)
-        h = self._decoded(context, self._prior(context).at(noise[..., : self.latent]))
-        rounds = noise[..., self.latent :].unflatten(-1, (-1, N_TORSIONS))
-        torsions = self.torsions(h, system, lambda role, logits: draw(logits, rounds[..., 0, role]))
-        positions = self._place(h, torsions, coarse, system)
-        near = geometry.nearest(coarse, system.coarse_system, CONTACT_NEIGHBOURS)
-        for k in range(1, rounds.shape[-2]):
-            hit = residues_in_contact(positions, system, *near)
-            if not hit.any():
-                break
-            redrawn = self.torsions.others(
-                h, torsions[..., Role.PLANE], system,
-                lambda role, logits, k=k: draw(logits, rounds[..., k, role]),
-            )  # fmt: skip
-            torsions = torch.where(hit.unsqueeze(-1), redrawn, torsions)
-            positions = self._place(h, torsions, coarse, system)
-        return positions
+        scene = self._generate(context, coarse, system, noise)
+        again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
+        self._redraw(context, scene, system, [_drawn(columns) for columns in again])
+        return flat(scene.atoms, system)
 
     def elbo(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Elbo:
-        """Exact density on the fibre: internal coordinates, times the Jacobian d^2 sin(theta) per atom."""
+        """Exact density on the fibre for the order of torsions that ``noise`` stands for."""
+        return self._elbo(self._context(coarse, system), fine, coarse, system, noise)
+
+    def log_weight(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+        return self.elbo(fine, coarse, system, noise).total
+
+    def information(self, fine: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+        """-log p(bin) of each torsion, [F, R, N_TORSIONS]: the KL of a deterministic posterior."""
         context = self._context(coarse, system)
-        internal = _internal(fine, system)
-        q, p = self._posterior(context, internal, system), self._prior(context)
-        h = self._decoded(context, q.at(noise[..., : self.latent]))
-        atoms = self._rigid_log_density(h, internal, fine, coarse, system)
-        residues = self._torsion_log_density(h, internal, system)
-        likelihood = _by_system(atoms, system.fine_system, system.n_systems)
-        likelihood = likelihood + _by_system(residues, system.coarse_system, system.n_systems)
-        return Elbo(
-            likelihood, _by_system(kl_divergence(q, p), system.coarse_system, system.n_systems)
-        )
+        noise = torch.zeros(*coarse.shape[:2], DRAWS, dtype=coarse.dtype, device=coarse.device)
+        noise[..., RANK] = torch.linspace(-2, 2, coarse.shape[1])[system.place % coarse.shape[1]]
+        expected = self._rigid(context, coarse, system)
+        internal = rigid.internal_of(fine, system)
+        nats = self._torsion_nats(context, fine, internal, coarse, expected, system, noise)
+        return torch.where(system.torsion_mask, -(nats + _log_bin_width(nats)), 0.0)
 
     def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
-        elbo = self.elbo(fine, coarse, system, noise)
+        """Minus the ELBO per residue; with ``coarse_noise`` the network sees a displaced C-alpha trace."""
+        seen = coarse
+        if self.config.coarse_noise and self.training:
+            begin = system.first_bead[system.coarse_system]
+            level = torch.special.ndtr(noise[:, begin, LEVEL]) * self.config.coarse_noise
+            seen = coarse + level.unsqueeze(-1) * noise[..., SHIFT]
+        context = self._context(seen, system)
+        elbo = self._elbo(context, fine, coarse, system, noise)
         residues = torch.bincount(system.coarse_system)
-        loss = ((self.config.beta * elbo.kl - elbo.log_likelihood) / residues).mean()
-        return {"loss": loss, "log_likelihood": elbo.log_likelihood.mean(), "kl": elbo.kl.mean()}
+        loss = (-elbo.total / residues).mean()
+        terms = {"log_likelihood": elbo.log_likelihood.mean(), "kl": elbo.kl.mean()}
+        if self.config.steric_weight:
+            gradient, terms["clashes"] = self._steric(context, coarse, system, noise)
+            loss = loss + self.config.steric_weight * gradient
+        return {"loss": loss, **terms}
 
-    def _context(self, coarse: Tensor, system: Batch) -> dict:
-        """Features of the residues that depend on the C-alpha trace alone, and their neighbourhoods."""
+    def _elbo(self, context: Context, fine, coarse, system: Batch, noise: Tensor) -> Elbo:
+        internal = rigid.internal_of(fine, system)
+        expected = self._rigid(context, coarse, system)
+        atoms = rigid.log_density(expected, self.log_spread, internal, fine, system)
+        nats = self._torsion_nats(context, fine, internal, coarse, expected, system, noise)
+        inside = torch.where(system.torsion_mask, -_log_bin_width(nats), 0.0)
+        uniform = inside.sum(-1).expand(nats.shape[:2])
+        likelihood = _by_system(atoms, system.fine_system, system.n_systems)
+        likelihood = likelihood + _by_system(uniform, system.coarse_system, system.n_systems)
+        kl = _by_system((inside - nats).sum(-1), system.coarse_system, system.n_systems)
+        return Elbo(likelihood, kl)
+
+    def _steric(self, context: Context, coarse, system: Batch, noise) -> tuple[Tensor, Tensor]:
+        """What lowers the clashes of side chains drawn among generated neighbours, and clashes per residue.
+
+        The first is the score-function estimator of the gradient (Williams 1992): two draws of every side
+        chain, each the other's baseline.
+        """
+        with torch.no_grad():
+            scene = self._generate(context, coarse, system, noise)
+        frame, residue = _rows(self._moving(system).expand(coarse.shape[:2]))
+        everyone = torch.ones_like(scene.near[frame, residue], dtype=torch.bool)
+        clashes, scores = [], []
+        for columns in noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2):
+            score = torch.zeros_like(noise[..., 0])
+
+            def pick(k, logits, f, r, columns=columns, score=score):
+                angle = draw(logits.detach(), columns[f, r, k])
+                score[f, r] = score[f, r] + log_density(logits, angle)
+                return angle
+
+            chi = self._choose(context.h, scene, frame, residue, everyone, system, pick)
+            with torch.no_grad():
+                side = side_chain_rows(scene, chi, frame, residue)
+                depth = overlaps(side, scene, frame, residue)
+            clashes.append((depth / FULL_CLASH).clamp_max(1.0))
+            scores.append(score[frame, residue])
+        difference = 0.5 * (clashes[0] - clashes[1]) * (scores[0] - scores[1])
+        return difference.mean(), (clashes[0] + clashes[1]).mean() / 2
+
+    def _context(self, coarse: Tensor, system: Batch) -> Context:
         frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
-        index, valid = geometry.nearest(coarse, system.coarse_system, self.config.neighbours)
+        k = max(self.config.neighbours, SURROUNDINGS)
+        near, valid = geometry.nearest(coarse, system.coarse_system, k)
+        index, there = (x[..., : self.config.neighbours].contiguous() for x in (near, valid))
         separation = system.place[index] - system.place.view(1, -1, 1)
         separation = torch.where(system.chain[index] == system.chain.view(1, -1, 1), separation, 0)
         shape = geometry.chain_shape(coarse, system.bead_before, system.bead_after, REACH)
-        flags = system.flags.expand(len(coarse), -1, -1)
+        flags = system.flags.expand(len(coarse), -1, -1).to(coarse)
         h = self.residue(system.residue_type) + self.shape(torch.cat([shape, flags], -1))
-        graph = (geometry.edge_features(coarse, frames, index, REACH), index, valid, separation)
-        return {"h": self.trunk(h, *graph), "graph": graph}
+        edges = geometry.edge_features(coarse, frames, index, REACH)
+        h = self.trunk(h, edges, index, there, separation)
+        return Context(h, near[..., :SURROUNDINGS], valid[..., :SURROUNDINGS])
 
-    def _prior(self, context: dict) -> Normal:
-        mean, log_std = self.prior_head(context["h"]).chunk(2, -1)
-        return Normal(mean, log_std.clamp(-5, 2))
+    def _rigid(self, context: Context, coarse: Tensor, system: Batch) -> Tensor:
+        offsets = self.offsets(context.h).unflatten(-1, (MAX_ATOMS, 3))
+        return rigid.expected_geometry(offsets, coarse, system)
 
-    def _posterior(self, context: dict, internal: Tensor, system: Batch) -> Normal:
-        angles = internal[:, system.torsion_index, 2]
-        mask = system.torsion_mask.float().expand_as(angles)
-        features = torch.cat([context["h"], angles.cos() * mask, angles.sin() * mask, mask], -1)
-        mean, log_std = self.posterior_head(features).chunk(2, -1)
-        return Normal(mean, log_std.clamp(-5, 2))
+    def _with_ends(self, h: Tensor, turns: Tensor, system: Batch, choose) -> Tensor:
+        """Torsions [F, R, N_TORSIONS] with planes and chain ends filled in, chi still 0."""
+        torsions = torch.zeros(*turns.shape, N_TORSIONS, dtype=turns.dtype, device=turns.device)
+        torsions[..., Role.PLANE] = turns
+        for role, (residues, angles) in self.ends(h, turns, system, choose).items():
+            torsions[:, residues, role] = angles
+        return torsions
 
-    def _decoded(self, context: dict, z: Tensor) -> Tensor:
-        return self.decoder(context["h"] + self.from_latent(z), *context["graph"])
+    def _backbone(self, context: Context, torsions, expected, coarse, system: Batch) -> Scene:
+        atoms = backbone_atoms(expected, torsions, coarse, system)
+        return make_scene(atoms, context.near, context.valid, system, expected)
 
-    def _rigid(self, h: Tensor, coarse: Tensor, system: Batch) -> Tensor:
-        """Expected distance, angle and fixed dihedral of every atom: [F, A, 3]."""
-        offsets = self.offsets(h).unflatten(-1, (MAX_ATOMS, 3))[:, system.bead_of, system.slot]
-        expected = system.ideal + system.limit * torch.tanh(offsets / system.limit)
-        link = (coarse[:, system.bead_next] - coarse).norm(dim=-1)
-        at_c, at_n, cis = link_angles(link)
-        base = torch.stack([at_c[:, system.bead_of], at_n[:, system.bead_previous[system.bead_of]]])
-        hung = [system.role == role for role in (Role.PLANE, Role.LINK_N)]
-        theta = expected[..., 1]
-        for mask, value in zip(hung, base, strict=True):
-            theta = torch.where(mask, theta - system.ideal[:, 1] + value, theta)
-        flip = torch.where(cis[:, system.bead_previous[system.bead_of]], 0.0, math.pi)
-        phi = torch.where(hung[1], expected[..., 2] - system.ideal[:, 2] + flip, expected[..., 2])
-        return torch.stack([expected[..., 0], theta, phi], -1)
+    def _generate(self, context: Context, coarse, system: Batch, noise: Tensor) -> Scene:
+        """A structure drawn from the prior, before any redraw."""
+        first, rank = _order(noise, system)
+        draws = noise[..., DRAWS : DRAWS + N_TORSIONS].to(coarse)
+        expected = self._rigid(context, coarse, system)
+        tables = planes.angle_tables(coarse, expected, system)
+        turns = self.planes.draw(context.h, draws[..., Role.PLANE], first, tables, system)
+        torsions = self._with_ends(
+            context.h, turns, system, lambda role, residues, x: draw(x, draws[:, residues, role])
+        )
+        scene = self._backbone(context, torsions, expected, coarse, system)
+        self._pack(context, scene, rank, system, _drawn(draws[..., CHI]))
+        return scene
 
-    def _place(self, h: Tensor, torsions: Tensor, coarse: Tensor, system: Batch) -> Tensor:
-        rigid = self._rigid(h, coarse, system)
-        turn = torsions[:, system.bead_of, system.role.clamp_max(N_TORSIONS - 1)]
-        phi = torch.where(system.role < N_TORSIONS, turn, rigid[..., 2])
-        internal = torch.stack([rigid[..., 0], rigid[..., 1], phi], -1)
-        anchors = (system.z_parent_index, system.z_grand_index, system.z_great_index, system.level)
-        positions = positions_from_internal(coarse, internal, *anchors)
-        ring = torch.nonzero(system.role == Role.RING).squeeze(-1)
-        if len(ring) == 0:
-            return positions
-        closed = internal.clone()
-        closed[:, ring, 2] = _closure(positions, internal, ring, system)
-        return positions_from_internal(coarse, closed, *anchors)
+    @staticmethod
+    def _turning(system: Batch) -> Tensor:
+        """Residues with a chi torsion, bool [R]."""
+        return system.torsion_mask[:, Role.CHI1]
 
-    def _rigid_log_density(self, h, internal, fine, coarse, system) -> Tensor:
-        """Nats of distances, angles and fixed dihedrals, and the Jacobian: [F, A]; C-alpha 0."""
-        expected = self._rigid(h, coarse, system)
-        ring = torch.nonzero(system.role == Role.RING).squeeze(-1)
-        if len(ring):
-            closure = _closure(fine, expected, ring, system)
-            expected = expected.index_put(
-                (torch.arange(len(fine), device=fine.device).unsqueeze(1), ring.unsqueeze(0),
-                 torch.full_like(ring, 2).unsqueeze(0)), closure,
-            )  # fmt: skip
-        row = system.residue_type[system.bead_of] * MAX_ATOMS + system.slot
-        log_spread = self.log_spread[row].clamp_min(-8)
-        gap = internal - expected
-        gap = torch.cat([gap[..., :2], torch.atan2(gap[..., 2:].sin(), gap[..., 2:].cos())], -1)
-        nats = -0.5 * (gap / log_spread.exp()).square() - log_spread - 0.5 * math.log(2 * math.pi)
-        turning = (system.role < N_TORSIONS).float()
-        nats = nats[..., 0] + nats[..., 1] + nats[..., 2] * (1 - turning)
-        distance = internal[..., 0].clamp_min(1e-6)
-        jacobian = 2 * distance.log() + internal[..., 1].sin().clamp_min(1e-6).log()
-        return torch.where(system.role == Role.CALPHA, 0.0, nats - jacobian)
+    @staticmethod
+    def _moving(system: Batch) -> Tensor:
+        """Residues whose side chains may draw again: all that turn but proline, bool [R]."""
+        return system.torsion_mask[:, Role.CHI1] & ~system.proline
 
-    def _torsion_log_density(self, h: Tensor, internal: Tensor, system: Batch) -> Tensor:
-        """Nats of the rotatable torsions, teacher-forced: [F, R]."""
+    def _doubt(self, context: Context, scene: Scene, system: Batch) -> Tensor:
+        """Rank in [0, 1) of each residue [F, R] by how uncertain chi 1 is while no side chain is there."""
+        h = context.h
+        frame, residue = _rows(self._turning(system).expand(h.shape[:2]))
+        nobody = torch.zeros_like(scene.near[frame, residue], dtype=torch.bool)
+        seen = self.packing.see(h[frame, residue], scene, frame, residue, nobody)
+        logits = self.packing.logits(seen, 0, system.proline[residue])
+        doubt = torch.zeros(h.shape[:2], dtype=h.dtype, device=h.device)
+        doubt[frame, residue] = 1 - logits.softmax(-1).square().sum(-1)
+        whose = system.coarse_system
+        order = (doubt + 2 * whose).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+        return (order - system.first_bead[whose]) / torch.bincount(whose)[whose]
+
+    def _pack(self, context: Context, scene: Scene, rank, system: Batch, pick: Pick) -> None:
+        """Place all side chains into the scene, a share of the residues at a time in order of ``rank``."""
+        turn = (rank * self.config.rounds).long()
+        turning = self._turning(system)
+        placed = (~turning).repeat(len(turn), 1)
+        for k in range(self.config.rounds):
+            frame, residue = rows = _rows((turn == k) & turning)
+            if len(frame) == 0:
+                continue
+            seen = placed[frame.unsqueeze(-1), scene.near[rows]]
+            chi = self._choose(context.h, scene, frame, residue, seen, system, pick)
+            add_side_chains(scene, side_chain_rows(scene, chi, *rows), *rows)
+            placed[rows] = True
+
+    def _redraw(self, context: Context, scene: Scene, system: Batch, picks: list[Pick]) -> None:
+        """Side chains that run into others draw again, given all others; the better of the two stays."""
+        frame, residue = _rows(self._moving(system).expand(scene.near.shape[:2]))
+        for pick in picks:
+            depth = overlaps(scene.atoms[frame, residue], scene, frame, residue)
+            hit = depth > 0
+            if not hit.any():
+                break
+            frame, residue, depth = frame[hit], residue[hit], depth[hit]
+            everyone = torch.ones_like(scene.near[frame, residue], dtype=torch.bool)
+            chi = self._choose(context.h, scene, frame, residue, everyone, system, pick)
+            side = side_chain_rows(scene, chi, frame, residue)
+            better = overlaps(side, scene, frame, residue) < depth
+            add_side_chains(scene, side[better], frame[better], residue[better])
+
+    def _choose(self, h, scene: Scene, frame, residue, seen, system: Batch, pick: Pick) -> Tensor:
+        """Torsions chi of rows (frame, residue) [n] that ``pick`` takes one after another: [n, N_CHI].
+
+        seen: bool [n, K], neighbours whose side chains are there.
+        """
+        context = self.packing.see(h[frame, residue], scene, frame, residue, seen)
+        chi = torch.zeros(len(frame), N_CHI, dtype=h.dtype, device=h.device)
+        for k in range(N_CHI):
+            there = system.torsion_mask[residue, Role.CHI1 + k]
+            rows = torch.nonzero(there).squeeze(-1)
+            if len(rows) == 0:
+                break
+            logits = self.packing.logits(context[rows], k, system.proline[residue[rows]])
+            chi[rows, k] = pick(k, logits, frame[rows], residue[rows]).to(chi)
+            if k + 1 < N_CHI:
+                context = self.packing.after(context, k, chi[:, k], there)
+        return chi
+
+    def _torsion_nats(self, context, fine, internal, coarse, expected, system, noise) -> Tensor:
+        """Log density (nats, per rad) of each torsion, teacher-forced: [F, R, N_TORSIONS]."""
         truth = internal[:, system.torsion_index, 2]
-        even = system.place % 2 == 0
-        terms, seen_plane = [], False
+        first, rank = _order(noise, system)
+        nats = torch.zeros_like(truth)
+        h, turns = context.h, truth[..., Role.PLANE]
+        tables = planes.angle_tables(coarse, expected, system)
+        nats[..., Role.PLANE] = self.planes.log_density(h, turns, first, tables, system)
 
-        def choose(role: Role, logits: Tensor) -> Tensor:
-            nonlocal seen_plane
-            counted = system.torsion_mask[:, role]
-            if role == Role.PLANE:
-                counted = counted & (~even if seen_plane else even)
-                seen_plane = True
-            terms.append(torch.where(counted, log_density(logits, truth[..., role]), 0.0))
-            return truth[..., role]
+        def at_ends(role: Role, residues: Tensor, logits: Tensor) -> Tensor:
+            nats[:, residues, role] = log_density(logits, truth[:, residues, role])
+            return truth[:, residues, role]
 
-        self.torsions(h, system, choose)
-        return torch.stack(terms).sum(0)
+        self.ends(h, turns, system, at_ends)
+        scene = make_scene(fine[:, system.atom_index], context.near, context.valid, system)
+        turning = self._turning(system)
+        frame, residue = _rows(turning.expand(h.shape[:2]))
+        near = scene.near[frame, residue]
+        seen = rank[frame.unsqueeze(-1), near] < rank[frame, residue].unsqueeze(-1)
+        seen |= ~turning[near]
 
+        def side(k: int, logits: Tensor, f: Tensor, r: Tensor) -> Tensor:
+            angle = truth[f, r, Role.CHI1 + k]
+            nats[f, r, Role.CHI1 + k] = log_density(logits, angle)
+            return angle
 
-def _internal(fine: Tensor, system: Batch) -> Tensor:
-    return internal_from_positions(
-        fine, system.z_parent_index, system.z_grand_index, system.z_great_index
-    )
-
-
-def _closure(positions: Tensor, internal: Tensor, ring: Tensor, system: Batch) -> Tensor:
-    """Dihedrals that close the proline rings, [F, rings]; ``ring`` are the CD atoms."""
-    slots = system.atom_index[system.bead_of[ring]]
-    order = RESIDUES["PRO"].atoms
-    n, ca, cb, cg = (positions[:, slots[:, order.index(name)]] for name in ("N", "CA", "CB", "CG"))
-    bond = torch.full_like(internal[:, ring, 0], CG_CD)
-    return proline_closure(n, ca, cb, cg, internal[:, ring, 0], internal[:, ring, 1], bond)
+        self._choose(h, scene, frame, residue, seen, system, side)
+        return nats
 
 
-CG_CD = 0.1503
-"""Proline CG-CD bond, nm (Engh & Huber 1991)."""
+def _rotamer(*skipped: int) -> Pick:
+    """Picks the most likely rotamer after ``skipped`` more likely ones of chi 1 and of chi 2."""
+
+    def pick(k: int, logits: Tensor, frame: Tensor, residue: Tensor) -> Tensor:
+        for _ in range(skipped[k] if k < len(skipped) else 0):
+            logits = without(logits, angle_of_mode(logits))
+        return angle_of_mode(logits)
+
+    return pick
+
+
+def _drawn(columns: Tensor) -> Pick:
+    """Picks what standard normals ``columns`` [F, R, N_CHI] stand for."""
+    return lambda k, logits, frame, residue: draw(logits, columns[frame, residue, k])
+
+
+def _order(noise: Tensor, system: Batch) -> tuple[Tensor, Tensor]:
+    """Planes that come first [F, R] (all even or all odd ones of a molecule) and rank of side chains [F, R]."""
+    odd = noise[:, system.first_bead[system.coarse_system], PARITY] > 0
+    rank = torch.special.ndtr(noise[..., RANK]).clamp(0, 1 - 1e-6)
+    return (system.place % 2 == 1) == odd, rank
+
+
+def _rows(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Frame and residue of the set entries of a mask [F, R]."""
+    return torch.nonzero(mask, as_tuple=True)
+
+
+def _log_bin_width(like: Tensor) -> Tensor:
+    return torch.log(2 * math.pi / BINS.to(like))
 
 
 def _by_system(values: Tensor, system: Tensor, count: int) -> Tensor:

@@ -46,8 +46,10 @@ def nearest(positions: Tensor, system: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def gather(values: Tensor, index: Tensor) -> Tensor:
     """``values`` [F, B, ...] at ``index`` [F, B, K]: [F, B, K, ...]."""
-    frames = torch.arange(len(values), device=values.device).view(-1, 1, 1)
-    return values[frames, index]
+    frames, beads = values.shape[:2]
+    first = beads * torch.arange(frames, device=values.device).view(-1, 1, 1)
+    chosen = values.flatten(0, 1).index_select(0, (index + first).flatten())
+    return chosen.view(*index.shape, *values.shape[2:])
 
 
 def radial_basis(distance: Tensor, reach: float, count: int) -> Tensor:

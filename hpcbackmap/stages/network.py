@@ -19,22 +19,25 @@ class MLP(nn.Sequential):
 
 
 class _Layer(nn.Module):
-    """h_i += MLP(norm(h_i), sum over neighbours of gated messages); cost linear in beads times K."""
+    """h_i += linear(sum over neighbours of messages), then a feed-forward block; linear in beads times K."""
 
     def __init__(self, width: int, edge_width: int):
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.own = nn.Linear(width, 2 * width)
-        self.other = nn.Linear(width, 2 * width, bias=False)
-        self.edge = nn.Linear(edge_width, 2 * width, bias=False)
-        self.update = MLP(2 * width, 2 * width, width)
+        self.own = nn.Linear(width, width)
+        self.other = nn.Linear(width, width, bias=False)
+        self.edge = nn.Linear(edge_width, width, bias=False)
+        self.collect = nn.Linear(width, width)
+        self.update = nn.Sequential(nn.LayerNorm(width), MLP(width, 2 * width, width))
 
     def forward(self, h: Tensor, edges: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         x = self.norm(h)
-        pair = self.edge(edges) + gather(self.other(x), index) + self.own(x).unsqueeze(2)
-        gate, value = pair.chunk(2, dim=-1)
-        message = (torch.sigmoid(gate) * nn.functional.silu(value) * weight).sum(2)
-        return h + self.update(torch.cat([x, message], -1))
+        pair = self.edge(edges)
+        pair += gather(self.other(x), index)
+        pair += self.own(x).unsqueeze(2)
+        summed = torch.einsum("fbkw,fbk->fbw", nn.functional.silu(pair), weight.to(pair.dtype))
+        h = h + self.collect(summed)
+        return h + self.update(h)
 
 
 class MessageLayers(nn.Module):
@@ -66,7 +69,7 @@ class MessageLayers(nn.Module):
         limit = SEPARATIONS - 1
         apart = self.embed(separation.clamp(-limit, limit) + limit)
         edges = self.edge(torch.cat([edges, apart], -1))
-        weight = (valid / valid.sum(-1, keepdim=True).clamp_min(1).sqrt()).unsqueeze(-1)
+        weight = valid / valid.sum(-1, keepdim=True).clamp_min(1).sqrt()
         for layer in self.layers:
             h = layer(h, edges, index, weight)
         return h

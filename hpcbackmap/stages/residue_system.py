@@ -8,20 +8,16 @@ import numpy as np
 import torch
 
 from hpcbackmap.errors import InputError
-from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUE_INDEX, RESIDUES
+from hpcbackmap.protein.residues import BACKBONE, MAX_ATOMS, RESIDUE_INDEX, RESIDUES
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.protein.zmatrix import N_TORSIONS, Role, build_zmatrix
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.stages.base import System
 
-__all__ = ["CONTACT_RADIUS", "FLAGS", "residue_system"]
+__all__ = ["FLAGS", "residue_system"]
 
 FLAGS = 6
 """Per residue: bonded to the one before, to the one after, OXT, disulphide, zero of the plane, proline next."""
-
-CONTACT_RADIUS = {"C": 0.140, "N": 0.120, "O": 0.120, "S": 0.155}
-"""nm; two atoms closer than the sum of theirs are in contact (below hydrogen-bond and packing distances)."""
-
 
 LIMIT = (0.006, 0.12, 0.30)
 """Largest learned deviation from the ideal distance (nm), angle and fixed dihedral (rad)."""
@@ -64,7 +60,6 @@ def residue_system(ladder: Ladder, coarse: str) -> System:
         "role": z.role,
         "slot": slot,
         "bead_of": topology.atom_residue,
-        "ca_index": topology.ca_index,
         "atom_index": np.where(atom_index < 0, topology.ca_index[:, None], atom_index),
         "atom_mask": atom_index >= 0,
         "torsion_index": torsion_index,
@@ -76,18 +71,14 @@ def residue_system(ladder: Ladder, coarse: str) -> System:
         "bead_after": after,
         "bead_previous": np.maximum(np.arange(n) - 1, 0),
         "bead_next": np.minimum(np.arange(n) + 1, n - 1),
+        "bead_third": topology.atom_residue[z.great[torsion_index[:, Role.PLANE]]],
+        "backbone": np.isin(topology.atom_names, (*BACKBONE, "OXT")),
         "bonded": bonded,
         "leads": leads,
         "proline": np.array([name == "PRO" for name in topology.sequence]),
         "flags": _flags(topology, bonded, leads),
         "ideal": _ideal(topology, z.role),
         "limit": _limits(topology, z.role),
-        "radius": np.array([CONTACT_RADIUS[element] for element in topology.elements], np.float32),
-        "sulphur": np.array([name == "SG" for name in topology.atom_names]),
-        "movable": np.array([
-            name not in ("N", "CA", "C", "O", "CB", "OXT") and topology.sequence[residue] != "PRO"
-            for name, residue in zip(topology.atom_names, topology.atom_residue, strict=True)
-        ]),
     }  # fmt: skip
     system = System(n_fine=topology.n_atoms, n_coarse=n, num_nodes=n)
     for key, value in tensors.items():

@@ -1,6 +1,7 @@
-"""Distributions of rotatable torsions: 36 bins of 10 degrees, uniform inside a bin.
+"""Distributions of rotatable torsions: equal bins, uniform inside a bin.
 
-Such a density has as many modes as the data ask for and an exact value in nats per radian.
+Such a density has as many modes as the data ask for and an exact value in nats per radian. The number of
+bins is that of the logits.
 """
 
 import math
@@ -8,41 +9,64 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["BINS", "angle_of_mode", "bin_of", "draw", "log_density"]
+__all__ = ["angle_of_mode", "bin_of", "centres", "draw", "harmonics", "log_density", "without"]
 
-BINS = 36
-WIDTH = 2 * math.pi / BINS
+TOLERANCE = 8.0
+"""Concentration of the kernel of `angle_of_mode`; its width is 20 degrees."""
 
 
-def bin_of(angle: Tensor) -> Tensor:
+def centres(bins: int, like: Tensor) -> Tensor:
+    """Centres of the bins, rad [bins]."""
+    steps = torch.arange(bins, device=like.device, dtype=like.dtype)
+    return (steps + 0.5) * (2 * math.pi / bins) - math.pi
+
+
+def bin_of(angle: Tensor, bins: int) -> Tensor:
     """Bin of an angle in rad (any branch), int64."""
-    return ((angle + math.pi) / WIDTH).floor().long() % BINS
+    return ((angle + math.pi) * (bins / (2 * math.pi))).floor().long() % bins
+
+
+def harmonics(angle: Tensor, count: int) -> Tensor:
+    """Cosines and sines of 1 to ``count`` times the angle: [..., 2 count]."""
+    turns = angle.unsqueeze(-1) * torch.arange(1, count + 1, device=angle.device)
+    return torch.cat([turns.cos(), turns.sin()], -1)
 
 
 def log_density(logits: Tensor, angle: Tensor) -> Tensor:
-    """Log density (nats, per rad) of angles [...] under logits [..., BINS]."""
-    chosen = logits.log_softmax(-1).gather(-1, bin_of(angle).unsqueeze(-1)).squeeze(-1)
-    return chosen - math.log(WIDTH)
+    """Log density (nats, per rad) of angles [...] under logits [..., bins]."""
+    bins = logits.shape[-1]
+    chosen = logits.log_softmax(-1).gather(-1, bin_of(angle, bins).unsqueeze(-1)).squeeze(-1)
+    return chosen - math.log(2 * math.pi / bins)
 
 
 def draw(logits: Tensor, noise: Tensor) -> Tensor:
     """The exact sample that standard-normal ``noise`` [...] stands for: inversion of the CDF; rad."""
-    cumulative = logits.double().softmax(-1).cumsum(-1)
-    level = torch.special.ndtr(noise.double()).clamp(1e-9, 1 - 1e-9) * cumulative[..., -1]
-    chosen = torch.searchsorted(cumulative, level.unsqueeze(-1)).clamp_max(BINS - 1)
+    bins = logits.shape[-1]
+    cumulative = logits.softmax(-1).cumsum(-1)
+    level = torch.special.ndtr(noise).clamp(1e-6, 1 - 1e-6) * cumulative[..., -1]
+    chosen = torch.searchsorted(cumulative, level.unsqueeze(-1)).clamp_max(bins - 1)
     upper = cumulative.gather(-1, chosen)
     lower = torch.where(chosen > 0, cumulative.gather(-1, (chosen - 1).clamp_min(0)), 0.0)
     share = (level.unsqueeze(-1) - lower) / (upper - lower).clamp_min(1e-12)
-    return ((chosen + share) * WIDTH - math.pi).squeeze(-1).to(logits.dtype)
+    share = share.clamp(0, 1 - 1e-6)
+    return ((chosen + share) * (2 * math.pi / bins) - math.pi).squeeze(-1)
 
 
 def angle_of_mode(logits: Tensor) -> Tensor:
-    """Centre of the most likely bin, drawn to the mean of it and its two neighbours; rad."""
+    """The angle with most probability around it, drawn to the mean of what is there; rad.
+
+    Around it means under a von Mises kernel of concentration `TOLERANCE`: a broad rotamer wins over a
+    narrow spike of less weight.
+    """
     probability = logits.softmax(-1)
-    smooth = probability + probability.roll(1, -1) + probability.roll(-1, -1)
-    best = smooth.argmax(-1, keepdim=True)
-    offsets = torch.arange(-1, 2, device=logits.device)
-    weight = probability.gather(-1, (best + offsets) % BINS)
-    shift = (weight * offsets).sum(-1) / weight.sum(-1)
-    angle = (best.squeeze(-1) + 0.5 + shift) * WIDTH - math.pi
-    return torch.atan2(angle.sin(), angle.cos())
+    angle = centres(logits.shape[-1], logits)
+    kernel = torch.exp(TOLERANCE * (torch.cos(angle.unsqueeze(0) - angle.unsqueeze(1)) - 1))
+    best = (probability @ kernel).argmax(-1)
+    weight = probability * kernel[best]
+    return torch.atan2((weight * angle.sin()).sum(-1), (weight * angle.cos()).sum(-1))
+
+
+def without(logits: Tensor, angle: Tensor) -> Tensor:
+    """Logits [..., bins] with the neighbourhood (60 degrees either way) of an angle [...] left out."""
+    apart = torch.cos(centres(logits.shape[-1], logits) - angle.unsqueeze(-1))
+    return torch.where(apart > 0.5, logits - 30.0, logits)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data import Batch
 
 from hpcbackmap.frames.split import FrameRange
 from hpcbackmap.frames.store import FrameStore
 from hpcbackmap.frames.stream import FrameStream
-from hpcbackmap.stages.base import Stage, collate
+from hpcbackmap.stages.base import Stage, System, collate
 from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.training.ranks import World
 
@@ -36,17 +37,23 @@ class StageInputs:
 
 
 class Feed:
-    """Inputs of one stage from one store. Noise depends on seed, key and global frame, never on ranks."""
+    """Inputs of one stage from one store. Noise depends on seed, key and global frame, never on ranks.
 
-    def __init__(self, store: FrameStore, stage: Stage, seed: int, device: torch.device):
+    clusters: of systems, by name; see `FrameStream`.
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        stage: Stage,
+        seed: int,
+        device: torch.device,
+        clusters: dict[str, str] | None = None,
+    ):
         self.store, self.stage, self.seed, self.device = store, stage, seed, device
-        self._described = {
-            name: stage.describe(store.system(name).ladder) for name in store.systems
-        }
-        self._ladder = {name: store.system(name).ladder.digest for name in store.systems}
-        self._single = {
-            name: collate([system]).to(device) for name, system in self._described.items()
-        }
+        self.clusters = clusters
+        self._described: dict[str, System] = {}
+        self._single: dict[str, Batch] = {}
 
     def stream(
         self,
@@ -68,6 +75,7 @@ class Feed:
             world.size,
             budget_mb,
             start=start,
+            clusters=self.clusters,
         )
 
     def sample(
@@ -89,10 +97,10 @@ class Feed:
 
         ``key`` keeps the noise of, say, two steps apart.
         """
-        systems = [self._described[name] for name in batch.systems]
+        systems = [self._describe(name) for name in batch.systems]
         fine, coarse = batch.fine, batch.coarse
-        if len({self._ladder[name] for name in batch.systems}) == 1:
-            system, one = self._single[batch.systems[0]], systems[0]
+        if len({self.store.system(name).ladder.digest for name in batch.systems}) == 1:
+            system, one = self._alone(batch.systems[0]), systems[0]
             fine, coarse = fine.reshape(-1, one.n_fine, 3), coarse.reshape(-1, one.n_coarse, 3)
             noise = self._noise(key, batch.frames, one.n_coarse)
         else:
@@ -128,18 +136,29 @@ class Feed:
             np.concatenate([stored.read(resolution, int(i), int(i) + 1) for i in frames])
             for resolution in (self.stage.fine, self.stage.coarse)
         )
-        noise = self._noise(key, frames + stored.first_frame, self._described[name].n_coarse)
+        noise = self._noise(key, frames + stored.first_frame, self._describe(name).n_coarse)
         return StageInputs(
             self._on_device(fine),
             self._on_device(coarse),
-            self._single[name],
+            self._alone(name),
             self._on_device(noise),
             len(frames),
         )
 
+    def _describe(self, name: str) -> System:
+        if name not in self._described:
+            self._described[name] = self.stage.describe(self.store.system(name).ladder)
+        return self._described[name]
+
+    def _alone(self, name: str) -> Batch:
+        """A batch of one system, on the device."""
+        if name not in self._single:
+            self._single[name] = collate([self._describe(name)]).to(self.device)
+        return self._single[name]
+
     def _noise(self, key: str, frames, n_beads: int) -> np.ndarray:
         stream = f"{self.stage.name}/{key}"
-        return frame_noise(self.seed, stream, list(frames), 0, n_beads, self.stage.latent)
+        return frame_noise(self.seed, stream, list(frames), 0, n_beads, self.stage.elbo_noise)
 
     def _on_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)

@@ -24,12 +24,13 @@ from hpcbackmap.training.engine import (
     micro_batch,
 )
 from hpcbackmap.training.feed import Feed
+from hpcbackmap.training.init_from import start_from
 from hpcbackmap.training.metrics import Recorder
 from hpcbackmap.training.publish import publish_artifact, save_weights
 from hpcbackmap.training.ranks import World, on_rank_zero
 from hpcbackmap.training.reshape import reshaped
 from hpcbackmap.training.schedule import learning_rate
-from hpcbackmap.training.validation import share_of_rank, validate
+from hpcbackmap.training.validation import share_of_rank, validate, warn_of_collapse
 
 __all__ = ["Run"]
 
@@ -72,8 +73,11 @@ class Run:
         self._require_frames(stage, ranges["train"])
         self.parameters = sum(parameter.numel() for parameter in stage.parameters())
         log.info("%d parameters", self.parameters)
-        self.feed = Feed(store, stage, self.train.seed, device)
-        self._calibrate(stage.to(device), ranges["train"], budget)
+        self.feed = Feed(store, stage, self.train.seed, device, identity["clusters"])
+        if self.train.init_from:
+            start_from(self.train.init_from, stage.to(device))
+        else:
+            self._calibrate(stage.to(device), ranges["train"], budget)
         self.engine = self._make_engine(stage, settings, manifest)
 
         micro = micro_batch(self.name, self.train, world.size)
@@ -156,6 +160,7 @@ class Run:
         """One optimiser step; True if some rank was asked to stop."""
         progress = self.progress
         rate = learning_rate(self.train, progress.step, progress.seconds)
+        self.engine.module.stage.at_step(progress.step)
         terms: dict[str, Tensor] = {}
         done, stopping = 0, False
         while done < self.train.accumulation:
@@ -273,10 +278,16 @@ class Run:
             "best_step": best_step,
             "validation": best or None,
         }
-        on_rank_zero(
-            self.world,
-            lambda: publish_artifact(self.folder, self._build(), weights, self.identity, result),
-        )
+        on_rank_zero(self.world, lambda: self._export(weights, result))
         torch.distributed.barrier()
         log.info("%s is trained: %s", result["stage"], self.folder / "artifact")
         return result
+
+    def _export(self, weights: Path, result: dict) -> None:
+        """Publish the artifact; warn if its latents are out of use."""
+        stage = self._build()
+        publish_artifact(self.folder, stage, weights, self.identity, result)
+        if self.validation:
+            inputs, _ = self.validation[0]
+            found = result["validation"] or {}
+            warn_of_collapse(stage.to(self.device).eval(), inputs, found, self.train.seed)

@@ -14,6 +14,7 @@ from hpcbackmap.frames.store import FrameStore, open_store
 from hpcbackmap.stopping import StopSignals
 from hpcbackmap.training.checkpoints import versions, write_json
 from hpcbackmap.training.engine import engine_config
+from hpcbackmap.training.init_from import artifact_digest
 from hpcbackmap.training.lock import only_training
 from hpcbackmap.training.publish import finished_training
 from hpcbackmap.training.ranks import World, join, on_rank_zero, read_world
@@ -85,10 +86,12 @@ def _identity(campaign: Campaign, stage_name: str, store: FrameStore) -> dict:
                     system.name: {"ladder": system.ladder.digest, "frames": system.n_frames}
                     for system in systems
                 },
+                "clusters": campaign.clusters() or None,
                 "store": store.digest,
                 "split": campaign.split.model_dump(),
                 "budget_mb": campaign.store.budget_mb,
-                "train": config.train.model_dump(),
+                "init_from": config.train.init_from and artifact_digest(config.train.init_from),
+                "train": config.train.model_dump(exclude={"init_from"}),
             }
         )
     )

@@ -73,6 +73,9 @@ def write_training_records(campaign):
     for stage in campaign.stages:
         path = campaign.path(f"stages/{stage}/metrics.jsonl")
         path.parent.mkdir(parents=True)
-        lines = [json.dumps({"step": k, "loss": 9 / (k + 1)}) for k in range(50)]
-        lines += [json.dumps({"step": k, "validation_loss": 9.5 / (k + 1)}) for k in (20, 40)]
+        lines = [json.dumps({"kind": "train", "step": k, "loss": 9 / (k + 1)}) for k in range(50)]
+        lines += [
+            json.dumps({"kind": "validation", "step": k, "loss": 9.5 / (k + 1), "kl": 2.0})
+            for k in (20, 40)
+        ]
         path.write_text("\n".join([*lines, '{"step": 50, "lo']))

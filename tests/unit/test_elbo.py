@@ -17,7 +17,8 @@ from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.base import Normal, collate, kl_divergence
 from hpcbackmap.stages.cgvae import Cgvae
 from hpcbackmap.stages.closing import recentre
-from hpcbackmap.stages.elbo import ladder_log_volume
+from hpcbackmap.stages.collapse import active_units
+from hpcbackmap.stages.elbo import importance_bound, ladder_log_volume
 
 SPREAD = 0.07
 LATENT = 2
@@ -108,7 +109,10 @@ LADDERS = {
 
 @pytest.mark.parametrize("k", LADDERS)
 def test_sum_of_stages_is_the_exact_log_density(k):
-    """With diagonal exact posteriors the bound is tight: rung by rung and as the k-step total."""
+    """With diagonal exact posteriors the bound is tight: rung by rung and as the k-step total.
+
+    Then every single log weight is the log density, so the importance-weighted bound is, too.
+    """
     ladder, stages = rungs(LADDERS[k], seed=0)
     rng = np.random.default_rng(1)
     atoms = rng.normal(size=(ladder.topology.n_atoms, 3))
@@ -123,6 +127,9 @@ def test_sum_of_stages_is_the_exact_log_density(k):
             0.5 * torch.from_numpy(np.log(np.diag(covariance))).view(1, -1, LATENT),
         )
         assert expected_elbo(stage, system, fine, coarse) == pytest.approx(density, abs=1e-7)
+        weights = draw_log_weights(stage, system, fine, coarse, 7)
+        np.testing.assert_allclose(weights, density, atol=1e-7)
+        assert float(importance_bound(weights)) == pytest.approx(density, abs=1e-7)
         total += density
     total -= ladder_log_volume(ladder).sum()
     assert total == pytest.approx(exact_ladder(ladder, stages, levels), abs=1e-6)
@@ -162,16 +169,71 @@ def exact_ladder(ladder, stages, levels):
     return log_density - np.linalg.slogdet(jacobian)[1]
 
 
-def test_gap_is_the_posterior_divergence():
-    ladder, [(stage, system)] = rungs(["fg", "ucg:4"], seed=3)
+def draw_log_weights(stage, system, fine, coarse, count):
+    """Log weights of ``count`` draws from the given posterior, [count]."""
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(count, stage.n_beads, LATENT, generator=generator).double()
+    many = [torch.from_numpy(x).expand(count, -1, -1) for x in (fine, coarse)]
+    return stage.log_weight(*many, system, noise)[:, 0]
+
+
+def wrong_posterior(stage, system, ladder, fine, coarse, shift):
+    """Log density, and the divergence of the posterior that the stage is given from the exact one.
+
+    shift: of its means, in standard deviations of the exact posterior; its own are 0.8 of these.
+    """
     stage.mixing = whitened(stage, system)
-    atoms = np.random.default_rng(2).normal(size=(ladder.topology.n_atoms, 3))
-    fine, coarse = ladder.coarsen(atoms).values()
     density, z, covariance, *_ = exact_rung(stage, system, ladder, fine, coarse)
     exact = Normal(
         *(torch.from_numpy(x).view(1, -1, LATENT) for x in (z, 0.5 * np.log(np.diag(covariance))))
     )
-    stage.given = Normal(exact.mean + 0.3, exact.log_std - 0.2)
-    gap = float(kl_divergence(stage.given, exact).sum())
-    assert gap > 1
-    assert expected_elbo(stage, system, fine, coarse) == pytest.approx(density - gap, abs=1e-7)
+    stage.given = Normal(exact.mean + shift * exact.log_std.exp(), exact.log_std + np.log(0.8))
+    return density, float(kl_divergence(stage.given, exact).sum())
+
+
+@pytest.mark.parametrize("k", LADDERS)
+def test_gap_of_the_ladder_is_the_sum_of_posterior_divergences(k):
+    ladder, stages = rungs(LADDERS[k], seed=3)
+    atoms = np.random.default_rng(2).normal(size=(ladder.topology.n_atoms, 3))
+    levels = list(ladder.coarsen(atoms).values())
+    total, gaps = -ladder_log_volume(ladder).sum(), 0.0
+    for (stage, system), fine, coarse in zip(stages, levels[:-1], levels[1:], strict=True):
+        _, gap = wrong_posterior(stage, system, ladder, fine, coarse, shift=0.7)
+        assert gap > 0.3
+        total += expected_elbo(stage, system, fine, coarse)
+        gaps += gap
+    assert total == pytest.approx(exact_ladder(ladder, stages, levels) - gaps, abs=1e-6)
+
+
+def test_importance_bound_rises_from_the_elbo_towards_the_log_density():
+    ladder, [(stage, system)] = rungs(["fg", "ucg:4"], seed=3)
+    atoms = np.random.default_rng(2).normal(size=(ladder.topology.n_atoms, 3))
+    fine, coarse = ladder.coarsen(atoms).values()
+    density, gap = wrong_posterior(stage, system, ladder, fine, coarse, shift=0.5)
+    weights = draw_log_weights(stage, system, fine, coarse, 20_000)
+    error = 4 * float(weights.std()) / np.sqrt(len(weights))
+    assert float(weights.mean()) == pytest.approx(density - gap, abs=error)
+    bounds = [float(importance_bound(weights.view(-1, n).T).mean()) for n in (1, 5, 50, 500)]
+    assert bounds[0] == pytest.approx(float(weights.mean()))
+    assert bounds[0] < bounds[1] < bounds[2] < bounds[3] < density
+    assert density - bounds[2] < 0.2 * gap
+
+
+def test_information_adds_up_to_the_kl_and_counts_the_units_in_use():
+    """Posterior and prior differ in the first latent of every bead and in the second of bead 2 alone."""
+    ladder, [(stage, system)] = rungs(["fg", "ucg:4"], seed=3)
+    mean = torch.zeros(1, stage.n_beads, LATENT).double()
+    mean[..., 0], mean[0, 2, 1] = 1.0, 0.5
+    log_std = torch.zeros_like(mean)
+    log_std[0, 1, 1] = 0.05
+    stage.given = Normal(mean, log_std)
+    atoms = np.random.default_rng(2).normal(size=(3, ladder.topology.n_atoms, 3))
+    fine, coarse = (torch.from_numpy(x) for x in ladder.coarsen(atoms).values())
+    information = stage.information(fine, coarse, system)
+    assert information.shape == (3, 4, LATENT)
+    assert information[0, 0, 0] == pytest.approx(0.5) and information[0, 2, 1] == pytest.approx(
+        0.125
+    )
+    kl = stage.elbo(fine, coarse, system, torch.zeros(3, 4, LATENT).double()).kl
+    torch.testing.assert_close(information.sum((1, 2)), kl[:, 0])
+    assert float(active_units(information.mean(0))) == 5 / 4, "0.0024 nats of log_std do not count"

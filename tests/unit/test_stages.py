@@ -1,6 +1,7 @@
 """The stages: exact mathematics, symmetry, geometry, artifacts."""
 
 import json
+from functools import partial
 
 import mdtraj
 import numpy as np
@@ -18,9 +19,9 @@ from hpcbackmap.stages.build import build_stage
 from hpcbackmap.stages.closing import close_calpha, recentre
 from hpcbackmap.stages.linear import principal_components
 from hpcbackmap.stages.noise import frame_noise
-from hpcbackmap.stages.torsions import BINS, angle_of_mode, bin_of, draw, log_density
+from hpcbackmap.stages.torsions import angle_of_mode, bin_of, draw, log_density
 
-SMALL = {"width": 16, "layers": 1, "latent": 3}
+SMALL = {"width": 16, "layers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def make(rung, ensemble, specs, dtype=torch.float64, **options):
     """An untrained stage with random weights everywhere, its system, fine and coarse positions, noise."""
     topology, positions = ensemble
     ladder = build_ladder(topology, specs, positions)
-    kind = GenzprotConfig if rung == "ca-fg" else CgvaeConfig
+    kind = GenzprotConfig if rung == "ca-fg" else partial(CgvaeConfig, latent=3)
     stage = build_stage(rung, kind(**{**SMALL, **options}), [ladder], seed=1).to(dtype)
     system = as_dtype(collate([stage.describe(ladder)]), dtype)
     levels = ladder.coarsen(positions)
@@ -232,18 +233,19 @@ def test_jacobian_of_internal_coordinates():
 
 
 def test_torsion_density_is_normalised_and_sampled_exactly():
-    logits = torch.randn(BINS, generator=torch.Generator().manual_seed(0)) * 2
+    bins = 36
+    logits = torch.randn(bins, generator=torch.Generator().manual_seed(0)) * 2
     grid = (torch.arange(3600) + 0.5) / 3600 * 2 * np.pi - np.pi
-    density = log_density(logits.expand(3600, BINS), grid).exp()
+    density = log_density(logits.expand(3600, bins), grid).exp()
     assert abs(float(density.mean()) * 2 * np.pi - 1) < 1e-5
     noise = torch.randn(200_000, generator=torch.Generator().manual_seed(1))
-    angles = draw(logits.expand(200_000, BINS), noise)
-    share = torch.bincount(bin_of(angles), minlength=BINS) / 200_000
+    angles = draw(logits.expand(200_000, bins), noise)
+    share = torch.bincount(bin_of(angles, bins), minlength=bins) / 200_000
     assert float((share - logits.softmax(-1)).abs().max()) < 4e-3
-    inside = (angles + np.pi) / (2 * np.pi / BINS) % 1
+    inside = (angles + np.pi) / (2 * np.pi / bins) % 1
     assert abs(float(inside.mean()) - 0.5) < 5e-3, "uniform inside a bin"
-    peak = torch.full((BINS,), -20.0)
-    peak[[BINS - 1, 0]] = 0.0
+    peak = torch.full((bins,), -20.0)
+    peak[[bins - 1, 0]] = 0.0
     assert abs(abs(float(angle_of_mode(peak))) - np.pi) < np.radians(10.1), "wraps at 180 degrees"
 
 

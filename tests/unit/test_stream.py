@@ -150,6 +150,58 @@ def test_unshuffled_pass_is_in_order_and_leaves_no_rank_out(store, world, batch_
     assert batches[-1][0].position == stop
 
 
+CLUSTERS = {"a": "family", "c": "family"}
+"""b and d name none: each is its own."""
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    world=st.integers(1, 3),
+    batch_size=st.integers(3, 9),
+    restart=st.integers(0, 9),
+    budget_mb=st.sampled_from([0.15, 5.0]),
+)
+def test_order_of_clusters_is_the_same_for_all_ranks_and_restarts(
+    store, world, batch_size, restart, budget_mb
+):
+    count = 12
+    options = {"batch_size": batch_size, "budget_mb": budget_mb, "clusters": CLUSTERS}
+    expected = [batch.frames for batch in islice(stream(store, **options), count)]
+    start = restart * batch_size
+    ranks = [stream(store, r, world, start=start, **options) for r in range(world)]
+    for number, parts in enumerate(
+        islice(zip(*ranks, strict=True), count - restart), start=restart
+    ):
+        seen = np.concatenate([part.frames for part in parts])
+        np.testing.assert_array_equal(seen, expected[number])
+        for part in parts:
+            check_contents(store, part)
+
+
+def test_every_cluster_once_per_epoch_its_systems_in_turn(store):
+    order = stream(store, batch_size=3, clusters=CLUSTERS)
+    assert order.n_samples == 3
+    epochs = [batch.frames for batch in islice(order, 30)]
+    first = {name: store.system(name).first_frame for name in store.systems}
+    owners = [
+        {max(name for name in first if first[name] <= i) for i in frames} for frames in epochs
+    ]
+    assert all({"b", "d"} < names and len(names) == 3 for names in owners)
+    related = ["".join(names - {"b", "d"}) for names in owners]
+    assert {related[2 * i] + related[2 * i + 1] for i in range(15)} == {"ac", "ca"}
+    assert len({i for frames in epochs for i in frames if first["b"] <= i < first["c"]}) > 15
+    other = FrameStream(store, everything(store), "fg", "ca", 3, 6, 0, 1, 0.08, clusters=CLUSTERS)
+    assert [list(batch.frames) for batch in islice(other, 30)] != [list(f) for f in epochs]
+
+
+def test_clusters_keep_to_the_ranges(store):
+    """Two ranges of one system: all of their frames are drawn, and no other."""
+    ranges = [FrameRange("a", 5, 8), FrameRange("a", 20, 22), FrameRange("b", 3, 4)]
+    flow = stream(store, batch_size=2, ranges=ranges, clusters={"a": "one"})
+    seen = {int(i) for batch in islice(flow, 100) for i in batch.frames}
+    assert seen == {5, 6, 7, 20, 21, 83 + 3}
+
+
 def test_memory_stays_in_the_budget(tmp_path):
     """A pass over twelve times the budget."""
     of = build_ladder(topology_from_sequence(["ACDEFGHIKLMNPQRSTVWY" * 5]), ["fg", "ca"])

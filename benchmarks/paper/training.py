@@ -1,0 +1,76 @@
+"""Train one stage for so much CPU time, in a process of its own, and say what it cost.
+
+    python benchmarks/paper/training.py CAMPAIGN STAGE
+
+A machine that others use gives a process more or less of a second, so the budget of the campaign
+(``train.max_minutes``) is counted in CPU seconds of this process here. Prints one line of JSON: wall and
+CPU seconds of the whole training (calibration, loop, artifact), peak memory of the process, and the peak
+before anything was read, which is that of the libraries.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["train_in_process"]
+
+
+class CpuClock:
+    """The module ``time`` with a clock that stands still while others have the processor."""
+
+    monotonic = staticmethod(time.process_time)
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("campaign", type=Path)
+    parser.add_argument("stage")
+    arguments = parser.parse_args()
+    import deepspeed  # noqa: F401
+    import torch
+
+    from hpcbackmap.config import load_campaign
+    from hpcbackmap.training import run
+    from hpcbackmap.training.trainer import train
+
+    torch.set_num_threads(1)
+    run.time = CpuClock()
+    libraries, wall, cpu = _peak_mb(), time.monotonic(), time.process_time()
+    result = train(load_campaign(arguments.campaign), arguments.stage)
+    cost = {
+        "wall_seconds": time.monotonic() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "loop_cpu_seconds": 60 * result["minutes"],
+        "peak_mb": _peak_mb(),
+        "libraries_peak_mb": libraries,
+    }
+    print(
+        json.dumps({**cost, **{key: result[key] for key in ("steps", "frames_seen", "parameters")}})
+    )
+
+
+def train_in_process(campaign: Path, stage: str) -> dict:
+    """Cost of a training, which is not repeated: it lies in ``cost.json`` beside the artifact."""
+    record = campaign.parent / "stages" / stage / "cost.json"
+    if record.exists():
+        return json.loads(record.read_text())
+    command = [sys.executable, __file__, str(campaign), stage]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    cost = json.loads(done.stdout.splitlines()[-1])
+    record.write_text(json.dumps(cost))
+    return cost
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Heavy atoms for a C-alpha trajectory with the stage that comes with the package; no campaign."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hpcbackmap.backmapping.chain import Chain, load_chain
+from hpcbackmap.config import SystemConfig
+from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.frames.survey import SystemSurvey, survey_system
+from hpcbackmap.frames.trajectory import load_topology
+from hpcbackmap.frames.writer import TrajectoryWriter, require_suffix
+from hpcbackmap.protein.residues import standard_residue_name
+from hpcbackmap.resolution.build import build_ladder
+
+__all__ = ["backmap_trajectory", "shipped_artifact"]
+
+log = logging.getLogger(__name__)
+
+STAGE = "ca-fg"
+BATCH_RESIDUES = {"cpu": 1000, "cuda": 20000}
+"""Residues that go through the network together, by device: larger batches are no faster."""
+REPORT_SECONDS = 5.0
+
+
+def shipped_artifact() -> Path:
+    """Folder of the trained stage in this package. Raises InputError if there is none."""
+    folder = Path(str(resources.files("hpcbackmap"))) / "weights" / STAGE
+    if not (folder / "model.safetensors").is_file():
+        raise InputError(
+            f"{folder}: this installation has no trained stage; install a release that has, or give the "
+            f"artifact of a trained {STAGE} stage with --artifact"
+        )
+    return folder
+
+
+def backmap_trajectory(
+    trajectory: str | Path,
+    output: str | Path,
+    top: str | Path | None = None,
+    members: int | None = 1,
+    seed: int = 0,
+    artifact: str | Path | None = None,
+) -> dict:
+    """Read the C-alpha atoms of every frame, write all heavy atoms (``.xtc``, ``.dcd``, ``.pdb``).
+
+    members: files of one prior sample per frame, called ``NAME_1.xtc`` … if there are several; None: one
+    file with the most likely structures. Beside XTC and DCD, ``NAME_top.pdb`` is their topology. A member
+    depends on seed, frame number and the frame's C-alpha atoms; what else the file holds of its frames
+    does not enter. Memory does not grow with the trajectory. Files appear under their names when all
+    are whole. artifact: another trained stage than the shipped one.
+    Returns counts and file names.
+    Raises InputError that names file, residue or frame for input that cannot be read, ConfigError for an
+    unknown suffix or an output that would replace the input, OutputError.
+    """
+    started = time.monotonic()
+    output = Path(output)
+    require_suffix(output)
+    targets = _targets(output, members)
+    companion = None if output.suffix == ".pdb" else output.with_name(f"{output.stem}_top.pdb")
+    _keep_input([*targets, *filter(None, [companion])], trajectory, top)
+    (stage,) = load_chain({STAGE: Path(artifact or shipped_artifact())}, [STAGE])
+    survey = _survey(str(trajectory), top and str(top))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chain = Chain([stage], build_ladder(survey.topology, ["fg", "ca"]), device)
+    topology = survey.topology.to_mdtraj()
+    with ExitStack() as stack:
+        if companion:
+            first = stack.enter_context(TrajectoryWriter(companion, topology))
+        files = [stack.enter_context(TrajectoryWriter(target, topology)) for target in targets]
+        for coarse, numbers, times in _batches(survey, device):
+            for member, file in enumerate(files):
+                drawn = None if members is None else member
+                fine = chain.run(coarse, numbers.tolist(), drawn, seed)["fg"]
+                _require_finite(fine, numbers, trajectory)
+                file.append(fine, numbers, times)
+                if companion and member == 0 and numbers[0] == 0:
+                    first.append(fine[:1], numbers[:1], times[:1])
+    return {
+        "output": [str(target) for target in targets],
+        "topology": str(companion or targets[0]),
+        "frames": survey.n_frames,
+        "members": len(targets),
+        "residues": survey.topology.n_residues,
+        "atoms": survey.topology.n_atoms,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+
+
+def _targets(output: Path, members: int | None) -> list[Path]:
+    if members is None or members == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}_{i + 1}{output.suffix}") for i in range(members)]
+
+
+def _keep_input(targets: list[Path], trajectory: str | Path, top: str | Path | None) -> None:
+    inputs = {Path(path).resolve() for path in (trajectory, top) if path}
+    for target in targets:
+        if target.resolve() in inputs:
+            raise ConfigError(f"{target}: would replace the input; choose another --output")
+
+
+def _survey(trajectory: str, top: str | None) -> SystemSurvey:
+    """The C-alpha atoms of the trajectory and the molecule that they imply."""
+    named = top or trajectory
+    atoms = load_topology(named)
+    for residue in atoms.residues:
+        if standard_residue_name(residue.name) and not any(a.name == "CA" for a in residue.atoms):
+            raise InputError(
+                f"{named}: residue {residue} in chain {residue.chain.index} has no CA atom; complete "
+                "the model or take the residue out of the file"
+            )
+    if not any(atom.name == "CA" for atom in atoms.atoms):
+        raise InputError(f"{named}: no CA atom; a C-alpha or all-atom trajectory is needed")
+    survey = survey_system(
+        SystemConfig(
+            name="trajectory", trajectories=[trajectory], topology=top, selection="name CA"
+        )
+    )
+    breaks = np.flatnonzero(~np.array(survey.topology.bonded))
+    chain = survey.topology.chain_index
+    for residue in breaks[1:]:
+        if chain[residue] == chain[residue - 1]:
+            log.warning("%s: chain break before %s", named, survey.topology.label(int(residue)))
+    return survey
+
+
+def _batches(survey: SystemSurvey, device: torch.device) -> Iterator[tuple]:
+    """C-alpha positions [F, R, 3], numbers [F] and times [F] of a few frames; tells of progress."""
+    size = max(1, BATCH_RESIDUES[device.type] // survey.topology.n_residues)
+    begun = reported = time.monotonic()
+    done = 0
+    for positions, numbers, times in survey.read(0, survey.n_frames):
+        for start in range(0, len(positions), size):
+            part = slice(start, start + size)
+            yield positions[part], numbers[part], times[part]
+            done += len(numbers[part])
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                left = (reported - begun) * (survey.n_frames - done) / done
+                log.info("%d of %d frames, about %.0f s left", done, survey.n_frames, left)
+
+
+def _require_finite(fine: np.ndarray, numbers: np.ndarray, trajectory: str | Path) -> None:
+    bad = ~np.isfinite(fine).all(axis=(1, 2))
+    if bad.any():
+        raise InputError(
+            f"{trajectory}: frame {numbers[np.argmax(bad)]}: no finite structure fits its C-alpha atoms"
+        )

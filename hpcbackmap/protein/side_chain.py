@@ -1,0 +1,77 @@
+"""Side chains of many residues at once, in dense slots.
+
+A residue has `MAX_ATOMS` slots in template order (N, CA, C, O, CB, ...), OXT in the last one. Which slot is
+placed from which is a table by residue type, so that one loop over slots places every side chain.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from hpcbackmap.protein.internal import place_atoms, proline_closure
+from hpcbackmap.protein.residues import BACKBONE, MAX_ATOMS, RESIDUE_INDEX, RESIDUES
+
+__all__ = ["CB", "CG_CD", "N_CHI", "SIDE", "has_chi", "place_side_chains"]
+
+CB = len(BACKBONE)
+"""Slot of C-beta."""
+SIDE = slice(CB + 1, MAX_ATOMS - 1)
+"""Slots that torsions move."""
+N_CHI = 4
+CG_CD = 0.1503
+"""Proline CG-CD bond, nm (Engh & Huber 1991)."""
+
+
+@cache
+def _tables() -> tuple[Tensor, Tensor]:
+    """Anchors [types, MAX_ATOMS, 3] of each slot and number of its chi [types, MAX_ATOMS], 0 if fixed."""
+    anchors = torch.zeros(len(RESIDUES), MAX_ATOMS, 3, dtype=torch.int64)
+    anchors[:] = torch.tensor([BACKBONE.index(name) for name in ("CA", "N", "C")])
+    chi = torch.zeros(len(RESIDUES), MAX_ATOMS, dtype=torch.int64)
+    for kind, template in enumerate(RESIDUES.values()):
+        for row in template.placements:
+            slot = template.atoms.index(row.atom)
+            names = (row.parent, row.grandparent, row.great)
+            anchors[kind, slot] = torch.tensor([template.atoms.index(name) for name in names])
+            chi[kind, slot] = row.chi
+    return anchors, chi
+
+
+def has_chi(kind: Tensor) -> Tensor:
+    """Which chi torsions residues of type ``kind`` [n] have: bool [n, N_CHI]."""
+    chi = _tables()[1].to(kind.device)
+    there = torch.stack([(chi == k + 1).any(-1) for k in range(N_CHI)], -1)
+    return there[kind]
+
+
+def place_side_chains(backbone: Tensor, kind: Tensor, rigid: Tensor, chi: Tensor) -> Tensor:
+    """Positions of all slots, [n, MAX_ATOMS, 3], nm; slots that a residue lacks hold nonsense.
+
+    backbone: N, CA, C, O [n, 4, 3]. kind: residue types [n]. rigid: distance, angle and fixed dihedral of
+    every slot [n, MAX_ATOMS, 3]. chi: torsions [n, N_CHI], rad. Proline rings are closed on CG.
+    """
+    anchors, number = (table.to(kind.device)[kind] for table in _tables())
+    turn = chi.gather(-1, (number - 1).clamp_min(0))
+    phi = torch.where(number > 0, turn, rigid[..., 2])
+    internal = torch.cat([rigid[..., :2], phi.unsqueeze(-1)], -1)
+    positions = torch.cat([backbone, backbone.new_zeros(len(kind), MAX_ATOMS - CB, 3)], 1)
+    rows = torch.arange(len(kind), device=kind.device)
+    for slot in range(CB, MAX_ATOMS - 1):
+        parents = (positions[rows, anchors[:, slot, k]] for k in range(3))
+        positions[:, slot] = place_atoms(*parents, internal[:, slot])
+    _close_prolines(positions, kind, internal)
+    return positions
+
+
+def _close_prolines(positions: Tensor, kind: Tensor, internal: Tensor) -> None:
+    rows = torch.nonzero(kind == RESIDUE_INDEX["PRO"]).squeeze(-1)
+    if len(rows) == 0:
+        return
+    order = RESIDUES["PRO"].atoms
+    n, ca, cb, cg = (positions[rows, order.index(name)] for name in ("N", "CA", "CB", "CG"))
+    cd = order.index("CD")
+    distance, theta, _ = internal[rows, cd].unbind(-1)
+    phi = proline_closure(n, ca, cb, cg, distance, theta, torch.full_like(distance, CG_CD))
+    row = torch.stack([distance, theta, phi], -1)
+    positions[rows, cd] = place_atoms(n, ca, cb, row)

@@ -1,0 +1,51 @@
+"""Fine-tuning: a training that starts from the weights of an artifact."""
+
+import hashlib
+from pathlib import Path
+
+from torch import nn
+
+from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.stages.artifact import load_artifact
+from hpcbackmap.stages.base import Stage
+
+__all__ = ["artifact_digest", "start_from"]
+
+
+def artifact_digest(folder: str | Path) -> str:
+    """SHA-256 of an artifact's weights. Raises InputError if they cannot be read."""
+    path = Path(folder) / "model.safetensors"
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: no artifact to start from: {error.strerror or error}") from None
+
+
+def start_from(folder: str | Path, stage: Stage) -> None:
+    """Copy the weights and scales of an artifact into ``stage``.
+
+    Settings of the loss may differ, the network may not. Raises ConfigError that names what differs for an
+    artifact of another rung or model, InputError if there is none.
+    """
+    trained = load_artifact(folder)
+    where = f"stages.{stage.name}.train.init_from: {folder}"
+    if trained.name != stage.name:
+        raise ConfigError(f"{where} holds stage {trained.name}, not {stage.name}")
+    if trained.kind != stage.kind:
+        raise ConfigError(f"{where} is a {trained.kind} stage, this one is {stage.kind}")
+    if _shapes(trained) != _shapes(stage) or _molecule(trained) != _molecule(stage):
+        theirs, ours = trained.config.model_dump(), stage.config.model_dump()
+        keys = [key for key in ours if ours[key] != theirs[key]]
+        change = ", ".join(f"model.{key} is {theirs[key]} there, {ours[key]} here" for key in keys)
+        raise ConfigError(f"{where} has another network: {change or 'it fits another molecule'}")
+    stage.load_state_dict(trained.state_dict())
+
+
+def _molecule(stage: Stage) -> str | None:
+    """Digest of the one molecule that a per-system stage fits."""
+    ladder = getattr(stage, "ladder", None)
+    return ladder and ladder.rung_digest(stage.coarse)
+
+
+def _shapes(stage: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in stage.state_dict().items()}

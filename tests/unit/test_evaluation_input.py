@@ -1,0 +1,149 @@
+"""Two files that cannot be compared, through the command: one line that names what is wrong."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import mdtraj
+import numpy as np
+import pytest
+from judged_campaign import load_example, make_campaign
+
+from hpcbackmap.config import SplitConfig
+from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.evaluation.evaluate import evaluate_files
+from hpcbackmap.evaluation.record import find_row
+from hpcbackmap.evaluation.report import write_report
+from hpcbackmap.frames.split import split_systems
+from hpcbackmap.inspection import describe_campaign
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, example_dir):
+    """truth as .pdb, .pdb.gz, .xtc and .dcd."""
+    folder = tmp_path_factory.mktemp("input")
+    topology, positions = load_example(example_dir, frames=5)
+    trajectory = mdtraj.Trajectory(positions, topology.to_mdtraj())
+    for name in ("truth.pdb", "truth.pdb.gz", "truth.xtc", "truth.dcd"):
+        trajectory.save(str(folder / name))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trajectory(folder):
+    return mdtraj.load(str(folder / "truth.pdb"))
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "hpcbackmap", "evaluate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_standard_output_of_a_dcd_is_json_alone(folder):
+    result = command(
+        "--truth", folder / "truth.pdb", "--generated", folder / "truth.dcd",
+        "--generated-top", folder / "truth.pdb", "--json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    model = find_row(json.loads(result.stdout)["rows"], "model")["metrics"]
+    assert model["rmsd_angstrom"]["value"] < 0.01
+    assert model["rmsd_angstrom"]["unit"] == "Å" and model["rmsd_angstrom"]["n"] == 5
+
+
+def test_an_error_is_one_line_without_a_traceback(folder):
+    (folder / "empty.pdb").write_text("")
+    result = command("--truth", folder / "truth.pdb", "--generated", folder / "empty.pdb")
+    assert result.returncode == InputError.exit_code
+    assert "empty.pdb" in result.stderr and "Traceback" not in result.stderr
+    assert result.stdout == "" and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("side", "option"), [("truth", "--truth-top"), ("generated", "--generated-top")]
+)
+def test_a_file_without_names_asks_for_its_topology(folder, side, option):
+    files = {"truth": folder / "truth.pdb", "generated": folder / "truth.pdb"}
+    files[side] = folder / "truth.xtc"
+    with pytest.raises(InputError, match=rf"truth\.xtc: has no atom names; .* {option}"):
+        evaluate_files(**files)
+
+
+def test_empty_and_truncated_files_are_named(folder):
+    whole = (folder / "truth.pdb.gz").read_bytes()
+    (folder / "cut.pdb.gz").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.pdb.gz").write_bytes(gzip.compress(b""))
+    (folder / "nothing.pdb").write_text("END\n")
+    (folder / "noise.pdb").write_bytes(b"\x00\xff" * 500)
+    (folder / "half.xtc").write_bytes((folder / "truth.xtc").read_bytes()[:700])
+    top = folder / "truth.pdb"
+    for name in ("cut.pdb.gz", "empty.pdb.gz", "nothing.pdb", "noise.pdb", "half.xtc"):
+        with pytest.raises(InputError, match=name):
+            evaluate_files(top, folder / name, generated_top=top if "xtc" in name else None)
+
+
+def test_the_first_difference_of_sequences_is_named(folder, trajectory):
+    without = trajectory.atom_slice(trajectory.topology.select("not resid 5"))
+    without.save(str(folder / "without.pdb"))
+    with pytest.raises(
+        InputError, match=r"has 19 residues, .* has 20; first difference at residue 6: A:LEU7"
+    ):
+        evaluate_files(folder / "truth.pdb", folder / "without.pdb")
+
+
+def test_missing_atoms_are_named(folder, trajectory):
+    lacking = trajectory.atom_slice(trajectory.topology.select("not (resid 3 and name CD1)"))
+    lacking.save(str(folder / "lacking.pdb"))
+    with pytest.raises(
+        InputError, match=r"lacking\.pdb: residue ILE4 .* lacks heavy atom\(s\) CD1"
+    ):
+        evaluate_files(folder / "truth.pdb", folder / "lacking.pdb")
+    trace = trajectory.atom_slice(trajectory.topology.select("name CA"))
+    trace.save(str(folder / "trace.pdb"))
+    with pytest.raises(InputError, match="C-alpha atoms only"):
+        evaluate_files(folder / "truth.pdb", folder / "trace.pdb")
+    water = mdtraj.Topology()
+    water.add_atom("O", mdtraj.element.oxygen, water.add_residue("HOH", water.add_chain()))
+    mdtraj.Trajectory(np.zeros((1, 1, 3)), water).save(str(folder / "water.pdb"))
+    with pytest.raises(InputError, match="no protein residues"):
+        evaluate_files(folder / "truth.pdb", folder / "water.pdb")
+
+
+def test_many_frames_are_read_in_pieces_of_any_length(folder, trajectory, monkeypatch):
+    from hpcbackmap.evaluation import files
+    from hpcbackmap.frames import trajectory as reading
+
+    expected = evaluate_files(
+        folder / "truth.pdb", folder / "truth.xtc", None, folder / "truth.pdb"
+    )
+    monkeypatch.setattr(files, "BLOCK_BYTES", 12 * trajectory.n_atoms * 2)
+    monkeypatch.setattr(reading, "PIECE_BYTES", 12 * trajectory.n_atoms * 3)
+    found = evaluate_files(folder / "truth.pdb", folder / "truth.xtc", None, folder / "truth.pdb")
+    for first, second in zip(expected["rows"], found["rows"], strict=True):
+        for name, metric in first["metrics"].items():
+            assert second["metrics"][name]["value"] == pytest.approx(metric["value"]), name
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"rows": []}', "null"])
+def test_a_record_of_something_else_is_no_evaluation(tmp_path, example_dir, content):
+    topology, positions = load_example(example_dir)
+    campaign = make_campaign(tmp_path, topology, positions, lambda truth, member: truth)
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(InputError, match=r"metrics\.json: .*evaluate the campaign again"):
+        write_report(campaign, tmp_path / "report.html")
+    assert describe_campaign(campaign)["done"]["evaluate"] is False
+
+
+class OneFile:
+    name, n_frames, sources = "p38", 100, (("md", 0, 100),)
+
+
+def test_a_split_by_source_needs_a_source_to_hold_out():
+    with pytest.raises(ConfigError, match=r"split: .*p38.*one file.*by: time"):
+        split_systems([OneFile()], SplitConfig(by="source"))
+    nothing_held = SplitConfig(by="source", test=0, validation=0)
+    assert split_systems([OneFile()], nothing_held)["test"] == []

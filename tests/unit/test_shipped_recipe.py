@@ -1,0 +1,96 @@
+"""The campaign of the shipped weights: which chains, which clusters."""
+
+import csv
+
+import pytest
+import yaml
+
+from hpcbackmap.config import Campaign
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks" / "shipped"))
+    import campaign
+
+    return campaign
+
+
+def write_index(folder, rows):
+    folder.mkdir()
+    with (folder / "index.csv").open("w") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+IG = "EVQLVESGGGLVQPGGSLRLSCAASGFTFSDYW"
+OTHER = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEV"
+THIRD = "GDKPIWEQIGSSFIQHYYQLFDNDRTQLGAIY"
+
+
+@pytest.fixture
+def data(tmp_path):
+    def more(name, sequence, cluster, split="train", repo="some/where"):
+        return {
+            "file": f"{name[:2]}/{name}.pdb.gz",
+            "sequence": sequence,
+            "cluster": cluster,
+            "split": split,
+            "repo": repo,
+        }
+
+    write_index(
+        tmp_path / "static_more",
+        [
+            more("1aaa_A_1", IG, "c1"),
+            more("1bbb_A_1", OTHER, "c2", "val"),
+            more("1ccc_A_1", OTHER[::-1], "c3", "test"),
+            more("1ddd_A_1", "A" * 40, "c4", repo="Acellera/moleculekit"),
+            more("1jbb_A_1", "C" * 40, "c5"),
+        ],
+    )
+    bm5 = {"1XXX_l_1": "GG" + IG[:20], "2XXX_r_1": OTHER, "3XXX_r_1": THIRD, "4XXX_r_1": THIRD[5:]}
+    bm5 |= {"1B6C_l_1": THIRD[::-1]}
+    rows = [{"file": f"{name}.pdb.gz", "sequence": text} for name, text in bm5.items()]
+    write_index(tmp_path / "static_bm5", rows)
+    return tmp_path
+
+
+def test_chains_clusters_and_split(recipe, data):
+    made = recipe.campaign(data, "ca")
+    clusters = {system["name"]: system["cluster"] for system in made["systems"]}
+    assert clusters == {
+        "1aaa_A_1": "c1",
+        "1bbb_A_1": "c2",
+        "1ccc_A_1": "c3",
+        "1XXX_l_1": "c1",
+        "2XXX_r_1": "b-2XXX_r_1",
+        "3XXX_r_1": "b-3XXX_r_1",
+        "4XXX_r_1": "b-3XXX_r_1",
+    }, "no relative, no academic licence; held-out chains attract none"
+    assert made["split"]["validation_names"] == ["1bbb_A_1"]
+    assert made["split"]["test_names"] == ["1ccc_A_1"]
+
+
+@pytest.mark.parametrize(
+    ("ladder", "stage"), [("ca", "ca-fg"), ("4", "ucgr4-ca"), ("10", "ucgr10-ca")]
+)
+def test_campaign_is_valid(recipe, data, ladder, stage):
+    text = yaml.safe_dump(recipe.campaign(data, ladder))
+    campaign = Campaign.model_validate(yaml.safe_load(text))
+    assert list(campaign.stages) == [stage]
+    assert campaign.clusters()["1XXX_l_1"] == "c1"
+
+
+def test_of_the_real_data_no_test_family_trains(recipe, data_dir):
+    """Left out are 11 and 4 relatives, 10 chains by licence, one broken."""
+    if not (data_dir / "static_more").is_dir():
+        pytest.skip(f"no static_more in {data_dir}")
+    chains = recipe.read_chains(data_dir)
+    assert len(chains) == 1777 + 367 - 11 - 4 - 10 - 1
+    held_out = {row["cluster"] for row in chains.values() if row["split"] != "train"}
+    assert not held_out & {row["cluster"] for row in chains.values() if row["split"] == "train"}
+    assert not recipe.RELATIVES & chains.keys()
+    assert all(row["path"].is_file() for row in list(chains.values())[::200])
