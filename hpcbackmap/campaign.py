@@ -16,7 +16,7 @@ __all__ = ["Step", "campaign_steps"]
 
 @dataclass(frozen=True)
 class Step:
-    """name: ``ingest``, ``train ca-fg``, ``backmap``, ``evaluate`` or ``report``.
+    """name: ``ingest``, ``train ca-fg``, ``backmap``, ``evaluate``, ``likelihood`` or ``report``.
 
     arguments: of the `hpcbackmap` command, the campaign file left out.
     """
@@ -32,8 +32,9 @@ def campaign_steps(campaign: Campaign) -> list[Step]:
     ingested = _ingested(campaign)
     trained = {name: _trained(campaign, name) for name in to_train}
     backmapped = _after(_backmapped(campaign), list(trained.values()))
-    evaluated = _after(_evaluated(campaign), [backmapped])
-    reported = _after(_modified(campaign.path("report.html")), [evaluated])
+    evaluated = _after(_written(campaign, "metrics.json"), [backmapped])
+    likelihood = _after(_written(campaign, "elbo.json"), [ingested, *trained.values()])
+    reported = _after(_modified(campaign.path("report.html")), [evaluated, likelihood])
     return [
         Step("ingest", ("ingest",), ingested is not None),
         *(
@@ -42,6 +43,7 @@ def campaign_steps(campaign: Campaign) -> list[Step]:
         ),
         Step("backmap", ("backmap",), backmapped is not None),
         Step("evaluate", ("evaluate",), evaluated is not None),
+        Step("likelihood", ("evaluate", "--elbo"), likelihood is not None),
         Step("report", ("report",), reported is not None),
     ]
 
@@ -76,8 +78,8 @@ def _backmapped(campaign: Campaign) -> float | None:
     return _modified(Path(store.path) / "zarr.json") if same else None
 
 
-def _evaluated(campaign: Campaign) -> float | None:
-    path = campaign.path("metrics.json")
+def _written(campaign: Campaign, name: str) -> float | None:
+    path = campaign.path(name)
     same = _read(path).get("campaign_digest") == campaign.digest()
     return _modified(path) if same else None
 

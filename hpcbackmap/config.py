@@ -149,6 +149,9 @@ class GenzprotConfig(Model):
     """Largest random displacement (nm, standard deviation) of the C-alpha atoms that training shows."""
 
 
+KINDS = ("cgvae", "genzprot")
+
+
 class StageConfig(Model):
     model: Annotated[CgvaeConfig | GenzprotConfig, Field(discriminator="kind")]
     train: TrainConfig = TrainConfig()
@@ -282,7 +285,7 @@ def _apply_override(record: dict, override: str) -> None:
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
-        location = [str(part) for part in item["loc"] if part not in ("cgvae", "genzprot")]
+        location = [str(part) for part in item["loc"] if part not in KINDS]
         key = ".".join(location) or "campaign"
         if item["type"] == "extra_forbidden":
             valid = _fields_at(item["loc"][:-1])
@@ -302,6 +305,8 @@ def _fields_at(location: tuple) -> list[str]:
         for model in models:
             if isinstance(part, int):
                 following.append(model)
+            elif part in KINDS:
+                following += [model] if model.model_fields["kind"].default == part else []
             elif part in getattr(model, "model_fields", {}):
                 following += _models_in(model.model_fields[part].annotation)
             else:

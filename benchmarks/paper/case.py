@@ -27,8 +27,8 @@ class Budget:
 
     data: Path
     folder: Path
-    seconds: float = 45.0
-    frames: int = 32
+    seconds: float
+    frames: int
 
 
 @dataclass(frozen=True)

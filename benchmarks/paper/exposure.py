@@ -153,10 +153,10 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seconds", type=float, default=60.0, help="CPU seconds per training")
-    parser.add_argument("--frames", type=int, default=32, help="held-out frames judged at most")
+    parser.add_argument("--seconds", type=float, default=30.0, help="CPU seconds per training")
+    parser.add_argument("--frames", type=int, default=20, help="held-out frames judged at most")
     parser.add_argument("--proteins", nargs="+", choices=PROTEINS, default=["ped00151", "adk"])
-    parser.add_argument("--noises", nargs="+", type=float, default=[0.0, 0.02, 0.05])
+    parser.add_argument("--noises", nargs="+", type=float, default=[0.0, 0.03])
     return parser.parse_args()
 
 

@@ -112,7 +112,7 @@ def _cost(row: dict) -> list[str]:
     cost = row["training"]
     return [
         ", ".join(f"{stage} {count}" for stage, count in reversed(cost["steps"].items())),
-        f"{cost['loop_cpu_seconds']:.0f} (all: {cost['cpu_seconds']:.0f})",
+        f"{cost['budget_cpu_seconds']:.0f} (all: {cost['cpu_seconds']:.0f})",
         f"{cost['wall_seconds']:.0f}",
         f"{cost['peak_mb']:.0f} ({cost['libraries_peak_mb']:.0f})",
         f"{cost['parameters']:,}",
@@ -123,7 +123,7 @@ def _cost(row: dict) -> list[str]:
 def header(title: str, command: str) -> list[str]:
     """Title, command, commit, machine and versions."""
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parent,

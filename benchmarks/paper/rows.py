@@ -123,7 +123,7 @@ def _training(rungs: list[Rung]) -> dict:
     costs = [rung.cost for rung in rungs]
     total = {
         key: sum(cost[key] for cost in costs)
-        for key in ("wall_seconds", "cpu_seconds", "loop_cpu_seconds", "parameters")
+        for key in ("wall_seconds", "cpu_seconds", "budget_cpu_seconds", "parameters")
     }
     largest = {key: max(cost[key] for cost in costs) for key in ("peak_mb", "libraries_peak_mb")}
     return total | largest | {"steps": {rung.name: rung.cost["steps"] for rung in rungs}}

@@ -282,9 +282,8 @@ class _Worker:
         bad = ~np.isfinite(coarse).all(axis=(1, 2))
         safe = np.where(bad[:, None, None], coarse[~bad][:1] if (~bad).any() else 0.0, coarse)
         members = [None] if plan.mode else range(plan.members)
-        drawn = [
-            self.chains[system].run(safe.astype(np.float32), frames, m, plan.seed) for m in members
-        ]
+        chain = self.chains[system]
+        drawn = chain.run_members(safe.astype(np.float32), frames, members, plan.seed)
         levels = {}
         for name in plan.resolutions:
             stacked = np.stack([levels_[name] for levels_ in drawn], axis=1)

@@ -75,9 +75,10 @@ def backmap_trajectory(
             first = stack.enter_context(TrajectoryWriter(companion, topology))
         files = [stack.enter_context(TrajectoryWriter(target, topology)) for target in targets]
         for coarse, numbers, times in _batches(survey, device):
-            for member, file in enumerate(files):
-                drawn = None if members is None else member
-                fine = chain.run(coarse, numbers.tolist(), drawn, seed)["fg"]
+            wanted = [None] if members is None else range(members)
+            drawn = chain.run_members(coarse, numbers.tolist(), wanted, seed)
+            for member, (file, levels) in enumerate(zip(files, drawn, strict=True)):
+                fine = levels["fg"]
                 _require_finite(fine, numbers, trajectory)
                 file.append(fine, numbers, times)
                 if companion and member == 0 and numbers[0] == 0:

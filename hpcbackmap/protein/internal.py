@@ -9,8 +9,10 @@ from torch import Tensor
 
 __all__ = [
     "angle",
+    "attach",
     "dihedral",
     "internal_from_positions",
+    "local_vector",
     "place_atoms",
     "positions_from_internal",
     "proline_closure",
@@ -47,18 +49,24 @@ def internal_from_positions(
 
 def place_atoms(parent: Tensor, grandparent: Tensor, great: Tensor, internal: Tensor) -> Tensor:
     """Positions [..., n, 3] of atoms from their anchors' positions [..., n, 3] and internal [..., n, 3]."""
+    return attach(parent, grandparent, great, local_vector(internal))
+
+
+def local_vector(internal: Tensor) -> Tensor:
+    """Components along bond, plane and normal of what `attach` adds to the parent: [..., 3]."""
     distance, theta, phi = internal.unbind(-1)
+    sine = distance * theta.sin()
+    return torch.stack([-distance * theta.cos(), sine * phi.cos(), sine * phi.sin()], -1)
+
+
+def attach(parent: Tensor, grandparent: Tensor, great: Tensor, vector: Tensor) -> Tensor:
+    """`place_atoms` with the internal coordinates as `local_vector` has them."""
     axis = torch.nn.functional.normalize(parent - grandparent, dim=-1)
     normal = torch.linalg.cross(grandparent - great, axis)
     normal = torch.nn.functional.normalize(normal, dim=-1)
     inplane = torch.linalg.cross(normal, axis)
-    sine = distance * theta.sin()
-    return (
-        parent
-        - (distance * theta.cos()).unsqueeze(-1) * axis
-        + (sine * phi.cos()).unsqueeze(-1) * inplane
-        + (sine * phi.sin()).unsqueeze(-1) * normal
-    )
+    along, across, out = vector.split(1, -1)
+    return parent + along * axis + across * inplane + out * normal
 
 
 def positions_from_internal(

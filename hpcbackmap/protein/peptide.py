@@ -22,7 +22,7 @@ _GRID = 512
 
 
 @cache
-def _table(kind: str) -> tuple[float, float, np.ndarray]:
+def _table(kind: str, dtype: torch.dtype, device: torch.device) -> tuple[float, float, Tensor]:
     """Smallest and largest C-alpha distance, and the two angles on an even grid between them, [_GRID, 2]."""
     strain = np.radians(np.linspace(-15, 15, 4001))
     at_c, at_n = (np.radians(value) + strain for value in ANGLES_DEGREES[kind])
@@ -36,7 +36,7 @@ def _table(kind: str) -> tuple[float, float, np.ndarray]:
     second = _angle(n - end, start - end)
     grid = np.linspace(length[0], length[-1], _GRID)
     angles = np.stack([np.interp(grid, length, first), np.interp(grid, length, second)], -1)
-    return float(length[0]), float(length[-1]), angles
+    return float(length[0]), float(length[-1]), torch.as_tensor(angles, dtype=dtype, device=device)
 
 
 def _angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -51,8 +51,7 @@ def link_angles(length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _look_up(length: Tensor, kind: str) -> Tensor:
-    low, high, table = _table(kind)
-    values = torch.as_tensor(table, dtype=length.dtype, device=length.device)
+    low, high, values = _table(kind, length.dtype, length.device)
     place = ((length - low) / (high - low) * (_GRID - 1)).clamp(0, _GRID - 1.001)
     left = place.floor().long()
     share = (place - left).unsqueeze(-1)

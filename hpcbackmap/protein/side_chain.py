@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hpcbackmap.protein.internal import place_atoms, proline_closure
+from hpcbackmap.protein.internal import attach, local_vector, place_atoms, proline_closure
 from hpcbackmap.protein.residues import BACKBONE, MAX_ATOMS, RESIDUE_INDEX, RESIDUES
 
 __all__ = ["CB", "CG_CD", "N_CHI", "SIDE", "has_chi", "place_side_chains"]
@@ -24,23 +24,25 @@ CG_CD = 0.1503
 
 
 @cache
-def _tables() -> tuple[Tensor, Tensor]:
-    """Anchors [types, MAX_ATOMS, 3] of each slot and number of its chi [types, MAX_ATOMS], 0 if fixed."""
+def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all slots of all types anchors [types, MAX_ATOMS, 3], number of its chi (0: fixed), is it placed."""
     anchors = torch.zeros(len(RESIDUES), MAX_ATOMS, 3, dtype=torch.int64)
     anchors[:] = torch.tensor([BACKBONE.index(name) for name in ("CA", "N", "C")])
     chi = torch.zeros(len(RESIDUES), MAX_ATOMS, dtype=torch.int64)
+    there = torch.zeros(len(RESIDUES), MAX_ATOMS, dtype=torch.bool)
     for kind, template in enumerate(RESIDUES.values()):
         for row in template.placements:
             slot = template.atoms.index(row.atom)
             names = (row.parent, row.grandparent, row.great)
             anchors[kind, slot] = torch.tensor([template.atoms.index(name) for name in names])
             chi[kind, slot] = row.chi
-    return anchors, chi
+            there[kind, slot] = True
+    return anchors.to(device), chi.to(device), there.to(device)
 
 
 def has_chi(kind: Tensor) -> Tensor:
     """Which chi torsions residues of type ``kind`` [n] have: bool [n, N_CHI]."""
-    chi = _tables()[1].to(kind.device)
+    chi = _tables(kind.device)[1]
     there = torch.stack([(chi == k + 1).any(-1) for k in range(N_CHI)], -1)
     return there[kind]
 
@@ -48,18 +50,22 @@ def has_chi(kind: Tensor) -> Tensor:
 def place_side_chains(backbone: Tensor, kind: Tensor, rigid: Tensor, chi: Tensor) -> Tensor:
     """Positions of all slots, [n, MAX_ATOMS, 3], nm; slots that a residue lacks hold nonsense.
 
-    backbone: N, CA, C, O [n, 4, 3]. kind: residue types [n]. rigid: distance, angle and fixed dihedral of
+    backbone: N, CA, C, O, CB [n, 5, 3]. kind: residue types [n]. rigid: distance, angle and fixed dihedral of
     every slot [n, MAX_ATOMS, 3]. chi: torsions [n, N_CHI], rad. Proline rings are closed on CG.
     """
-    anchors, number = (table.to(kind.device)[kind] for table in _tables())
+    anchors, number, there = (table[kind] for table in _tables(kind.device))
     turn = chi.gather(-1, (number - 1).clamp_min(0))
     phi = torch.where(number > 0, turn, rigid[..., 2])
     internal = torch.cat([rigid[..., :2], phi.unsqueeze(-1)], -1)
-    positions = torch.cat([backbone, backbone.new_zeros(len(kind), MAX_ATOMS - CB, 3)], 1)
-    rows = torch.arange(len(kind), device=kind.device)
-    for slot in range(CB, MAX_ATOMS - 1):
-        parents = (positions[rows, anchors[:, slot, k]] for k in range(3))
-        positions[:, slot] = place_atoms(*parents, internal[:, slot])
+    vector = local_vector(internal)
+    missing = backbone.new_zeros(len(kind), MAX_ATOMS - backbone.shape[1], 3)
+    positions = torch.cat([backbone, missing], 1)
+    for slot in range(SIDE.start, SIDE.stop):
+        rows = torch.nonzero(there[:, slot]).squeeze(-1)
+        if len(rows) == 0:
+            break
+        parents = positions[rows.unsqueeze(-1), anchors[rows, slot]].unbind(1)
+        positions[rows, slot] = attach(*parents, vector[rows, slot])
     _close_prolines(positions, kind, internal)
     return positions
 

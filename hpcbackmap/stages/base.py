@@ -166,6 +166,10 @@ class Stage(nn.Module, ABC):
     def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
         """Prior member: [F, N, 3]; noise [F, B, W]. Nothing but ``coarse`` and noise enters."""
 
+    def samples(self, coarse: Tensor, system: Batch, noises: list[Tensor]) -> list[Tensor]:
+        """A member for each noise: what `sample` returns for it, bit for bit."""
+        return [self.sample(coarse, system, noise) for noise in noises]
+
     @abstractmethod
     def mode(self, coarse: Tensor, system: Batch) -> Tensor:
         """One answer, no noise: [F, N, 3]."""

@@ -16,17 +16,30 @@ from hpcbackmap.stages import geometry
 from hpcbackmap.stages.base import Normal
 from hpcbackmap.stages.bead_system import PARTICLE_FEATURES
 from hpcbackmap.stages.closing import LIMIT, recentre
-from hpcbackmap.stages.linear import principal_components, ridge
+from hpcbackmap.stages.elastic import ATOMS, MOST_ELASTIC, TRACE, ElasticNetwork
+from hpcbackmap.stages.linear import (
+    PENALTIES,
+    choose_penalty,
+    folds,
+    held_out,
+    principal_components,
+    ridge,
+)
 from hpcbackmap.stages.network import MLP, MessageLayers
 from hpcbackmap.stages.pooling import bead_sums
+from hpcbackmap.stages.superposition import mean_frame, superposed, surroundings, turned
 
 __all__ = ["BeadNetwork"]
 
 MAX_NEIGHBOURS = 100
+REACHES = (0.8, 1.2, 2.0)
+"""Reaches tried for the surroundings that orient a bead's frame, in mean distances of nearest beads."""
+FOLDS = 8
+MOST_SWING = 4.0
 
 
 class BeadNetwork(nn.Module):
-    def __init__(self, config: CgvaeConfig, ladder: Ladder | None, coarse: str):
+    def __init__(self, config: CgvaeConfig, ladder: Ladder | None, fine: str, coarse: str):
         super().__init__()
         self.config = config
         width = config.width
@@ -52,9 +65,9 @@ class BeadNetwork(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         if config.per_system:
-            self._own_tables(ladder, coarse)
+            self._own_tables(ladder, coarse, fine)
 
-    def _own_tables(self, ladder: Ladder, coarse: str) -> None:
+    def _own_tables(self, ladder: Ladder, coarse: str, fine: str) -> None:
         """What one molecule may learn by heart, and the linear model that `calibrate` fits in closed form."""
         mapping = ladder.mapping(coarse)
         n, beads, width = mapping.n_fine, mapping.n_coarse, self.config.width
@@ -62,57 +75,111 @@ class BeadNetwork(nn.Module):
         self.bead_table = nn.Parameter(torch.randn(beads, width) * 0.1)
         self.readout = nn.Parameter(torch.zeros(n, width, 3))
         self.register_buffer("cis", torch.zeros(n, dtype=torch.bool))
+        self.register_buffer("reference", torch.zeros(beads, 3))
+        self.register_buffer("around", torch.ones(beads, beads))
         self.register_buffer("ridge", torch.zeros(n, 3 * beads + 1, 3))
         self.register_buffer("basis", torch.zeros(n, self.config.latent, 3))
         self.register_buffer("gain", torch.zeros(n, 3, self.config.latent))
         self.register_buffer("latent_log_std", torch.zeros(beads, self.config.latent))
         self.register_buffer("bead_log_spread", torch.zeros(beads))
+        self.register_buffer("swing", torch.tensor(1.0))
+        self.elastic = None
+        if n <= MOST_ELASTIC and (ladder.is_calpha(fine) or ladder.index(fine) == 0):
+            self.elastic = ElasticNetwork(n, *(TRACE if ladder.is_calpha(fine) else ATOMS))
 
     def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:
-        """Length scales, cis links and, for one molecule, a linear model in the bead frames.
+        """Length scales, cis links and, for one molecule, what has a closed form.
 
-        Ridge regression on the beads, then probabilistic principal components (Tipping & Bishop 1999) of
-        what it leaves over: basis, exact linear posterior and spread of every bead.
+        Ridge regression in the bead frames, its penalty and the reach of the frames chosen by cross-validation
+        over blocks of alike frames; probabilistic principal components (Tipping & Bishop 1999) of what it
+        leaves over in frames held out: basis, exact linear posterior and spread of every bead; the
+        elastic network of what is stiff.
         """
         near, _ = geometry.nearest(coarse, system.coarse_system, 1)
         nearest = (geometry.gather(coarse, near)[:, :, 0] - coarse).norm(dim=-1)
         self.scale.fill_(float(nearest.mean()))
-        frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
-        local = self._to_local(fine - coarse[:, system.bead_of], frames, system)
+        rest = fine - coarse[:, system.bead_of]
         if self.config.per_system:
-            inputs = self._ridge_inputs(coarse, frames)
-            for bead in range(coarse.shape[1]):
-                members = torch.nonzero(system.bead_of == bead).squeeze(-1)
-                weights = ridge(inputs[:, bead], local[:, members].flatten(1))
-                self.ridge[members] = weights.unflatten(1, (-1, 3)).transpose(0, 1).to(self.ridge)
-            rest = recentre(
-                fine - coarse[:, system.bead_of] - self._linear(coarse, frames, system), system
-            )
-            local = self._to_local(rest, frames, system)
-            self._fit_components(local, system)
+            self.reference.copy_(mean_frame(coarse))
+            rest = recentre(self._fit_linear(fine, coarse, system), system)
+            self._fit_components(self._to_local(rest, self._frames(coarse, system), system), system)
             first, second = system.bond_index.T
             if bool(system.calpha.all()):
                 median = (fine[:, second] - fine[:, first]).norm(dim=-1).median(0).values
                 self.cis[second] = median < LIMIT
-        self.unit.fill_(float(local.square().mean().sqrt().clamp_min(1e-3)))
+            if self.elastic is not None:
+                self.elastic.fit(fine, system)
+                self.swing.fill_(self._fit_swing(fine, rest, coarse, system))
+        self.unit.fill_(float(rest.square().mean().sqrt().clamp_min(1e-3)))
+
+    def _fit_linear(self, fine: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+        """Sets the frames and the ridge weights; returns the held-out errors, lab frame [F, N, 3]."""
+        fold = folds(superposed(coarse, self.reference), FOLDS)
+        members = [torch.nonzero(system.bead_of == b).squeeze(-1) for b in range(coarse.shape[1])]
+        members = [index for index in members if len(index) > 1]
+        best = torch.inf, 0.0, self.around, fine
+        for reach in REACHES:
+            self.around.copy_(surroundings(self.reference, reach * float(self.scale)))
+            inputs, local = self._linear_problem(fine, coarse, system)
+            guess = torch.zeros(
+                len(PENALTIES), *local.shape, dtype=local.dtype, device=local.device
+            )
+            for index in members:
+                x, y = inputs[:, system.bead_of[index[0]]], local[:, index].flatten(1)
+                guess[:, :, index] = held_out(x, y, fold).unflatten(-1, (-1, 3))
+            least, chosen = choose_penalty((guess - local).square().mean((2, 3)), fold)
+            if least < best[0]:
+                best = least, PENALTIES[chosen], self.around.clone(), local - guess[chosen]
+        _, penalty, around, missed = best
+        self.around.copy_(around)
+        inputs, local = self._linear_problem(fine, coarse, system)
+        for index in members:
+            weights = ridge(
+                inputs[:, system.bead_of[index[0]]], local[:, index].flatten(1), penalty
+            )
+            self.ridge[index] = weights.unflatten(1, (-1, 3)).transpose(0, 1).to(self.ridge)
+        frames = self._frames(coarse, system)[:, system.bead_of]
+        return torch.einsum("fnij,fni->fnj", frames, missed)
+
+    def _linear_problem(self, fine: Tensor, coarse: Tensor, system: Batch) -> tuple[Tensor, Tensor]:
+        """Inputs [F, B, 3B + 1] and targets [F, N, 3] of the ridge regression, in the bead frames."""
+        frames = self._frames(coarse, system)
+        local = self._to_local(fine - coarse[:, system.bead_of], frames, system)
+        return self._ridge_inputs(coarse, frames), local
 
     def _fit_components(self, local: Tensor, system: Batch) -> None:
         for bead, freedom in enumerate(system.freedom.tolist()):
             members = torch.nonzero(system.bead_of == bead).squeeze(-1)
             if freedom == 0:
                 continue
-            model = principal_components(
-                local[:, members].flatten(1), self.config.latent, int(freedom)
-            )
+            values = local[:, members].flatten(1)
+            model = principal_components(values, self.config.latent, int(freedom))
             self.basis[members] = model.basis.unflatten(0, (-1, 3)).transpose(1, 2).to(self.basis)
             self.gain[members] = model.gain.unflatten(0, (-1, 3)).to(self.gain)
             self.latent_log_std[bead] = model.log_std.to(self.latent_log_std)
             self.bead_log_spread[bead] = model.log_spread
 
+    def _fit_swing(self, fine: Tensor, missed: Tensor, coarse: Tensor, system: Batch) -> float:
+        """How much wider than the prior members are drawn, so that the elastic network leaves the right spread.
+
+        The network takes away a part of every deviation. Right is the error of relaxed predictions of held-out
+        frames; ``missed`` [F, N, 3] is their error before.
+        """
+        generator = torch.Generator().manual_seed(0)
+        shape = (*coarse.shape[:2], self.config.latent)
+        z = torch.randn(shape, generator=generator).to(coarse)
+        local = torch.einsum("fnl,nld->fnd", z[:, system.bead_of], self.basis)
+        frames = self._frames(coarse, system)[:, system.bead_of]
+        drawn = recentre(torch.einsum("fnij,fni->fnj", frames, local), system)
+        answer = self.elastic(fine - missed)
+        error = (answer - fine).square().mean().sqrt()
+        spread = (self.elastic(fine - missed + drawn) - answer).square().mean().sqrt()
+        return float((error / spread.clamp_min(1e-6)).clamp(1, MOST_SWING))
+
     def context(self, coarse: Tensor, system: Batch) -> dict:
         """What the beads alone tell: features, frames, neighbourhoods."""
         reach = float(self.scale) * 5
-        frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
+        frames = self._frames(coarse, system)
         k = min(int(torch.bincount(system.coarse_system).max()) - 1, MAX_NEIGHBOURS)
         index, valid = geometry.nearest(coarse, system.coarse_system, k)
         apart = system.place[index] - system.place.view(1, -1, 1)
@@ -166,18 +233,35 @@ class BeadNetwork(nn.Module):
         """Ridge part of the displacement from the bead, lab frame: [F, N, 3]; 0 unless per system."""
         if not self.config.per_system:
             return torch.zeros_like(coarse[:, system.bead_of])
-        inputs = self._ridge_inputs(coarse, frames)
-        local = coarse.new_empty(len(coarse), len(system.bead_of), 3)
-        for bead in range(coarse.shape[1]):
-            members = system.bead_of == bead
-            local[:, members] = torch.einsum("fk,nkd->fnd", inputs[:, bead], self.ridge[members])
-        return torch.einsum("fnij,fni->fnj", frames[:, system.bead_of], local)
+        inputs = self._ridge_inputs(coarse, frames).transpose(0, 1)
+        member, taken = self._members(system)
+        weights = (self.ridge[member] * taken[..., None, None]).transpose(1, 2).flatten(2)
+        local = (inputs @ weights).unflatten(-1, (-1, 3))
+        placed = torch.zeros_like(coarse[:, system.bead_of])
+        placed[:, member[taken]] = local.transpose(0, 1)[:, taken]
+        return torch.einsum("fnij,fni->fnj", frames[:, system.bead_of], placed)
+
+    def _members(self, system: Batch) -> tuple[Tensor, Tensor]:
+        """Members of every bead, padded, [B, most], and which entries are members."""
+        size = torch.bincount(system.bead_of)
+        place = torch.arange(int(size.max()), device=size.device)
+        taken = place < size.unsqueeze(1)
+        first = (size.cumsum(0) - size).unsqueeze(1)
+        order = system.bead_of.argsort(stable=True)
+        return order[(first + place).clamp_max(len(order) - 1)], taken
 
     def _ridge_inputs(self, coarse: Tensor, frames: Tensor) -> Tensor:
-        """Positions of all beads in each bead's frame, and 1: [F, B, 3B + 1]."""
+        """Positions of all beads in each bead's frame, far ones faint, and 1: [F, B, 3B + 1]."""
         gap = coarse.unsqueeze(1) - coarse.unsqueeze(2)
+        gap = gap * self.around.to(gap.dtype).sqrt().unsqueeze(-1)
         local = torch.einsum("fbij,fbcj->fbci", frames, gap).flatten(-2)
         return torch.cat([local, torch.ones_like(local[..., :1])], -1)
+
+    def _frames(self, coarse: Tensor, system: Batch) -> Tensor:
+        """Frames of the beads [F, B, 3, 3]: by superposition of one molecule, else by two neighbours."""
+        if not self.config.per_system:
+            return geometry.local_frames(coarse, system.bead_before, system.bead_after)
+        return turned(coarse, self.reference.to(coarse.dtype), self.around.to(coarse.dtype))
 
     def _to_local(self, shift: Tensor, frames: Tensor, system: Batch) -> Tensor:
         return torch.einsum("fnij,fnj->fni", frames[:, system.bead_of], shift)

@@ -1,13 +1,16 @@
 """Beads to finer beads, C-alpha or heavy atoms in Cartesian coordinates, after CGVAE (Wang et al. 2022).
 
-Differences from the reference: invariant message passing on right-handed bead frames, so that handedness
-is learned; every bead sees its nearest neighbours whatever their distance; no link between channels and
-bead size; for one molecule the networks correct a linear model fitted in closed form, so that the latents
-are in use from the first step; exact re-centring onto the beads; exact likelihood and KL.
+Differences from the reference: invariant message passing in right-handed frames, so that handedness is
+learned; every bead sees its nearest neighbours whatever their distance; no link between channels and bead
+size; exact re-centring onto the beads; exact likelihood and KL. Two networks share the mathematics here:
+`bead_network` (any two resolutions; for one molecule around a closed form, so that the latents are in use
+from the first step) and `trace_network` (C-alpha traces of many proteins). An elastic network and the
+closing projection have the last word on a structure; the ELBO is that of the decoder before them.
 """
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
@@ -18,7 +21,7 @@ from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.stages.base import Elbo, Normal, Stage, System, kl_per_unit
 from hpcbackmap.stages.bead_network import BeadNetwork
 from hpcbackmap.stages.bead_system import bead_system
-from hpcbackmap.stages.closing import LIMIT, close_calpha
+from hpcbackmap.stages.closing import LIMIT, close_calpha, recentre
 from hpcbackmap.stages.collapse import active_units
 from hpcbackmap.stages.energy_score import energy_score, other_noise
 from hpcbackmap.stages.pooling import bead_sums, system_sums
@@ -42,7 +45,10 @@ class Cgvae(Stage):
             self.noise_width += CIS_DRAWS
             self.network = TraceNetwork(config)
         else:
-            self.network = BeadNetwork(config, ladder, coarse)
+            self.network = BeadNetwork(config, ladder, fine, coarse)
+        self.noisy = config.per_system and ladder.is_calpha(fine)
+        if self.noisy:
+            self.noise_width += 3 * int(np.bincount(ladder.mapping(coarse).bead).max())
 
     def describe(self, ladder: Ladder) -> System:
         if self.ladder is not None and ladder.rung_digest(self.coarse) != self.ladder.rung_digest(
@@ -68,9 +74,17 @@ class Cgvae(Stage):
 
     def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
         context = self._context(coarse, system)
-        z = self._prior(context).at(noise[..., : self.latent])
-        positions = self._decode(context, z, coarse, system)[0]
-        return self._closed(positions, context, system, noise[..., self.latent :])
+        noise, rest = noise[..., : self.latent], noise[..., self.latent :]
+        swing = self.network.swing if self.config.per_system else 1.0
+        positions, log_spread = self._decode(
+            context, self._prior(context).at(swing * noise), coarse, system
+        )
+        if self.noisy:
+            white = rest.unflatten(-1, (-1, 3))[:, system.bead_of, system.slot]
+            white = torch.einsum("fnij,fni->fnj", context["frames"][:, system.bead_of], white)
+            spread = swing * log_spread.exp()[:, system.bead_of].unsqueeze(-1)
+            positions = positions + recentre(spread * white, system)
+        return self._closed(positions, context, system, rest)
 
     def mode(self, coarse: Tensor, system: Batch) -> Tensor:
         context = self._context(coarse, system)
@@ -159,12 +173,13 @@ class Cgvae(Stage):
 
     def _closed(self, positions: Tensor, context, system: Batch, noise: Tensor | None) -> Tensor:
         """The closing projection; ``noise`` [F, B, CIS_DRAWS] draws cis links, None takes the likely state."""
+        if self.config.per_system and self.network.elastic is not None:
+            positions = self.network.elastic(positions)
         if not bool(system.calpha.all()):
             return positions
         second = system.bond_index[:, 1]
         if not self.traces:
-            cis = self.network.cis if self.config.per_system else torch.zeros_like(system.bead_of)
-            return close_calpha(positions, system, cis.bool()[second])
+            return close_calpha(positions, system, self.network.cis[second])
         logits = self.network.cis_logits(context)
         border = torch.zeros_like(logits)
         if noise is not None:

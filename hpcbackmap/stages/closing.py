@@ -17,6 +17,8 @@ CONTACT = 0.39
 """Smallest distance of C-alpha atoms that are not neighbours, nm."""
 ANGLE = (0.50, 0.73)
 """Bounds of the distance of C-alpha atoms two bonds apart, nm: angles of 82 to 148 degrees."""
+TOLERANCE, CHECK = 0.005, 5
+"""Errors (nm) that may stay, and after how many iterations they are looked for."""
 REFRESH, MARGIN = 25, 0.15
 """Contact candidates are looked up every so many iterations, this far (nm) beyond contact."""
 
@@ -31,22 +33,46 @@ def recentre(shift: Tensor, system: Batch) -> Tensor:
 def close_calpha(positions: Tensor, system: Batch, cis: Tensor, iterations: int = 150) -> Tensor:
     """C-alpha positions [F, N, 3] with bonds of ideal length, possible angles and no contacts.
 
-    cis: which bonds [bonds] are cis in this molecule. Beads stay where they are; what the beads make
-    impossible (two beads closer or farther than any chain allows) stays violated.
+    cis: which bonds are cis, [bonds] or [F, bonds]. Beads stay where they are; what the beads make
+    impossible (two beads closer or farther than any chain allows) stays violated. A molecule without
+    violations is left alone from then on.
     """
+    if not positions.shape[1] or not len(system.bond_index):
+        return positions
     bonds = system.bond_index.T
-    length = torch.where(cis, CIS, TRANS).to(positions.dtype)
+    length = torch.where(cis, CIS, TRANS).to(positions.dtype).expand(len(positions), -1)
     follows = bonds[1, :-1] == bonds[0, 1:]
     ends = torch.stack([bonds[0, :-1][follows], bonds[1, 1:][follows]])
     share = _shares(bonds, positions), _shares(ends, positions)
+    result, active = positions.clone(), torch.arange(len(positions), device=positions.device)
     for step in range(iterations):
         if step % REFRESH == 0:
             pairs, near = _near_pairs(positions, system)
+        if step % CHECK == 0:
+            todo = _violated(positions, bonds, length, pairs, system)
+            rest = todo.any(1)
+            result[active[~rest]] = positions[~rest]
+            active, positions, length, near = (x[rest] for x in (active, positions, length, near))
+            if not len(active):
+                return result
+            moving = todo[rest][:, system.fine_system].unsqueeze(-1)
         move = _moves(positions, bonds, length, length) / share[0]
         move = move + 0.5 * _moves(positions, ends, *ANGLE) / share[1]
         move = move + _moves(positions, pairs, CONTACT * near, torch.inf)
-        positions = positions + 1.5 * recentre(move, system)
-    return positions
+        positions = positions + 1.5 * recentre(move, system) * moving
+    result[active] = positions
+    return result
+
+
+def _violated(positions, bonds, length, pairs, system: Batch) -> Tensor:
+    """Whether a molecule has a bond or a contact beyond TOLERANCE in a frame, [F, S]."""
+    apart = (positions[:, bonds[1]] - positions[:, bonds[0]]).norm(dim=-1)
+    off = ((apart - length).abs() > TOLERANCE).to(positions.dtype)
+    apart = (positions[:, pairs[1]] - positions[:, pairs[0]]).norm(dim=-1)
+    close = (apart < CONTACT - TOLERANCE).to(positions.dtype)
+    count = torch.zeros(len(positions), system.n_systems, dtype=off.dtype, device=off.device)
+    count = count.index_add(1, system.fine_system[bonds[0]], off)
+    return count.index_add(1, system.fine_system[pairs[0]], close) > 0
 
 
 def _shares(pairs: Tensor, positions: Tensor) -> Tensor:

@@ -1,35 +1,73 @@
-"""What is stiff stays stiff: an elastic network of one molecule's C-alpha distances, and traces that obey it.
+"""What is stiff stays stiff: an elastic network of one molecule, and structures that obey it.
 
 Distances that hardly vary in the training frames are kept in frames unlike them, where a regression alone
-bends domains that move as rigid bodies. The energy  sum_pairs (d - mean)^2 / (var + FLOOR^2) + anchor |x - x0|^2
+bends domains that move as rigid bodies. The energy
+
+    sum_pairs (d - mean)^2 / (var + FLOOR^2) + ANCHOR |x - x0|^2
+
 is lowered on the fibre of the beads by majorisation (SMACOF; de Leeuw 1977): every step solves a fixed linear
-system whose inverse is kept. Shapes: F frames, N particles, B beads, P pairs; nm.
+system, whose inverse is kept. Shapes: F frames, N particles, B beads, P pairs; nm.
 """
 
-from typing import NamedTuple
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch_geometric.data import Batch
 
-__all__ = ["Elastic", "fit_elastic", "relax"]
+__all__ = ["ATOMS", "MOST_ELASTIC", "TRACE", "ElasticNetwork"]
 
-CUTOFF = 1.0
-"""Mean distance (nm) up to which a pair is held."""
-FLOOR = 0.02
+TRACE, ATOMS = (1.0, 8), (0.30, 12)
+"""Mean distance (nm) up to which a pair is held, and steps, for C-alpha traces and for heavy atoms."""
+MOST_ELASTIC = 3000
+"""Particles of the largest molecule that gets a network: the inverse is a full matrix."""
+FLOOR = 0.01
 """Spread (nm) that every distance is allowed at least."""
+ANCHOR = 300.0
+"""Stiffness (nm^-2) that ties each coordinate to where the decoder put it."""
 
 
-class Elastic(NamedTuple):
-    """pairs int64 [2, P]; length, stiffness [P]; solve [N, N]: inverse of the anchored network on the fibre."""
+class ElasticNetwork(nn.Module):
+    """Moves positions [F, N, 3] down its energy; beads stay. Does nothing before `fit`."""
 
-    pairs: Tensor
-    length: Tensor
-    stiffness: Tensor
-    solve: Tensor
+    def __init__(self, n: int, cutoff: float, steps: int):
+        super().__init__()
+        self.cutoff, self.steps = cutoff, steps
+        for name in ("length", "stiffness", "solve"):
+            self.register_buffer(name, torch.zeros(n, n))
+
+    def fit(self, fine: Tensor, system: Batch) -> None:
+        """Statistics of training frames ``fine`` [F, N, 3], and the inverse."""
+        mean, variance = _distances(fine)
+        held = torch.triu(mean < self.cutoff, diagonal=1)
+        stiffness = torch.where(held, 1 / (variance + FLOOR**2), 0)
+        network = -stiffness - stiffness.T
+        network = network + torch.diag(ANCHOR - network.sum(1))
+        free = torch.linalg.inv(network)
+        mapping = torch.zeros(len(system.freedom), len(mean)).to(mean)
+        mapping[system.bead_of, torch.arange(len(mean))] = system.weight.to(mean)
+        beads = mapping @ free
+        solve = free - beads.T @ torch.linalg.solve(beads @ mapping.T, beads)
+        for buffer, value in zip(
+            (self.length, self.stiffness, self.solve), (mean, stiffness, solve), strict=True
+        ):
+            buffer.copy_(value)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        start, (first, second) = positions, torch.nonzero(self.stiffness).T
+        length = self.length[first, second].to(positions.dtype)
+        stiffness = self.stiffness[first, second].to(positions.dtype)
+        solve = self.solve.to(positions.dtype)
+        for _ in range(self.steps):
+            gap = positions[:, second] - positions[:, first]
+            stretch = 1 - length / gap.norm(dim=-1).clamp_min(1e-6)
+            pull = (stiffness * stretch).unsqueeze(-1) * gap
+            slope = ANCHOR * (positions - start)
+            slope = slope.index_add(1, first, pull, alpha=-1).index_add(1, second, pull)
+            positions = positions - torch.einsum("nm,fmd->fnd", solve, slope)
+        return positions
 
 
-def fit_elastic(fine: Tensor, mapping: Tensor, anchor: float) -> Elastic:
-    """Network from training frames ``fine`` [F, N, 3]; mapping [B, N]; anchor: nm^-2, see `relax`."""
+def _distances(fine: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of every distance over the frames, float64 [N, N]."""
     total = torch.zeros(fine.shape[1], fine.shape[1], dtype=torch.float64, device=fine.device)
     squares = total.clone()
     for frame in fine:
@@ -37,27 +75,4 @@ def fit_elastic(fine: Tensor, mapping: Tensor, anchor: float) -> Elastic:
         total += gap
         squares += gap.square()
     mean = total / len(fine)
-    variance = (squares / len(fine) - mean.square()).clamp_min(0)
-    pairs = torch.nonzero(torch.triu(mean < CUTOFF, diagonal=1)).T
-    stiffness = 1 / (variance[pairs[0], pairs[1]] + FLOOR**2)
-    network = torch.zeros_like(mean)
-    network[pairs[0], pairs[1]] = network[pairs[1], pairs[0]] = -stiffness
-    network = torch.diag(anchor - network.sum(1)) + network
-    free = torch.linalg.inv(network)
-    beads = mapping.double() @ free
-    solve = free - beads.T @ torch.linalg.solve(beads @ mapping.double().T, beads)
-    kind = fine.dtype
-    return Elastic(pairs, mean[pairs[0], pairs[1]].to(kind), stiffness.to(kind), solve.to(kind))
-
-
-def relax(positions: Tensor, elastic: Elastic, anchor: float, steps: int) -> Tensor:
-    """Traces [F, N, 3] of less elastic energy with the same beads; ``anchor`` as in `fit_elastic` or less."""
-    start, (first, second) = positions, elastic.pairs
-    for _ in range(steps):
-        gap = positions[:, second] - positions[:, first]
-        length = gap.norm(dim=-1).clamp_min(1e-6)
-        pull = (elastic.stiffness * (1 - elastic.length / length)).unsqueeze(-1) * gap
-        slope = anchor * (positions - start)
-        slope = slope.index_add(1, first, pull, alpha=-1).index_add(1, second, pull)
-        positions = positions - torch.einsum("nm,fmd->fnd", elastic.solve, slope)
-    return positions
+    return mean, (squares / len(fine) - mean.square()).clamp_min(0)

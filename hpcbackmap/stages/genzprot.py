@@ -2,8 +2,8 @@
 
 The latents are discrete: for every rotatable torsion the bin that it is in. The posterior is that bin, the
 prior is autoregressive (peptide planes, chain ends, then side chains each given the atoms around it), the
-decoder is uniform inside a bin and Gaussian around ideal bonds and angles. So the prior has as many modes
-as the data ask for and the latents cannot collapse.
+decoder is uniform inside a bin and a t distribution around ideal bonds and angles. So the prior has as many
+modes as the data ask for and the latents cannot collapse.
 
 Other differences from the reference: invariant inputs in local frames (handed, not mirror symmetric), bonded
 parents and peptide planes hung on the C-alpha pair (ends, OXT and breaks included). The conditioning
@@ -11,7 +11,6 @@ C-alpha atoms are kept exactly.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -27,6 +26,7 @@ from hpcbackmap.stages import ends, geometry, packing, planes, rigid
 from hpcbackmap.stages.base import Elbo, Stage, System
 from hpcbackmap.stages.contacts import overlaps
 from hpcbackmap.stages.network import MessageLayers
+from hpcbackmap.stages.picks import Pick, drawn, rotamer
 from hpcbackmap.stages.residue_system import FLAGS, residue_system
 from hpcbackmap.stages.scene import (
     Scene,
@@ -36,7 +36,7 @@ from hpcbackmap.stages.scene import (
     make_scene,
     side_chain_rows,
 )
-from hpcbackmap.stages.torsions import angle_of_mode, bin_of, draw, log_density, without
+from hpcbackmap.stages.torsions import angle_of_mode, bin_of, draw, log_density
 
 __all__ = ["Genzprot"]
 
@@ -54,14 +54,14 @@ PARITY, RANK, SHIFT, LEVEL = 0, 1, slice(2, 5), 5
 the C-alpha atoms in training and its size."""
 DRAWS = 6
 """From this column on, noise is for torsions: one each, then one for each chi of each redraw."""
+RIGID_SHARE = 0.005
+"""Weight of bonds and angles beside the torsions in the loss. Parameters of their own learn them, so that it only
+keeps their gradients, which are a hundred times as large, from ruling what is clipped."""
 FULL_CLASH = 0.1
 """Overlap (nm) that counts as one clash in the steric term."""
 
 ALTERNATIVES = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))
 """What `mode` tries for side chains in contact: how many more likely rotamers of chi 1 and chi 2 to skip."""
-
-Pick = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Number of a chi, its logits [n, bins], frame and residue [n] of the rows: torsions to use, rad [n]."""
 
 
 class Context(NamedTuple):
@@ -129,22 +129,22 @@ class Genzprot(Stage):
         turns = self.planes.mode(context.h, even, tables, system)
         torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
         scene = self._backbone(context, torsions, expected, coarse, system)
-        self._pack(context, scene, self._doubt(context, scene, system), system, _rotamer(0, 0))
-        self._redraw(context, scene, system, [_rotamer(*skipped) for skipped in ALTERNATIVES])
+        self._pack(context, scene, self._doubt(context, scene, system), system, rotamer(0, 0))
+        self._redraw(context, scene, system, [rotamer(*skipped) for skipped in ALTERNATIVES])
         return flat(scene.atoms, system)
 
-    @torch.no_grad()
     def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
         """Prior member. Side chains in contact with another residue draw their torsions again."""
+        return self.samples(coarse, system, [noise])[0]
+
+    @torch.no_grad()
+    def samples(self, coarse: Tensor, system: Batch, noises: list[Tensor]) -> list[Tensor]:
         context = self._context(coarse, system)
-        scene = self._generate(context, coarse, system, noise)
-        again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
-        self._redraw(context, scene, system, [_drawn(columns) for columns in again])
-        return flat(scene.atoms, system)
+        return [self._member(context, coarse, system, noise) for noise in noises]
 
     def elbo(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Elbo:
         """Exact density on the fibre for the order of torsions that ``noise`` stands for."""
-        return self._elbo(self._context(coarse, system), fine, coarse, system, noise)
+        return self._elbo(self._context(coarse, system), fine, coarse, system, noise, fine)
 
     def log_weight(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
         return self.elbo(fine, coarse, system, noise).total
@@ -160,27 +160,29 @@ class Genzprot(Stage):
         return torch.where(system.torsion_mask, -(nats + _log_bin_width(nats)), 0.0)
 
     def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
-        """Minus the ELBO per residue; with ``coarse_noise`` the network sees a displaced C-alpha trace."""
-        seen = coarse
+        """KL and a share of the likelihood, per residue; with ``coarse_noise`` residues are seen displaced."""
+        shift = torch.zeros_like(coarse)
         if self.config.coarse_noise and self.training:
             begin = system.first_bead[system.coarse_system]
             level = torch.special.ndtr(noise[:, begin, LEVEL]) * self.config.coarse_noise
-            seen = coarse + level.unsqueeze(-1) * noise[..., SHIFT]
-        context = self._context(seen, system)
-        elbo = self._elbo(context, fine, coarse, system, noise)
+            shift = level.unsqueeze(-1) * noise[..., SHIFT]
+        context = self._context(coarse + shift, system)
+        shown = fine + shift[:, system.bead_of]
+        elbo = self._elbo(context, fine, coarse, system, noise, shown)
         residues = torch.bincount(system.coarse_system)
-        loss = (-elbo.total / residues).mean()
+        loss = ((elbo.kl - RIGID_SHARE * elbo.log_likelihood) / residues).mean()
         terms = {"log_likelihood": elbo.log_likelihood.mean(), "kl": elbo.kl.mean()}
         if self.config.steric_weight:
             gradient, terms["clashes"] = self._steric(context, coarse, system, noise)
             loss = loss + self.config.steric_weight * gradient
         return {"loss": loss, **terms}
 
-    def _elbo(self, context: Context, fine, coarse, system: Batch, noise: Tensor) -> Elbo:
+    def _elbo(self, context: Context, fine, coarse, system: Batch, noise, shown) -> Elbo:
+        """``shown`` [F, A, 3]: where side chains see the atoms around them."""
         internal = rigid.internal_of(fine, system)
         expected = self._rigid(context, coarse, system)
         atoms = rigid.log_density(expected, self.log_spread, internal, fine, system)
-        nats = self._torsion_nats(context, fine, internal, coarse, expected, system, noise)
+        nats = self._torsion_nats(context, shown, internal, coarse, expected, system, noise)
         inside = torch.where(system.torsion_mask, -_log_bin_width(nats), 0.0)
         uniform = inside.sum(-1).expand(nats.shape[:2])
         likelihood = _by_system(atoms, system.fine_system, system.n_systems)
@@ -231,7 +233,7 @@ class Genzprot(Stage):
         return Context(h, near[..., :SURROUNDINGS], valid[..., :SURROUNDINGS])
 
     def _rigid(self, context: Context, coarse: Tensor, system: Batch) -> Tensor:
-        offsets = self.offsets(context.h).unflatten(-1, (MAX_ATOMS, 3))
+        offsets = self.offsets(context.h.detach()).unflatten(-1, (MAX_ATOMS, 3))
         return rigid.expected_geometry(offsets, coarse, system)
 
     def _with_ends(self, h: Tensor, turns: Tensor, system: Batch, choose) -> Tensor:
@@ -246,6 +248,12 @@ class Genzprot(Stage):
         atoms = backbone_atoms(expected, torsions, coarse, system)
         return make_scene(atoms, context.near, context.valid, system, expected)
 
+    def _member(self, context: Context, coarse, system: Batch, noise: Tensor) -> Tensor:
+        scene = self._generate(context, coarse, system, noise)
+        again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
+        self._redraw(context, scene, system, [drawn(columns) for columns in again])
+        return flat(scene.atoms, system)
+
     def _generate(self, context: Context, coarse, system: Batch, noise: Tensor) -> Scene:
         """A structure drawn from the prior, before any redraw."""
         first, rank = _order(noise, system)
@@ -257,7 +265,7 @@ class Genzprot(Stage):
             context.h, turns, system, lambda role, residues, x: draw(x, draws[:, residues, role])
         )
         scene = self._backbone(context, torsions, expected, coarse, system)
-        self._pack(context, scene, rank, system, _drawn(draws[..., CHI]))
+        self._pack(context, scene, rank, system, drawn(draws[..., CHI]))
         return scene
 
     @staticmethod
@@ -358,22 +366,6 @@ class Genzprot(Stage):
 
         self._choose(h, scene, frame, residue, seen, system, side)
         return nats
-
-
-def _rotamer(*skipped: int) -> Pick:
-    """Picks the most likely rotamer after ``skipped`` more likely ones of chi 1 and of chi 2."""
-
-    def pick(k: int, logits: Tensor, frame: Tensor, residue: Tensor) -> Tensor:
-        for _ in range(skipped[k] if k < len(skipped) else 0):
-            logits = without(logits, angle_of_mode(logits))
-        return angle_of_mode(logits)
-
-    return pick
-
-
-def _drawn(columns: Tensor) -> Pick:
-    """Picks what standard normals ``columns`` [F, R, N_CHI] stand for."""
-    return lambda k, logits, frame, residue: draw(logits, columns[frame, residue, k])
 
 
 def _order(noise: Tensor, system: Batch) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,16 @@ components in right-handed local frames. Shapes: F frames, B beads, K neighbours
 """
 
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import normalize
 
 __all__ = ["chain_shape", "edge_features", "gather", "local_frames", "nearest", "radial_basis"]
+
+LARGE = 300
+"""Beads of a molecule beyond which neighbours come from a k-d tree (on a CPU)."""
+ENTRIES = 1 << 22
+"""Distances held at a time, which bounds the memory."""
 
 
 def local_frames(positions: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -31,17 +37,37 @@ def nearest(positions: Tensor, system: Tensor, k: int) -> tuple[Tensor, Tensor]:
     found, valid = [], []
     start = 0
     for size in torch.bincount(system).tolist():
-        points = positions[:, start : start + size]
-        gap = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-        gap = gap + torch.diag_embed(torch.full_like(gap[:, 0], torch.inf))
         take = min(k, size - 1)
-        index = gap.topk(take, dim=-1, largest=False).indices + start
+        index = _nearest(positions[:, start : start + size].detach(), take) + start
         own = torch.arange(start, start + size, device=index.device).view(1, -1, 1)
         pad = own.expand(len(index), size, k - take)
         found.append(torch.cat([index, pad], -1))
         valid.append(torch.arange(k, device=index.device).lt(take).expand(len(index), size, k))
         start += size
     return torch.cat(found, 1), torch.cat(valid, 1)
+
+
+def _nearest(points: Tensor, k: int) -> Tensor:
+    """The k nearest others of each of ``points`` [F, n, 3], nearest first: int64 [F, n, k]."""
+    frames, count, _ = points.shape
+    if count > LARGE and points.device.type == "cpu":
+        return torch.stack([_nearest_by_tree(frame, k) for frame in points])
+    rows = max(1, ENTRIES // (frames * count))
+    parts = []
+    for first in range(0, count, rows):
+        some = points[:, first : first + rows]
+        gap = torch.cdist(some, points, compute_mode="donot_use_mm_for_euclid_dist")
+        gap.diagonal(first, 1, 2).fill_(torch.inf)
+        parts.append(gap.topk(k, dim=-1, largest=False).indices)
+    return torch.cat(parts, 1)
+
+
+def _nearest_by_tree(points: Tensor, k: int) -> Tensor:
+    """The same for one frame [n, 3], in n log n."""
+    finite = points.nan_to_num(0.0, 0.0, 0.0).numpy()
+    found = torch.from_numpy(cKDTree(finite).query(finite, k + 1)[1])
+    itself = found == torch.arange(len(found)).unsqueeze(-1)
+    return found.gather(-1, itself.byte().argsort(dim=-1, stable=True))[:, :k]
 
 
 def gather(values: Tensor, index: Tensor) -> Tensor:

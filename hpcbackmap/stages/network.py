@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from hpcbackmap.stages.geometry import EDGE_FEATURES, gather
 
-__all__ = ["MLP", "MessageLayers"]
+__all__ = ["MLP", "MessageLayers", "activated", "weighted_sum"]
 
 SEPARATIONS = 9
 """Separations along the chain that are told apart: 0 (another chain) and 1 to 8 or more."""
@@ -16,6 +16,16 @@ class MLP(nn.Sequential):
 
     def __init__(self, inputs: int, hidden: int, outputs: int):
         super().__init__(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
+
+
+def activated(x: Tensor) -> Tensor:
+    """SiLU of ``x``, which is not read again; in its place where no gradient is needed."""
+    return nn.functional.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def weighted_sum(values: Tensor, weight: Tensor) -> Tensor:
+    """Sum of values [..., K, W] with weights [..., K]: [..., W]. A matrix product: einsum copies here."""
+    return torch.matmul(weight.unsqueeze(-2), values).squeeze(-2)
 
 
 class _Layer(nn.Module):
@@ -35,8 +45,7 @@ class _Layer(nn.Module):
         pair = self.edge(edges)
         pair += gather(self.other(x), index)
         pair += self.own(x).unsqueeze(2)
-        summed = torch.einsum("fbkw,fbk->fbw", nn.functional.silu(pair), weight.to(pair.dtype))
-        h = h + self.collect(summed)
+        h = h + self.collect(weighted_sum(activated(pair), weight.to(pair.dtype)))
         return h + self.update(h)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE
 from hpcbackmap.stages.geometry import radial_basis
-from hpcbackmap.stages.network import MLP
-from hpcbackmap.stages.scene import Scene
+from hpcbackmap.stages.network import MLP, activated, weighted_sum
+from hpcbackmap.stages.scene import Scene, neighbour_atoms, squared_distances
 from hpcbackmap.stages.torsions import bin_of
 
 __all__ = ["BINS", "PackingHead"]
@@ -25,6 +25,8 @@ ATOMS = 32
 REACH, BASIS = 1.2, 12
 """Reach (nm) and number of the radial functions."""
 HIDDEN = 64
+ROWS = 256
+"""Rows treated at a time where no gradient is needed: they fit the cache."""
 PENALTY = 15.0
 """Taken off the logits of proline chi1 bins in which no ring can close."""
 KINDS = CB + 1 + 2 * len(RESIDUES) * (MAX_ATOMS - CB)
@@ -56,7 +58,9 @@ class PackingHead(nn.Module):
         self.keep = nn.Linear(width, width)
         self.earlier = nn.ModuleList(nn.Embedding(BINS, width) for _ in range(N_CHI))
         self.heads = nn.ModuleList(MLP(width, width, BINS) for _ in range(N_CHI))
-        self.register_buffer("atom_kind", _atom_kinds(), persistent=False)
+        self.register_buffer("atom_kind", _atom_kinds().flatten(), persistent=False)
+        self.register_buffer("beyond", _lengths(), persistent=False)
+        self.register_buffer("unclosed", ~_pucker(), persistent=False)
 
     def see(
         self, h: Tensor, scene: Scene, frame: Tensor, residue: Tensor, placed: Tensor
@@ -65,34 +69,41 @@ class PackingHead(nn.Module):
 
         placed: bool [n, K], neighbours whose side chains are seen.
         """
+        if torch.is_grad_enabled():
+            return self._see(h, scene, frame, residue, placed)
+        rows = zip(*(x.split(ROWS) for x in (h, frame, residue, placed)), strict=True)
+        return torch.cat([self._see(h, scene, *part) for h, *part in rows])
+
+    def _see(self, h: Tensor, scene: Scene, frame, residue, placed: Tensor) -> Tensor:
         own = scene.atoms[frame, residue]
         axes, ca = _backbone_frames(own), own[:, 1]
         position, kind, gap = self._nearest(scene, frame, residue, placed, own)
-        local = torch.einsum("nij,nmj->nmi", axes, position - ca.unsqueeze(1))
+        local = torch.bmm(position - ca.unsqueeze(1), axes.transpose(1, 2))
         unit = local / local.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-        features = torch.cat([radial_basis(gap, REACH, BASIS), local, unit], -1)
-        pair = self.place(features)
+        pair = self.place(torch.cat([radial_basis(gap, REACH, BASIS), local, unit], -1))
         pair += self.kinds(kind)
         pair += self.receiver(h).unsqueeze(1)
-        message = nn.functional.silu(self.message(nn.functional.silu(pair)))
-        seen = torch.einsum("nmw,nm->nw", message, (gap < REACH).to(message.dtype))
+        message = activated(self.message(activated(pair)))
+        seen = weighted_sum(message, (gap < REACH).to(message.dtype))
         context = h + self.own(self._own_backbone(scene, frame, residue, axes, ca))
         return self.keep(context) + self.context(torch.cat([context, seen], -1))
 
     def _nearest(self, scene: Scene, frame: Tensor, residue: Tensor, placed: Tensor, own: Tensor):
         """Positions [n, M, 3], kinds and distances [n, M] of the atoms around the likely side chain."""
         near = scene.near[frame, residue]
-        atoms = scene.atoms[frame.unsqueeze(1), near]
-        there = scene.there[near] & scene.valid[frame, residue].unsqueeze(-1)
-        there[..., SIDE] &= placed.unsqueeze(-1)
-        kinds = self.atom_kind[placed.long(), scene.kind[near]]
-        middle = own[:, CB] + _lengths(own.device)[scene.kind[residue]].unsqueeze(-1) * (
-            nn.functional.normalize(own[:, CB] - own[:, 1], dim=-1)
+        atoms = neighbour_atoms(scene, frame, residue)
+        beyond = self.beyond[scene.kind[residue]].unsqueeze(-1)
+        middle = own[:, CB] + beyond * nn.functional.normalize(own[:, CB] - own[:, 1], dim=-1)
+        squared = squared_distances(atoms, middle).unflatten(1, (-1, MAX_ATOMS))
+        squared[..., SIDE].masked_fill_(~placed.unsqueeze(-1), torch.inf)
+        squared, chosen = squared.flatten(1).topk(
+            min(ATOMS, atoms.shape[1]), dim=-1, largest=False, sorted=False
         )
-        gap = (atoms - middle[:, None, None]).norm(dim=-1).masked_fill(~there, torch.inf)
-        gap, chosen = gap.flatten(1).topk(min(ATOMS, gap[0].numel()), dim=-1, largest=False)
-        position = atoms.flatten(1, 2).gather(1, chosen.unsqueeze(-1).expand(-1, -1, 3))
-        return position, kinds.flatten(1).gather(1, chosen), gap.clamp_max(10 * REACH)
+        whose, slot = chosen // MAX_ATOMS, chosen % MAX_ATOMS
+        kind = (placed * len(RESIDUES) + scene.kind[near]).gather(1, whose)
+        kind = self.atom_kind[kind * MAX_ATOMS + slot]
+        position = atoms.gather(1, chosen.unsqueeze(-1).expand(-1, -1, 3))
+        return position, kind, squared.sqrt().clamp_max(10 * REACH)
 
     @staticmethod
     def _own_backbone(scene: Scene, frame, residue, axes, ca) -> Tensor:
@@ -102,14 +113,14 @@ class PackingHead(nn.Module):
         points = torch.stack(
             [atoms[frame, residue, 3], atoms[frame, before, 2], atoms[frame, after, 0]], 1
         )
-        local = torch.einsum("nij,nmj->nmi", axes, points - ca.unsqueeze(1))
+        local = torch.bmm(points - ca.unsqueeze(1), axes.transpose(1, 2))
         return 4 * local.flatten(1)
 
     def logits(self, context: Tensor, k: int, proline: Tensor) -> Tensor:
         """Logits of chi ``k`` (from 0) given the context [n, W]: [n, BINS]."""
         logits = self.heads[k](nn.functional.silu(context))
         if k == 0:
-            logits = logits - PENALTY * (proline.unsqueeze(-1) & ~_pucker(logits.device))
+            logits = logits - PENALTY * (proline.unsqueeze(-1) & self.unclosed)
         return logits
 
     def after(self, context: Tensor, k: int, angle: Tensor, there: Tensor) -> Tensor:
@@ -128,13 +139,13 @@ def _atom_kinds() -> Tensor:
     return table
 
 
-def _lengths(device: torch.device) -> Tensor:
+def _lengths() -> Tensor:
     """How far beyond CB the middle of each residue type's side chain lies, about, nm [types]."""
     beyond = [len(template.atoms) - CB - 2 for template in RESIDUES.values()]
-    return torch.tensor(beyond, device=device, dtype=torch.float32).mul(0.035).clamp(0, 0.25)
+    return torch.tensor(beyond, dtype=torch.float32).mul(0.035).clamp(0, 0.25)
 
 
-def _pucker(device: torch.device) -> Tensor:
+def _pucker() -> Tensor:
     """Bins of chi1 that a proline ring can have, |chi1| < 50 degrees: bool [BINS]."""
-    middle = (torch.arange(BINS, device=device) + 0.5) * 360 / BINS - 180
+    middle = (torch.arange(BINS) + 0.5) * 360 / BINS - 180
     return middle.abs() < 50

@@ -15,6 +15,8 @@ from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
 __all__ = ["expected_geometry", "internal_of", "log_density"]
 
 SMALLEST_LOG_SPREAD = -8.0
+FREEDOM = 4.0
+"""Degrees of freedom of the t distribution: experimental structures have outliers that no Gaussian bears."""
 
 
 def internal_of(fine: Tensor, system: Batch) -> Tensor:
@@ -48,8 +50,8 @@ def log_density(
 ) -> Tensor:
     """Nats of distances, angles and fixed dihedrals, times the Jacobian d^2 sin(theta): [F, A]; C-alpha 0.
 
-    Gaussian about ``expected`` [F, A, 3], with the log standard deviations ``log_spread`` of each slot of each
-    residue type [types * MAX_ATOMS, 3].
+    Student's t about ``expected`` [F, A, 3], with the log scales ``log_spread`` of each slot of each residue
+    type [types * MAX_ATOMS, 3].
     """
     ring = torch.nonzero(system.role == Role.RING).squeeze(-1)
     if len(ring):
@@ -60,12 +62,19 @@ def log_density(
     log_spread = log_spread[row].clamp_min(SMALLEST_LOG_SPREAD)
     gap = internal - expected
     gap = torch.cat([gap[..., :2], torch.atan2(gap[..., 2:].sin(), gap[..., 2:].cos())], -1)
-    nats = -0.5 * (gap / log_spread.exp()).square() - log_spread - 0.5 * math.log(2 * math.pi)
+    nats = _student(gap * torch.exp(-log_spread)) - log_spread
     turning = (system.role < N_TORSIONS).to(nats)
     nats = nats[..., 0] + nats[..., 1] + nats[..., 2] * (1 - turning)
     distance = internal[..., 0].clamp_min(1e-6)
     jacobian = 2 * distance.log() + internal[..., 1].sin().clamp_min(1e-6).log()
     return torch.where(system.role == Role.CALPHA, 0.0, nats - jacobian)
+
+
+def _student(x: Tensor) -> Tensor:
+    """Log density of the t distribution of `FREEDOM` degrees of freedom."""
+    half = (FREEDOM + 1) / 2
+    norm = math.lgamma(half) - math.lgamma(FREEDOM / 2) - 0.5 * math.log(FREEDOM * math.pi)
+    return norm - half * torch.log1p(x.square() / FREEDOM)
 
 
 def _closure(positions: Tensor, internal: Tensor, ring: Tensor, system: Batch) -> Tensor:

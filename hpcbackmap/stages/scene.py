@@ -14,12 +14,26 @@ from hpcbackmap.protein.residues import MAX_ATOMS
 from hpcbackmap.protein.side_chain import CB, SIDE, place_side_chains
 from hpcbackmap.protein.zmatrix import N_TORSIONS
 
-__all__ = ["Scene", "add_side_chains", "backbone_atoms", "flat", "make_scene", "side_chain_rows"]
+__all__ = [
+    "AWAY",
+    "Scene",
+    "add_side_chains",
+    "backbone_atoms",
+    "flat",
+    "make_scene",
+    "neighbour_atoms",
+    "side_chain_rows",
+    "squared_distances",
+]
+
+AWAY = 1000.0
+"""Where atoms that do not exist are put, nm."""
 
 
 class Scene(NamedTuple):
-    """atoms: [F, R, MAX_ATOMS, 3], nm. near, valid: nearest residues of each and which count [F, R, K].
+    """atoms: [F, R, MAX_ATOMS, 3], nm; those that a residue lacks lie at `AWAY`.
 
+    near, valid: nearest residues of each and which count [F, R, K].
     there [R, MAX_ATOMS]: atoms that a residue has. kind [R]. before, after [R]: the residues that it is bonded
     to, itself where it is not. rigid: distance, angle and fixed dihedral of every slot, as ``atoms``.
     """
@@ -42,6 +56,7 @@ def make_scene(
     before = torch.where(system.bonded, system.bead_previous, own)
     after = torch.where(system.leads, system.bead_next, own)
     dense = None if rigid is None else rigid[:, system.atom_index]
+    atoms = atoms.masked_fill(~system.atom_mask.unsqueeze(-1), AWAY)
     return Scene(atoms, near, valid, system.atom_mask, system.residue_type, before, after, dense)
 
 
@@ -70,8 +85,26 @@ def backbone_atoms(rigid: Tensor, torsions: Tensor, coarse: Tensor, system: Batc
 
 def side_chain_rows(scene: Scene, chi: Tensor, frame: Tensor, residue: Tensor) -> Tensor:
     """Atoms of rows (frame, residue) [n] with torsions chi [n, N_CHI]: [n, MAX_ATOMS, 3]."""
-    backbone = scene.atoms[frame, residue, :CB]
-    return place_side_chains(backbone, scene.kind[residue], scene.rigid[frame, residue], chi)
+    backbone = scene.atoms[frame, residue, : CB + 1]
+    atoms = place_side_chains(backbone, scene.kind[residue], scene.rigid[frame, residue], chi)
+    return atoms.masked_fill_(~scene.there[residue].unsqueeze(-1), AWAY)
+
+
+def neighbour_atoms(scene: Scene, frame: Tensor, residue: Tensor) -> Tensor:
+    """Atoms of the neighbours of rows (frame, residue) [n], or `AWAY`: [n, K * MAX_ATOMS, 3]."""
+    atoms = scene.atoms[frame.unsqueeze(1), scene.near[frame, residue]]
+    nobody = torch.nonzero(~scene.valid[frame, residue], as_tuple=True)
+    atoms[nobody] = AWAY
+    return atoms.flatten(1, 2)
+
+
+def squared_distances(points: Tensor, centre: Tensor) -> Tensor:
+    """Squared distances [n, m] of points [n, m, 3] from centres [n, 3]; by component, which is fast."""
+    total = (points[..., 0] - centre[:, :1]).square_()
+    for k in (1, 2):
+        gap = points[..., k] - centre[:, k : k + 1]
+        total.addcmul_(gap, gap)
+    return total
 
 
 def add_side_chains(scene: Scene, atoms: Tensor, frame: Tensor, residue: Tensor) -> None:

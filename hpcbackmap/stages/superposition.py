@@ -7,7 +7,7 @@ frames, B beads, C centres.
 import torch
 from torch import Tensor
 
-__all__ = ["mean_frame", "surroundings", "turned"]
+__all__ = ["mean_frame", "superposed", "surroundings", "turned"]
 
 ROUNDS = 5
 
@@ -29,14 +29,18 @@ def turned(positions: Tensor, reference: Tensor, weight: Tensor) -> Tensor:
     return u @ vt
 
 
+def superposed(positions: Tensor, reference: Tensor) -> Tensor:
+    """Centred frames [F, B, 3] turned onto ``reference`` [B, 3]."""
+    positions = positions - positions.mean(1, keepdim=True)
+    rotation = turned(positions, reference, torch.ones_like(reference[:, :1]).T)[:, 0]
+    return torch.einsum("fij,fbj->fbi", rotation, positions)
+
+
 def mean_frame(positions: Tensor) -> Tensor:
     """Mean of the frames [F, B, 3] superposed on it, found in a few rounds: [B, 3]."""
-    positions = positions - positions.mean(1, keepdim=True)
-    mean = positions[0]
-    alike = torch.ones(1, len(mean), dtype=mean.dtype, device=mean.device)
+    mean = positions[0] - positions[0].mean(0)
     for _ in range(ROUNDS):
-        rotation = turned(positions, mean, alike)[:, 0]
-        mean = torch.einsum("fij,fbj->fbi", rotation, positions).mean(0)
+        mean = superposed(positions, mean).mean(0)
     return mean
 
 

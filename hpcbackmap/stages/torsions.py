@@ -11,8 +11,8 @@ from torch import Tensor
 
 __all__ = ["angle_of_mode", "bin_of", "centres", "draw", "harmonics", "log_density", "without"]
 
-TOLERANCE = 8.0
-"""Concentration of the kernel of `angle_of_mode`; its width is 20 degrees."""
+TOLERANCE = 2.0
+"""Concentration of the kernel of `angle_of_mode`: about 40 degrees wide, as a rotamer is."""
 
 
 def centres(bins: int, like: Tensor) -> Tensor:

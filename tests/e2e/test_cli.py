@@ -18,7 +18,7 @@ systems: [{name: trpcage, topology: top.pdb, trajectories: [md.xtc]}]
 split: {validation: 0.2, test: 0.2}
 stages:
   ca-fg:
-    model: {kind: genzprot, width: 16, layers: 1, latent: 2}
+    model: {kind: genzprot, width: 16, layers: 1}
     train: &train {max_steps: 20, batch_size: 8, checkpoint_every: 10, validate_every: 10,
                    validation_frames: 8, log_every: 5}
   ucg5-ca:
@@ -60,6 +60,8 @@ def road(small) -> Path:
     succeed("train", campaign, "--stage", "ucg5-ca")
     succeed("backmap", campaign)
     succeed("evaluate", campaign)
+    table = succeed("evaluate", campaign, "--elbo").stdout
+    assert "ca-fg" in table and "ucg5-ca" in table and "ladder" in table
     succeed("report", campaign)
     return small
 
@@ -76,6 +78,7 @@ def test_every_command_leaves_what_the_architecture_lists(road):
         "stages/ucg5-ca/artifact/config.json",
         "backmapped.zarr/zarr.json",
         "metrics.json",
+        "elbo.json",
         "report.html",
     ):
         assert (work / name).is_file(), name
@@ -85,7 +88,7 @@ def test_every_command_leaves_what_the_architecture_lists(road):
 
 def test_inspect_says_that_all_is_done(road):
     described = json.loads(succeed("inspect", road / "campaign.yaml", "--json").stdout)
-    assert all(described["done"].values()) and len(described["done"]) == 6
+    assert all(described["done"].values()) and len(described["done"]) == 7
     assert described["systems"]["trpcage"]["particles"] == {"fg": 154, "ca": 20, "ucg5": 5}
     assert described["backmap"]["structures"] == 24
 
@@ -101,6 +104,7 @@ def test_a_retrained_stage_makes_the_later_steps_due_again(road):
     assert [name for name, finished in described["done"].items() if not finished] == [
         "backmap",
         "evaluate",
+        "likelihood",
         "report",
     ]
 

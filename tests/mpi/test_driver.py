@@ -28,7 +28,7 @@ MEMBERS, SHARD = 2, 3
 def campaign_folder(tmp_path_factory, example_dir):
     """An ingested example campaign with untrained stages: the driver does not care how good they are."""
     folder = tmp_path_factory.mktemp("campaign")
-    small = {"width": 16, "layers": 1, "latent": 3}
+    small = {"width": 16, "layers": 1}
     record = {
         "name": "example",
         "ladder": ["fg", "ca", "ucg:5"],
@@ -43,7 +43,7 @@ def campaign_folder(tmp_path_factory, example_dir):
         "split": {"by": "time", "validation": 0.2, "test": 0.4},
         "stages": {
             "ca-fg": {"model": {"kind": "genzprot", **small}},
-            "ucg5-ca": {"model": {"kind": "cgvae", **small}},
+            "ucg5-ca": {"model": {"kind": "cgvae", "latent": 3, **small}},
         },
         "backmap": {"members": MEMBERS, "shard_frames": SHARD, "batch_frames": 2},
     }

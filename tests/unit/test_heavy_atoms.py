@@ -1,0 +1,191 @@
+"""The C-alpha to heavy-atom stage: what side chains see, peptide planes, clashes, cis and trans."""
+
+import mdtraj
+import numpy as np
+import pytest
+import torch
+
+from hpcbackmap.config import GenzprotConfig
+from hpcbackmap.evaluation.peptide import omega_angles
+from hpcbackmap.protein.side_chain import SIDE
+from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.zmatrix import Role
+from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.stages.base import collate
+from hpcbackmap.stages.build import build_stage
+from hpcbackmap.stages.contacts import overlaps
+from hpcbackmap.stages.genzprot import BINS, CHI
+from hpcbackmap.stages.noise import frame_noise
+from hpcbackmap.stages.planes import angle_tables
+from hpcbackmap.stages.rigid import internal_of, log_density
+from hpcbackmap.stages.scene import make_scene
+
+WIDTH = {"width": 16, "layers": 1}
+
+
+def read(path, frames=1):
+    loaded = mdtraj.load(str(path))[:frames]
+    topology, index, _ = topology_from_mdtraj(loaded.topology, loaded.xyz[0], path.name)
+    return topology, torch.from_numpy(loaded.xyz[:, index].astype(np.float64))
+
+
+def make(topology, fine, **options):
+    ladder = build_ladder(topology, ["fg", "ca"])
+    stage = build_stage("ca-fg", GenzprotConfig(**{**WIDTH, **options}), [ladder], 1).double()
+    system = collate([stage.describe(ladder)])
+    system = system.apply(lambda x: x.double() if x.is_floating_point() else x)
+    coarse = fine[:, topology.ca_index]
+    shape = (coarse.shape[1], max(stage.noise_width, stage.elbo_noise))
+    noise = frame_noise(0, "x", list(range(len(fine))), 0, *shape)
+    return stage, system, coarse, torch.from_numpy(noise).double()
+
+
+@pytest.fixture(scope="module")
+def kix(data_dir):
+    return read(data_dir / "nmr" / "1sb0_nmr.pdb.gz", 2)
+
+
+def test_planes_know_the_angle_between_them(kix):
+    topology, fine = kix
+    _, system, coarse, _ = make(topology, fine)
+    internal = internal_of(fine, system)
+    tables = angle_tables(coarse, internal, system).at
+    turn = internal[:, system.torsion_index[:, Role.PLANE], 2]
+    u = torch.stack([torch.ones_like(turn), turn.cos(), turn.sin()], -1)
+    cosine = torch.einsum("fri,frij,frj->fr", u[:, system.bead_previous], tables, u)
+    n, ca, c = (fine[:, system.atom_index[:, k]] for k in range(3))
+    true = torch.cosine_similarity(n - ca, c - ca, dim=-1)
+    between = system.bonded & system.leads
+    assert float((cosine - true)[:, between].abs().max()) < 1e-6
+
+
+def test_latents_are_the_bins_of_the_truth(kix):
+    topology, fine = kix
+    stage, system, coarse, _ = make(topology, fine)
+    bins = stage.encode(fine, system)
+    again = stage.encode(stage.decode(bins, coarse, system), system)
+    assert torch.equal(bins, again)
+    truth, there = internal_of(fine, system)[:, system.torsion_index, 2], system.torsion_mask
+    angle = (bins + 0.5) * (2 * np.pi / BINS) - np.pi
+    apart = torch.atan2((angle - truth).sin(), (angle - truth).cos()).abs()
+    assert bool((apart <= np.pi / BINS + 1e-6)[:, there].all())
+
+
+def test_information_is_minus_the_log_probability_of_the_bins(kix):
+    topology, fine = kix
+    stage, system, coarse, noise = make(topology, fine)
+    noise[..., 0], noise[..., 1] = 0.0, torch.linspace(-2, 2, coarse.shape[1]).double()
+    with torch.no_grad():
+        information = stage.information(fine, coarse, system)
+        kl = stage.elbo(fine, coarse, system, noise).kl
+    torch.testing.assert_close(information.sum((1, 2)), kl[:, 0])
+    assert float(information.min()) >= 0
+    assert bool((information[:, system.torsion_mask] > 0).all())
+
+
+def test_a_side_chain_sees_what_is_placed_before_it_and_nothing_else(kix):
+    topology, fine = kix
+    stage, system, coarse, _ = make(topology, fine)
+    last = int(torch.nonzero(system.torsion_mask[:, Role.CHI1])[-1])
+    first = int(torch.nonzero(system.torsion_mask[:, Role.CHI1])[0])
+    with torch.no_grad():
+        plain = stage.information(fine, coarse, system)[..., CHI]
+        changed = {}
+        for residue in (first, last):
+            moved = fine.clone()
+            side = system.atom_index[residue, 5:-1][system.atom_mask[residue, 5:-1]]
+            moved[:, side] += 0.15
+            changed[residue] = stage.information(moved, coarse, system)[..., CHI]
+    others = torch.arange(len(system.place)) != last
+    torch.testing.assert_close(changed[last][:, others], plain[:, others])
+    near = (coarse[0] - coarse[0, first]).norm(dim=-1).argsort()[1:6]
+    assert float((changed[first] - plain)[0, near].abs().max()) > 1e-6
+
+
+def test_redraws_and_alternatives_take_contacts_away(kix):
+    topology, fine = kix
+    depths = {}
+    for redraws in (0, 6):
+        stage, system, coarse, noise = make(topology, fine, redraws=redraws)
+        with torch.no_grad():
+            context = stage._context(coarse, system)
+            sample = stage.sample(coarse, system, noise)
+        scene = make_scene(sample[:, system.atom_index], context.near, context.valid, system)
+        rows = torch.nonzero(stage._moving(system).expand(len(coarse), -1), as_tuple=True)
+        depth = overlaps(sample[:, system.atom_index][rows], scene, *rows)
+        depths[redraws] = float((depth > 0).double().mean())
+    assert depths[0] > 0.3, "an untrained stage draws any rotamer"
+    assert depths[6] < 0.6 * depths[0]
+
+
+def test_overlap_of_a_planted_clash(kix):
+    topology, fine = kix
+    stage, system, coarse, _ = make(topology, fine)
+    with torch.no_grad():
+        context = stage._context(coarse, system)
+    leucines = [i for i, name in enumerate(topology.sequence) if name == "LEU"]
+    residue = torch.tensor([leucines[0]])
+    frame = torch.zeros_like(residue)
+    atoms = fine[:, system.atom_index]
+    scene = make_scene(atoms.clone(), context.near, context.valid, system)
+    free = float(overlaps(atoms[frame, residue], scene, frame, residue))
+    other = int(context.near[0, residue[0], 3])
+    moved = atoms[frame, residue].clone()
+    moved[0, 6] = atoms[0, other, 1] + torch.tensor([0.1, 0.0, 0.0])
+    planted = float(overlaps(moved, scene, frame, residue))
+    assert free < 0.02 and planted > 0.17, "two carbons at 0.1 nm overlap by 0.28 - 0.1"
+
+
+def test_steric_term_lowers_clashes(kix):
+    topology, fine = kix
+    stage, system, coarse, _ = make(topology, fine[:1], steric_weight=1.0, redraws=0)
+    optimiser = torch.optim.Adam(stage.packing.parameters(), 1e-2)
+    history = []
+    for step in range(40):
+        noise = frame_noise(0, str(step), [0], 0, coarse.shape[1], stage.elbo_noise)
+        context = stage._context(coarse, system)
+        context = context._replace(h=context.h.detach())
+        gradient, clashes = stage._steric(context, coarse, system, torch.from_numpy(noise).double())
+        optimiser.zero_grad()
+        gradient.backward()
+        optimiser.step()
+        history.append(float(clashes))
+    assert np.mean(history[-10:]) < 0.75 * np.mean(history[:10])
+
+
+def test_cis_links_follow_the_calpha_distance(data_dir):
+    """Adenylate kinase has one cis proline, at 0.29 nm."""
+    folder = data_dir / "adenylate_kinase"
+    loaded = mdtraj.load(str(folder / "adk_dims_a.xtc"), top=str(folder / "adk_dims_a_top.pdb"))[:2]
+    topology, index, _ = topology_from_mdtraj(loaded.topology, loaded.xyz[0], "adk")
+    fine = torch.from_numpy(loaded.xyz[:, index].astype(np.float64))
+    stage, system, coarse, noise = make(topology, fine)
+    with torch.no_grad():
+        for made in (stage.mode(coarse, system), stage.sample(coarse, system, noise)):
+            cis = np.abs(omega_angles(topology, made.numpy())) < np.pi / 2
+            true = np.abs(omega_angles(topology, fine.numpy())) < np.pi / 2
+            assert true.sum() == 2 and (cis == true).all()
+
+
+def test_rigid_density_is_normalised(kix):
+    """Integrated over the distance of one atom; its Jacobian d^2 taken out."""
+    topology, fine = kix
+    stage, system, coarse, _ = make(topology, fine[:1])
+    with torch.no_grad():
+        expected = stage._rigid(stage._context(coarse, system), coarse, system)
+        atom = int(torch.nonzero(system.role == Role.LINK_O)[0])
+        grid = torch.linspace(0.02, 0.4, 20001).double()
+        internal = expected.repeat(len(grid), 1, 1)
+        internal[:, atom, 0] = grid
+        nats = log_density(
+            expected.repeat(len(grid), 1, 1), stage.log_spread, internal,
+            fine[:1].repeat(len(grid), 1, 1), system,
+        )[:, atom]  # fmt: skip
+        jacobian = 2 * grid.log() + internal[0, atom, 1].sin().log()
+        rest = nats.max() + jacobian[nats.argmax()]
+        profile = (nats + jacobian - rest).exp()
+        peak = torch.exp(torch.tensor(-0.980829)) / stage.log_spread.exp()[
+            system.residue_type[system.bead_of[atom]] * 15 + system.slot[atom], 0
+        ]
+        area = float(torch.trapezoid(profile, grid) * peak)
+    assert abs(area - 1) < 1e-3, "t distribution of 4 degrees of freedom has the peak 3/8 / scale"
