@@ -186,7 +186,7 @@ def read(paths: list[Path], frames: int) -> Ensemble:
             parts.append(mdtraj.load(str(full)))
         else:
             parts.append(mdtraj.load(f"{path}.xtc", top=f"{path}_top.pdb"))
-    topology, index, _ = topology_from_mdtraj(parts[0].topology, parts[0].xyz[0], paths[0].name)
+    topology, *_ = topology_from_mdtraj(parts[0].topology, parts[0].xyz[0], paths[0].name)
     positions = []
     for path, part in zip(paths, parts, strict=True):
         other, order, _ = topology_from_mdtraj(part.topology, part.xyz[0], path.name)

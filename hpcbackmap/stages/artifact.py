@@ -44,6 +44,7 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
         (scratch / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         (scratch / "MODEL_CARD.md").write_text(_card_text(config, weights))
         for path in scratch.iterdir():
+            path.chmod(0o644)
             with path.open("rb") as handle:
                 os.fsync(handle.fileno())
         shutil.rmtree(folder, ignore_errors=True)

@@ -55,8 +55,8 @@ the C-alpha atoms in training and its size."""
 DRAWS = 6
 """From this column on, noise is for torsions: one each, then one for each chi of each redraw."""
 RIGID_SHARE = 0.005
-"""Weight of bonds and angles beside the torsions in the loss. Parameters of their own learn them, so that it only
-keeps their gradients, which are a hundred times as large, from ruling what is clipped."""
+"""Weight of bonds and angles beside the torsions in the loss. Parameters of their own learn them, so that it
+only keeps their gradients, which are a hundred times as large, from ruling what is clipped."""
 FULL_CLASH = 0.1
 """Overlap (nm) that counts as one clash in the steric term."""
 

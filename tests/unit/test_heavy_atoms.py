@@ -7,7 +7,6 @@ import torch
 
 from hpcbackmap.config import GenzprotConfig
 from hpcbackmap.evaluation.peptide import omega_angles
-from hpcbackmap.protein.side_chain import SIDE
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.resolution.build import build_ladder
@@ -184,8 +183,11 @@ def test_rigid_density_is_normalised(kix):
         jacobian = 2 * grid.log() + internal[0, atom, 1].sin().log()
         rest = nats.max() + jacobian[nats.argmax()]
         profile = (nats + jacobian - rest).exp()
-        peak = torch.exp(torch.tensor(-0.980829)) / stage.log_spread.exp()[
-            system.residue_type[system.bead_of[atom]] * 15 + system.slot[atom], 0
-        ]
+        peak = (
+            torch.exp(torch.tensor(-0.980829))
+            / stage.log_spread.exp()[
+                system.residue_type[system.bead_of[atom]] * 15 + system.slot[atom], 0
+            ]
+        )
         area = float(torch.trapezoid(profile, grid) * peak)
     assert abs(area - 1) < 1e-3, "t distribution of 4 degrees of freedom has the peak 3/8 / scale"
