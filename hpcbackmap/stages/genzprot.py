@@ -57,6 +57,8 @@ DRAWS = 6
 RIGID_SHARE = 0.005
 """Weight of bonds and angles beside the torsions in the loss. Parameters of their own learn them, so that it
 only keeps their gradients, which are a hundred times as large, from ruling what is clipped."""
+OFFSET_UNIT = 0.01
+"""nm and rad; deviations are small, so that a step of the optimiser must not take them to their bounds."""
 FULL_CLASH = 0.1
 """Overlap (nm) that counts as one clash in the steric term."""
 
@@ -233,7 +235,7 @@ class Genzprot(Stage):
         return Context(h, near[..., :SURROUNDINGS], valid[..., :SURROUNDINGS])
 
     def _rigid(self, context: Context, coarse: Tensor, system: Batch) -> Tensor:
-        offsets = self.offsets(context.h.detach()).unflatten(-1, (MAX_ATOMS, 3))
+        offsets = OFFSET_UNIT * self.offsets(context.h.detach()).unflatten(-1, (MAX_ATOMS, 3))
         return rigid.expected_geometry(offsets, coarse, system)
 
     def _with_ends(self, h: Tensor, turns: Tensor, system: Batch, choose) -> Tensor:
