@@ -18,7 +18,7 @@ from pathlib import Path
 from case import Budget, Case
 from ladders import PROTEINS
 from record import kstep_record
-from rows import compute_row, row_names
+from rows import ROWS, compute_row
 
 log = logging.getLogger("kstep")
 
@@ -30,23 +30,23 @@ def main() -> None:
     if not data.is_dir():
         sys.exit("set HPCBACKMAP_DATA to the folder of the protein ensembles")
     budget = Budget(data, arguments.folder.resolve(), arguments.seconds, arguments.frames)
-    record = {"seconds": budget.seconds, "shipped": bool(arguments.shipped), "cases": []}
+    record = {"seconds": budget.seconds, "cases": []}
     for name in arguments.proteins:
         for beads in PROTEINS[name].beads:
             if not arguments.beads or beads in arguments.beads:
                 case = Case(PROTEINS[name], beads, budget)
-                record["cases"].append(_case_record(case, arguments.shipped))
+                record["cases"].append(_case_record(case))
                 path = budget.folder / "kstep.json"
                 path.write_text(json.dumps(record, indent=1, allow_nan=False))
     print(kstep_record(record, budget.folder))
 
 
-def _case_record(case: Case, shipped: str | None) -> dict:
+def _case_record(case: Case) -> dict:
     rows = {}
-    for name in row_names(shipped):
+    for name in ROWS:
         path = case.budget.folder / "rows" / f"{_key(case, name)}.json"
         if not path.exists():
-            row = compute_row(case, name, shipped)
+            row = compute_row(case, name)
             path.parent.mkdir(exist_ok=True)
             scratch = path.with_suffix(".part")
             scratch.write_text(json.dumps(row, allow_nan=False))
@@ -65,11 +65,8 @@ def _case_record(case: Case, shipped: str | None) -> dict:
 
 def _key(case: Case, name: str) -> str:
     """The truth is the same for every number of beads."""
-    return (
-        f"{case.protein.name}-{name}"
-        if name == "truth"
-        else f"{case.protein.name}-{case.beads}-{name}"
-    )
+    name_of_case = case.protein.name if name == "truth" else f"{case.protein.name}-{case.beads}"
+    return f"{name_of_case}-{name}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -81,9 +78,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=20, help="held-out frames judged at most")
     parser.add_argument("--proteins", nargs="+", choices=PROTEINS, default=list(PROTEINS))
     parser.add_argument("--beads", nargs="+", type=int, help="only these bead counts")
-    parser.add_argument(
-        "--shipped", help="artifact of a transferable ca-fg stage, for one more row"
-    )
     return parser.parse_args()
 
 

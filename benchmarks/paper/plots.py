@@ -13,7 +13,7 @@ LINES = {
     "one_step": ("1 step", "#D55E00", "o"),
     "two_step": ("2 steps", "#0072B2", "s"),
     "three_step": ("3 steps", "#009E73", "^"),
-    "two_step_shipped": ("2 steps, transferable ca-fg", "#56B4E9", "v"),
+    "two_step_shipped": ("2 steps, shipped ca-fg", "#56B4E9", "v"),
     "kernel_ridge": ("kernel ridge to all atoms", "#999999", "d"),
     "nearest_training_frame": ("nearest training frame", "#E69F00", "x"),
 }

@@ -24,7 +24,8 @@ LABELS = {
     "one_step": "**1-step**",
     "two_step": "**2-step**",
     "three_step": "**3-step**",
-    "two_step_shipped": "**2-step**, transferable ca-fg (not the same budget)",
+    "two_step_shipped": "2-step with the shipped ca-fg (another budget)",
+    "kernel_ridge_closed_then_shipped": "kernel ridge to Cα, closed, then the shipped ca-fg",
 }
 COLUMNS = (
     ("metrics", "rmsd_aligned_angstrom", "RMSD Å"),

@@ -13,6 +13,7 @@ from case import Case, Rung
 from ladders import STEPS
 from relaxation import Relaxation
 
+from hpcbackmap.backmapping.shipped import shipped_artifact
 from hpcbackmap.config import Campaign, EvaluateConfig
 from hpcbackmap.evaluation.accumulate import Totals
 from hpcbackmap.evaluation.baselines import (
@@ -29,38 +30,39 @@ from hpcbackmap.evaluation.rungs import RUNG_METRICS, judge_rung
 from hpcbackmap.evaluation.summary import summarise
 from hpcbackmap.mpi import get_comm
 
-__all__ = ["compute_row", "frame_blocks", "judge_answers", "row_names"]
+__all__ = ["ROWS", "compute_row", "frame_blocks", "judge_answers"]
 
 Rows = dict[str, np.ndarray]
 
 ENERGY_FRAMES = 20
 BOOTSTRAP = 1000
 FRAMES_AT_ONCE = 8
-RELAXED = ("truth", "kernel_ridge", "one_step", "two_step", "three_step", "two_step_shipped")
+RELAXED = (
+    *("truth", "kernel_ridge", "one_step", "two_step", "three_step", "two_step_shipped"),
+    "kernel_ridge_closed_then_shipped",
+)
 """Rows whose energies are computed; a training frame has a real structure's energy anyway."""
 LADDERS = dict(zip(("one_step", "two_step", "three_step"), STEPS, strict=True))
 REGRESSION_ROWS = {model.name.replace(" ", "_").replace("-", "_"): model for model in REGRESSIONS}
 
 
-def row_names(shipped: str | None) -> list[str]:
-    """Rows of a table, in order."""
-    return [
-        *("truth", "bead_centre", "nearest_training_frame"),
-        *REGRESSION_ROWS,
-        *(f"{name}_closed" for name in REGRESSION_ROWS),
-        *LADDERS,
-        "kernel_ridge_closed_then_ca_fg",
-        *(["two_step_shipped"] if shipped else []),
-    ]
+ROWS = (
+    *("truth", "bead_centre", "nearest_training_frame"),
+    *REGRESSION_ROWS,
+    *(f"{name}_closed" for name in REGRESSION_ROWS),
+    *LADDERS,
+    *("kernel_ridge_closed_then_ca_fg", "two_step_shipped", "kernel_ridge_closed_then_shipped"),
+)
+"""Rows of a table, in order."""
 
 
-def compute_row(case: Case, name: str, shipped: str | None = None) -> dict:
-    """Record of one row. shipped: artifact of a ca-fg stage trained on many proteins."""
+def compute_row(case: Case, name: str) -> dict:
+    """Record of one row of `ROWS`."""
     began = time.process_time()
     if name in LADDERS:
         record, levels = _ladder_row(case, LADDERS[name])
     else:
-        record, levels = {}, _answers(case, name, shipped)
+        record, levels = {}, _answers(case, name)
     if "fg" in levels:
         record["metrics"], _ = judge_answers(case, levels["fg"], name == "truth")
         levels.setdefault("ca", case.ladder.coarsen(levels["fg"])["ca"])
@@ -71,7 +73,7 @@ def compute_row(case: Case, name: str, shipped: str | None = None) -> dict:
     return record | {"cpu_seconds_of_the_row": time.process_time() - began}
 
 
-def _answers(case: Case, name: str, shipped: str | None) -> dict[str, np.ndarray]:
+def _answers(case: Case, name: str) -> dict[str, np.ndarray]:
     """Positions by resolution, [F, M, N, 3]."""
     beads = case.read(case.coarsest)
     if name == "truth":
@@ -85,11 +87,11 @@ def _answers(case: Case, name: str, shipped: str | None) -> dict[str, np.ndarray
         return {"fg": _regressed(case, REGRESSION_ROWS[name], "fg", beads)[:, None]}
     if name == "two_step_shipped":
         _, rungs = case.train(2)
-        return case.draw([rungs[1].artifact, shipped], case.ladder, beads[:, None])
-    if name == "kernel_ridge_closed_then_ca_fg":
+        return case.draw([rungs[1].artifact, str(shipped_artifact())], case.ladder, beads[:, None])
+    if name.startswith("kernel_ridge_closed_then"):
         trace = _closed(case, KernelRidge, beads)[:, None]
-        _, rungs = case.train(2)
-        return case.draw([rungs[0].artifact], case.ladder, trace) | {"ca": trace}
+        fine = shipped_artifact() if name.endswith("shipped") else case.train(2)[1][0].artifact
+        return case.draw([str(fine)], case.ladder, trace) | {"ca": trace}
     return {"ca": _closed(case, REGRESSION_ROWS[name.removesuffix("_closed")], beads)[:, None]}
 
 

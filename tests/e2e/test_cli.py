@@ -169,7 +169,7 @@ def refused(result: subprocess.CompletedProcess, code: int, *named: str) -> None
     """The command failed with ``code`` and one line that names the culprit."""
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("hpcbackmap: error:")]
+    errors = [line for line in result.stderr.splitlines() if "hpcbackmap: error:" in line]
     assert len(errors) == 1, result.stderr
     assert all(part in errors[0] for part in named), errors[0]
 

@@ -191,3 +191,21 @@ def test_rigid_density_is_normalised(kix):
         )
         area = float(torch.trapezoid(profile, grid) * peak)
     assert abs(area - 1) < 1e-3, "t distribution of 4 degrees of freedom has the peak 3/8 / scale"
+
+
+def test_first_steps_of_training_keep_the_peptide_bond(kix):
+    """Two bounded angles and two bounds carry it; an optimiser that took them to their ends would shorten it."""
+    topology, fine = kix
+    stage, system, coarse, noise = make(topology, fine)
+    optimiser = torch.optim.Adam(stage.parameters(), 3e-3)
+    for _ in range(30):
+        optimiser.zero_grad()
+        stage.loss(fine, coarse, system, noise)["loss"].backward()
+        optimiser.step()
+    with torch.no_grad():
+        made = stage.mode(coarse, system)
+    c, n = system.atom_index[:, 2], system.atom_index[:, 0]
+    before = torch.nonzero(system.bonded).squeeze(-1)
+    length = (made[:, c[before - 1]] - made[:, n[before]]).norm(dim=-1)
+    assert float((length - 0.133).abs().max()) < 0.012
+    assert float((length - 0.133).mean().abs()) < 0.004

@@ -121,7 +121,7 @@ def test_rows_that_exist_are_not_computed_again(paper, tmp_path, monkeypatch):
     )
     computed = []
 
-    def compute(case, name, shipped):
+    def compute(case, name):
         computed.append(name)
         if name == "ridge":
             raise KeyboardInterrupt
@@ -129,10 +129,10 @@ def test_rows_that_exist_are_not_computed_again(paper, tmp_path, monkeypatch):
 
     monkeypatch.setattr(kstep, "compute_row", compute)
     with pytest.raises(KeyboardInterrupt):
-        kstep._case_record(case, None)
+        kstep._case_record(case)
     done = computed[:-1]
-    monkeypatch.setattr(kstep, "compute_row", lambda case, name, shipped: {"answer": "new"})
-    rows = kstep._case_record(case, None)["rows"]
+    monkeypatch.setattr(kstep, "compute_row", lambda case, name: {"answer": "new"})
+    rows = kstep._case_record(case)["rows"]
     assert done
     assert [rows[name]["answer"] for name in done] == done
     assert {row["answer"] for name, row in rows.items() if name not in done} == {"new"}
