@@ -21,7 +21,7 @@ FLAGS = 6
 
 LIMIT = (0.006, 0.12, 0.30)
 """Largest learned deviation from the ideal distance (nm), angle and fixed dihedral (rad)."""
-LINK_LIMIT = (0.003, 0.05, 0.30)
+LINK_LIMIT = (0.003, 0.02, 0.30)
 """The same for C and N of a peptide link, whose angles keep the C-N bond."""
 RING_LIMIT = (0.002, 0.015, 0.04)
 """The same inside aromatic rings, which these bounds keep closed."""
