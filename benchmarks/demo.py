@@ -67,7 +67,7 @@ def record(metrics: dict, minutes: float) -> str:
         f"{platform.python_version()}, {packages}. Wall time of the demo: {minutes:.1f} minutes.",
         "",
         f"{sum(metrics['n_frames'].values())} held-out frames, {metrics['members']} members, prior samples "
-        "from the beads alone. Value and 95 % bootstrap interval over frames, taken for independent.",
+        "from the beads alone. Value and 95 % bootstrap interval over blocks of frames.",
         "",
         "| metric | " + " | ".join(row["label"] for row in rows) + " |",
         "|---|" + "---|" * len(rows),
