@@ -194,7 +194,7 @@ def test_rigid_density_is_normalised(kix):
 
 
 def test_first_steps_of_training_keep_the_peptide_bond(kix):
-    """Two bounded angles and two bounds carry it; an optimiser that took them to their ends would shorten it."""
+    """Two bounded angles carry it; an optimiser that took them to their ends would shorten it."""
     topology, fine = kix
     stage, system, coarse, noise = make(topology, fine)
     optimiser = torch.optim.Adam(stage.parameters(), 3e-3)
