@@ -12,9 +12,9 @@ import torch
 
 from hpcbackmap.backmapping.chain import Chain, load_chain
 from hpcbackmap.config import SystemConfig
-from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.errors import ConfigError, InputError, OutputError
 from hpcbackmap.frames.survey import SystemSurvey, survey_system
-from hpcbackmap.frames.trajectory import load_topology
+from hpcbackmap.frames.trajectory import holds_topology, load_topology
 from hpcbackmap.frames.writer import TrajectoryWriter, require_suffix
 from hpcbackmap.protein.residues import standard_residue_name
 from hpcbackmap.resolution.build import build_ladder
@@ -62,6 +62,8 @@ def backmap_trajectory(
     started = time.monotonic()
     output = Path(output)
     require_suffix(output)
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent}: no such folder; create it first")
     targets = _targets(output, members)
     companion = None if output.suffix == ".pdb" else output.with_name(f"{output.stem}_top.pdb")
     _keep_input([*targets, *filter(None, [companion])], trajectory, top)
@@ -109,16 +111,22 @@ def _keep_input(targets: list[Path], trajectory: str | Path, top: str | Path | N
 
 def _survey(trajectory: str, top: str | None) -> SystemSurvey:
     """The C-alpha atoms of the trajectory and the molecule that they imply."""
+    if not Path(trajectory).exists():
+        raise InputError(f"{trajectory}: no such trajectory")
+    if top is None and not holds_topology(trajectory):
+        raise InputError(
+            f"{trajectory}: no atom names are read from this format; give a PDB file of the molecule with --top"
+        )
     named = top or trajectory
     atoms = load_topology(named)
+    if not any(atom.name == "CA" for atom in atoms.atoms):
+        raise InputError(f"{named}: no CA atom; a C-alpha or all-atom trajectory is needed")
     for residue in atoms.residues:
         if standard_residue_name(residue.name) and not any(a.name == "CA" for a in residue.atoms):
             raise InputError(
                 f"{named}: residue {residue} in chain {residue.chain.index} has no CA atom; complete "
                 "the model or take the residue out of the file"
             )
-    if not any(atom.name == "CA" for atom in atoms.atoms):
-        raise InputError(f"{named}: no CA atom; a C-alpha or all-atom trajectory is needed")
     survey = survey_system(
         SystemConfig(
             name="trajectory", trajectories=[trajectory], topology=top, selection="name CA"

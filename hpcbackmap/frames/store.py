@@ -33,7 +33,9 @@ def open_store(path: str | Path, incomplete_ok: bool = False) -> "FrameStore":
         root = zarr.open_group(str(path), mode="r+" if incomplete_ok else "r")
     except (OSError, ValueError, KeyError) as error:
         if "://" not in str(path) and not Path(path).exists():
-            raise InputError(f"{path}: no such frame store") from None
+            raise InputError(
+                f"{path}: no such frame store; `hpcbackmap ingest` and `hpcbackmap backmap` make them"
+            ) from None
         if isinstance(error, PermissionError):
             raise InputError(f"{path}: {error.strerror}") from None
         raise InputError(f"{path}: not a frame store (no Zarr group that can be read)") from None

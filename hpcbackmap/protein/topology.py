@@ -135,6 +135,18 @@ class Topology:
         """SHA-256 of the description: two systems with one digest have the same atoms in the same order."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
+    def _distinct_numbers(self) -> list[int]:
+        """Residue numbers; a chain that repeats one (10, 10A) is counted on from its first residue.
+
+        Files without insertion codes would join residues of one number.
+        """
+        numbers = np.array(self.residue_numbers)
+        for chain in range(len(self.chain_ids)):
+            own = np.flatnonzero(np.array(self.chain_index) == chain)
+            if len(np.unique(numbers[own])) < len(own):
+                numbers[own] = numbers[own[0]] + np.arange(len(own))
+        return numbers.tolist()
+
     def to_mdtraj(self, atoms: str = "fg"):
         """mdtraj topology of all heavy atoms (``fg``) or of the C-alpha atoms alone (``ca``)."""
         import mdtraj
@@ -146,7 +158,7 @@ class Topology:
         residues = [
             top.add_residue(name, chains[chain], resSeq=number)
             for name, chain, number in zip(
-                self.sequence, self.chain_index, self.residue_numbers, strict=True
+                self.sequence, self.chain_index, self._distinct_numbers(), strict=True
             )
         ]
         keep = self.ca_index if atoms == "ca" else range(self.n_atoms)

@@ -1,5 +1,7 @@
 """Residues, topology and internal coordinates on real structures."""
 
+import dataclasses
+
 import mdtraj
 import numpy as np
 import pytest
@@ -177,3 +179,14 @@ def test_peptide_template_keeps_the_bond():
         c = torch.stack([0.1525 * at_c.cos(), 0.1525 * at_c.sin()], -1)
         n = torch.stack([sample - 0.1458 * at_n.cos(), side * 0.1458 * at_n.sin()], -1)
         np.testing.assert_allclose((c - n).norm(dim=-1), 0.1329, atol=2e-5)
+
+
+def test_repeated_residue_numbers_are_counted_on_when_written(tmp_path):
+    """Insertion codes (10, 10A) get lost in most files; two residues of one number would be read as one."""
+    plain = topology_from_sequence(["GGGA", "AAA"])
+    topology = dataclasses.replace(plain, residue_numbers=(9, 10, 10, 11, 5, 6, 7))
+    top = topology.to_mdtraj()
+    assert [residue.resSeq for residue in top.residues] == [9, 10, 11, 12, 5, 6, 7]
+    frame = mdtraj.Trajectory(np.zeros((1, top.n_atoms, 3), dtype=np.float32), top)
+    frame.save_pdb(str(tmp_path / "a.pdb"))
+    assert mdtraj.load(str(tmp_path / "a.pdb")).n_residues == 7

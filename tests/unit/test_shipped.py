@@ -7,7 +7,7 @@ import pytest
 from hpcbackmap.backmapping import shipped
 from hpcbackmap.backmapping.chain import Chain
 from hpcbackmap.config import GenzprotConfig
-from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.errors import ConfigError, InputError, OutputError
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
@@ -159,7 +159,7 @@ def edited_pdb(truth, path, change):
             "residue GLN5 in chain 0 has no CA atom",
         ),
         (lambda line: line.replace("GLN A   5", "XYZ A   5"), "unknown residue XYZ5"),
-        (lambda line: None if line[13:16] == "CA " else line, "has no CA atom"),
+        (lambda line: None if line[13:16] == "CA " else line, "no CA atom; a C-alpha or all-atom"),
     ],
 )
 def test_unfitting_residues_are_named(truth, artifact, tmp_path, change, reason):
@@ -216,3 +216,14 @@ class FakePackage:
     def files(self, package):
         assert package == "hpcbackmap"
         return self.folder
+
+
+def test_what_is_missing_is_told_before_anything_is_read(trace, artifact, tmp_path):
+    with pytest.raises(InputError, match=r"no atom names.*--top"):
+        shipped.backmap_trajectory(trace[0], tmp_path / "o.xtc", artifact=artifact)
+    with pytest.raises(InputError, match=r"nothing.xtc: no such trajectory"):
+        shipped.backmap_trajectory(tmp_path / "nothing.xtc", tmp_path / "o.xtc", artifact=artifact)
+    with pytest.raises(OutputError, match=r"absent: no such folder"):
+        shipped.backmap_trajectory(
+            trace[0], tmp_path / "absent" / "o.xtc", trace[1], artifact=artifact
+        )
