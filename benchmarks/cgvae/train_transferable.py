@@ -126,7 +126,9 @@ def train(stage: Cgvae, sets: dict, minutes: float, rate: float) -> None:
             optimiser.step()
         step += 1
         if step % 100 == 0:
-            print(step, " ".join(f"{k} {float(v.detach()):.3f}" for k, v in terms.items()), flush=True)
+            print(
+                step, " ".join(f"{k} {float(v.detach()):.3f}" for k, v in terms.items()), flush=True
+            )
 
 
 if __name__ == "__main__":
