@@ -41,7 +41,7 @@ class CommandGroup(TyperGroup):
             _fail(where + str(error.strerror), OutputError.exit_code, alone=True)
         except KeyboardInterrupt:
             if launched_rank() == 0:
-                typer.echo("hpcbackmap: interrupted; the same command continues", err=True)
+                typer.echo("hpcbackmap: interrupted; run the same command again", err=True)
             raise typer.Exit(INTERRUPTED) from None
 
 

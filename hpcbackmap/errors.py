@@ -5,9 +5,10 @@
 | 2 | ConfigError | the campaign or the command line is wrong |
 | 3 | InputError | a trajectory, topology, store or artifact is unusable |
 | 4 | OutputError | something could not be written |
-| 5 | ResourceError | fewer ranks or devices than asked for |
+| 5 | ResourceError | ranks, devices or a port are not to be had as asked for |
 | 6 | IncompleteError | the run ended, but its counts do not add up |
 | 75 | Stopped | stopped on request; the same command continues |
+| 130 | Interrupted | stopped on request or by Ctrl-C; the same command starts over |
 
 Any other exception is a defect of this package and exits with 1.
 """
@@ -17,6 +18,7 @@ __all__ = [
     "HpcbackmapError",
     "IncompleteError",
     "InputError",
+    "Interrupted",
     "OutputError",
     "ResourceError",
     "Stopped",
@@ -51,3 +53,7 @@ class IncompleteError(HpcbackmapError):
 
 class Stopped(HpcbackmapError):
     exit_code = 75
+
+
+class Interrupted(HpcbackmapError):
+    exit_code = 130

@@ -12,12 +12,15 @@ import torch
 
 from hpcbackmap.backmapping.chain import Chain, load_chain
 from hpcbackmap.config import SystemConfig
-from hpcbackmap.errors import ConfigError, InputError, OutputError
+from hpcbackmap.errors import ConfigError, InputError, Interrupted, OutputError
+from hpcbackmap.frames.molecule import require_bends
 from hpcbackmap.frames.survey import SystemSurvey, survey_system
 from hpcbackmap.frames.trajectory import holds_topology, load_topology
 from hpcbackmap.frames.writer import TrajectoryWriter, require_suffix
 from hpcbackmap.protein.residues import standard_residue_name
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.stopping import StopSignals
 
 __all__ = ["backmap_trajectory", "shipped_artifact"]
 
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 STAGE = "ca-fg"
 BATCH_RESIDUES = {"cpu": 1000, "cuda": 20000}
 """Residues that go through the network together, by device: larger batches are no faster."""
+MEMBERS_AT_ONCE = 32
+"""Members that are drawn in one reading of the trajectory; each has a file open."""
 REPORT_SECONDS = 5.0
 
 
@@ -51,13 +56,15 @@ def backmap_trajectory(
     """Read the C-alpha atoms of every frame, write all heavy atoms (``.xtc``, ``.dcd``, ``.pdb``).
 
     members: files of one prior sample per frame, called ``NAME_1.xtc`` … if there are several; None: one
-    file with the most likely structures. Beside XTC and DCD, ``NAME_top.pdb`` is their topology. A member
-    depends on seed, frame number and the frame's C-alpha atoms; what else the file holds of its frames
-    does not enter. Memory does not grow with the trajectory. Files appear under their names when all
-    are whole. artifact: another trained stage than the shipped one.
+    file with the most likely structures. Beside XTC and DCD, ``NAME_top.pdb`` is their topology; one that is
+    there and names the same atoms is left as it is. A member depends on seed, frame number and the frame's
+    C-alpha atoms; of what else the file holds, times and unit cells are passed on. Memory does not grow
+    with the trajectory. Files appear under their names when all are whole. artifact: another trained stage
+    than the shipped one.
     Returns counts and file names.
     Raises InputError that names file, residue or frame for input that cannot be read, ConfigError for an
-    unknown suffix or an output that would replace the input, OutputError.
+    unknown suffix or an output that would replace the input or another topology, OutputError, Interrupted after
+    a stop signal (no file is left).
     """
     started = time.monotonic()
     output = Path(output)
@@ -69,22 +76,11 @@ def backmap_trajectory(
     _keep_input([*targets, *filter(None, [companion])], trajectory, top)
     (stage,) = load_chain({STAGE: Path(artifact or shipped_artifact())}, [STAGE])
     survey = _survey(str(trajectory), top and str(top))
+    new = companion if companion and not _same_atoms(companion, survey.topology) else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     chain = Chain([stage], build_ladder(survey.topology, ["fg", "ca"]), device)
-    topology = survey.topology.to_mdtraj()
-    with ExitStack() as stack:
-        if companion:
-            first = stack.enter_context(TrajectoryWriter(companion, topology))
-        files = [stack.enter_context(TrajectoryWriter(target, topology)) for target in targets]
-        for coarse, numbers, times in _batches(survey, device):
-            wanted = [None] if members is None else range(members)
-            drawn = chain.run_members(coarse, numbers.tolist(), wanted, seed)
-            for member, (file, levels) in enumerate(zip(files, drawn, strict=True)):
-                fine = levels["fg"]
-                _require_finite(fine, numbers, trajectory)
-                file.append(fine, numbers, times)
-                if companion and member == 0 and numbers[0] == 0:
-                    first.append(fine[:1], numbers[:1], times[:1])
+    with StopSignals() as stop, ExitStack() as stack:
+        _write(chain, survey, targets, members is None, seed, new, stop, stack)
     return {
         "output": [str(target) for target in targets],
         "topology": str(companion or targets[0]),
@@ -94,6 +90,48 @@ def backmap_trajectory(
         "atoms": survey.topology.n_atoms,
         "seconds": round(time.monotonic() - started, 2),
     }
+
+
+def _write(
+    chain: Chain,
+    survey: SystemSurvey,
+    targets: list[Path],
+    mode: bool,
+    seed: int,
+    companion: Path | None,
+    stop: StopSignals,
+    stack: ExitStack,
+) -> None:
+    """Members to their files, which ``stack`` names; ``companion`` gets the first structure of all."""
+    topology = survey.topology.to_mdtraj()
+    for begin in range(0, len(targets), MEMBERS_AT_ONCE):
+        some = targets[begin : begin + MEMBERS_AT_ONCE]
+        files = [stack.enter_context(TrajectoryWriter(target, topology)) for target in some]
+        wanted = [None] if mode else range(begin, begin + len(some))
+        if len(targets) > len(some):
+            log.info("members %d to %d of %d", begin + 1, begin + len(some), len(targets))
+        for coarse, numbers, times, cells in _batches(survey, chain.device):
+            if stop.received:
+                raise Interrupted(
+                    f"{survey.files[0].path}: stopped by {stop.received}; no output is kept, the same command "
+                    "starts over"
+                )
+            drawn = chain.run_members(coarse, numbers.tolist(), wanted, seed)
+            for file, levels in zip(files, drawn, strict=True):
+                _require_finite(levels["fg"], numbers, survey.files[0].path)
+                file.append(levels["fg"], numbers, times, cells)
+            if companion:
+                first = stack.enter_context(TrajectoryWriter(companion, topology))
+                first.append(
+                    drawn[0]["fg"][:1],
+                    numbers[:1],
+                    times[:1],
+                    None if cells is None else cells[:1],
+                )
+                first.finish()
+                companion = None
+        for file in files:
+            file.finish()
 
 
 def _targets(output: Path, members: int | None) -> list[Path]:
@@ -107,6 +145,27 @@ def _keep_input(targets: list[Path], trajectory: str | Path, top: str | Path | N
     for target in targets:
         if target.resolve() in inputs:
             raise ConfigError(f"{target}: would replace the input; choose another --output")
+
+
+def _same_atoms(companion: Path, topology: Topology) -> bool:
+    """Whether the file is there. Raises ConfigError if it names other atoms than ``topology``."""
+    if not companion.exists():
+        return False
+    wanted = topology.to_mdtraj()
+    try:
+        found = load_topology(str(companion))
+    except InputError:
+        found = None
+    if found is None or [*map(_name, found.atoms)] != [*map(_name, wanted.atoms)]:
+        raise ConfigError(
+            f"{companion}: there is another topology of this name; choose another --output or remove it"
+        )
+    return True
+
+
+def _name(atom) -> tuple:
+    residue = atom.residue
+    return residue.chain.index, residue.resSeq % 10000, residue.name, atom.name  # four PDB columns
 
 
 def _survey(trajectory: str, top: str | None) -> SystemSurvey:
@@ -141,14 +200,20 @@ def _survey(trajectory: str, top: str | None) -> SystemSurvey:
 
 
 def _batches(survey: SystemSurvey, device: torch.device) -> Iterator[tuple]:
-    """C-alpha positions [F, R, 3], numbers [F] and times [F] of a few frames; tells of progress."""
+    """C-alpha positions [F, R, 3], numbers [F], times [F] and cells of a few frames; tells of progress."""
     size = max(1, BATCH_RESIDUES[device.type] // survey.topology.n_residues)
     begun = reported = time.monotonic()
     done = 0
-    for positions, numbers, times in survey.read(0, survey.n_frames):
+    for positions, numbers, times, cells in survey.read(0, survey.n_frames):
+        require_bends(survey.topology, positions, numbers, survey.files[0].path)
         for start in range(0, len(positions), size):
             part = slice(start, start + size)
-            yield positions[part], numbers[part], times[part]
+            yield (
+                positions[part],
+                numbers[part],
+                times[part],
+                None if cells is None else cells[part],
+            )
             done += len(numbers[part])
             if time.monotonic() - reported > REPORT_SECONDS:
                 reported = time.monotonic()

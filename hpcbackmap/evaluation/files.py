@@ -1,6 +1,7 @@
 """Judge one trajectory (or store) against another: any backmapping tool against the truth."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from hpcbackmap.evaluation.metrics import METRICS
 from hpcbackmap.evaluation.reading import MOST_FRAMES, read_blocks
 from hpcbackmap.evaluation.record import LABELS, versions
 from hpcbackmap.evaluation.summary import summarise
+from hpcbackmap.frames.molecule import require_bonds, require_numbers
+from hpcbackmap.frames.units import wrong_unit
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
 
 __all__ = ["evaluate_files"]
@@ -23,7 +26,7 @@ __all__ = ["evaluate_files"]
 BLOCK_BYTES = 8e6
 """Coordinates of a file that are judged at once."""
 BOND_NM = (0.1, 0.2)
-"""Range of the median covalent bond of a protein."""
+"""Range of nearly all covalent bonds of a protein."""
 COMPARED = {
     "sequence": "sequence",
     "chain_index": "chains",
@@ -47,7 +50,8 @@ def evaluate_files(truth, generated, truth_top=None, generated_top=None) -> dict
     Each is a trajectory or a store of one system. Frame i answers for frame i; atoms are matched by
     residue and name, hydrogens and solvent ignored.
     Returns a record like that of a campaign, without baselines: rows ``model`` and ``truth``.
-    Raises InputError that says what differs: sequence, atoms, number of frames, unit of length.
+    Raises InputError that says what differs: sequence, atoms, number of frames, unit of length; or that names
+    file and frame of coordinates that are not numbers, and of a truth whose bonds cannot be.
     """
     real = _open(truth, truth_top, "--truth-top")
     made = _open(generated, generated_top, "--generated-top")
@@ -60,11 +64,13 @@ def evaluate_files(truth, generated, truth_top=None, generated_top=None) -> dict
     (blocks,) = block_numbers([np.arange(real.n_frames)], [[(0, real.n_frames)]])
     judged = {"model": Totals(METRICS), "truth": Totals(METRICS)}
     size = max(1, min(MOST_FRAMES, int(BLOCK_BYTES / (12 * real.topology.n_atoms))))
-    start = 0
+    start, bonded = 0, _bonded_in_either(real.topology, made.topology)
     for pieces in zip(_of_size(real.blocks, size), _of_size(made.blocks, size), strict=True):
         for structures, positions in zip((real, made), pieces, strict=True):
-            _require_numbers(structures, positions)
+            require_numbers(positions, range(start, start + len(positions)), structures.path)
+            _require_unit(structures, positions)
         true, answer = pieces
+        require_bonds(bonded, true, range(start, start + len(true)), real.path)
         part = blocks[start : start + len(true)]
         start += len(true)
         judged["model"].add(judge(real.topology, true, answer[:, None]), "", part)
@@ -125,7 +131,7 @@ def _open(path, top, option: str) -> Structures:
     topology, index, _ = topology_from_mdtraj(found, first, path)
     if len(index) != topology.n_atoms:
         raise InputError(f"{path}: holds C-alpha atoms only; the judge compares heavy atoms")
-    pieces = (positions[:, index] for positions, _ in read_frames(path, found, 0, n_frames))
+    pieces = (positions[:, index] for positions, *_ in read_frames(path, found, 0, n_frames))
     return Structures(path, topology, n_frames, chain([next(pieces)], pieces))
 
 
@@ -167,17 +173,18 @@ def _require_same_molecule(real: Structures, made: Structures) -> None:
             )
 
 
-def _require_numbers(structures: Structures, positions: np.ndarray) -> None:
-    if not np.isfinite(positions).all():
-        raise InputError(f"{structures.path}: has coordinates that are not numbers")
+def _bonded_in_either(real: Topology, made: Topology) -> Topology:
+    """The truth, with peptide bonds that its first frame lacks where the periodic box cuts it there."""
+    pairs = zip(real.bonded, made.bonded, strict=True)
+    return replace(real, bonded=tuple(a or b for a, b in pairs))
+
+
+def _require_unit(structures: Structures, positions: np.ndarray) -> None:
     first, second = _inner_bonds(structures.topology).T
-    length = float(np.median(np.linalg.norm(positions[0, first] - positions[0, second], axis=-1)))
-    for factor, guess in ((10.0, "angstrom where nm belong"), (0.1, "nm where angstrom belong")):
-        if BOND_NM[0] < length / factor < BOND_NM[1]:
-            raise InputError(
-                f"{structures.path}: the median bond is {length:.3g} nm long, ten times off: "
-                f"probably {guess}; rescale the coordinates"
-            )
+    lengths = np.linalg.norm(positions[0, first] - positions[0, second], axis=-1)
+    guess = wrong_unit(structures.path, lengths, *BOND_NM)
+    if guess:
+        raise InputError(f"{structures.path}: bonds are ten times off: {guess}")
 
 
 def _inner_bonds(topology: Topology) -> np.ndarray:

@@ -39,25 +39,37 @@ HEADLINES = (
 
 
 class Figure(NamedTuple):
-    """One headline figure: ours beside the trivial answers; None where it is undefined."""
+    """One headline figure: ours beside the trivial answers; None where it is undefined.
+
+    judged: name of the file that stands for ours where two files are compared, without trivial answers.
+    """
 
     label: str
     ours: float | None
     nearest_training_frame: float | None
     bead_centre: float | None
     truth: float | None
+    judged: str | None = None
 
     def __str__(self) -> str:
         """One aligned line for a terminal."""
-        numbers = zip(("ours", "nearest", "bead centre", "truth"), self[1:], strict=True)
-        shown = (f"{name} {'–' if value is None else f'{value:.3g}':<9}" for name, value in numbers)
+        values = {self.judged or "ours": self.ours}
+        if not self.judged:
+            values |= {"nearest": self.nearest_training_frame, "bead centre": self.bead_centre}
+        if self.truth is not None or not self.judged:
+            values["truth"] = self.truth
+        shown = (
+            f"{name} {'–' if value is None else f'{value:.3g}':<9}"
+            for name, value in values.items()
+        )
         return f"{self.label:<42}" + " ".join(shown).rstrip()
 
 
 def five_figures(record: dict) -> list[Figure]:
     """The five figures that sum up a record of `evaluate_campaign` or `evaluate_files`."""
+    judged = Path(record["generated"]).name if "generated" in record else None
     return [
-        Figure(metric(name).label, *(_value(record, row, name) for row in LABELS))
+        Figure(metric(name).label, *(_value(record, row, name) for row in LABELS), judged)
         for name in HEADLINES
     ]
 

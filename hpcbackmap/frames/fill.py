@@ -53,7 +53,7 @@ def _whole_system(store, survey: SystemSurvey) -> tuple[dict, dict]:
 def _levels(store, survey, start: int, stop: int) -> Iterator[tuple[dict, dict]]:
     """Pieces of frames at every stored resolution, and their observables."""
     ladder = store.system(survey.name).ladder
-    for positions, steps, times in survey.read(start, stop):
+    for positions, steps, times, _ in survey.read(start, stop):
         if store.attributes["quantised"]:
             positions = layout.from_quanta(layout.to_quanta(positions))
         levels = ladder.coarsen(positions, start=store.resolutions[0])

@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from glob import glob
 from pathlib import Path
 
@@ -14,18 +13,15 @@ import numpy as np
 
 from hpcbackmap.config import SystemConfig
 from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.frames.molecule import CALPHA_RANGE, require_bonds, require_numbers
 from hpcbackmap.frames.trajectory import describe_file, holds_topology, load_topology, read_frames
+from hpcbackmap.frames.units import length_unit, wrong_unit
 from hpcbackmap.protein.residues import standard_atom_name, standard_residue_name
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
 
 __all__ = ["SourceFile", "SystemSurvey", "survey_system"]
 
 log = logging.getLogger(__name__)
-
-BOND_RANGE = (0.08, 0.30)
-"""nm; heavy-atom bonds are 0.12 to 0.21, thermal motion included."""
-CALPHA_RANGE = (0.25, 0.50)
-"""Where the median distance of neighbouring C-alpha atoms must lie, nm (trans 0.38, cis 0.29)."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +65,9 @@ class SystemSurvey:
     def sources(self) -> list[tuple[str, int, int]]:
         return [(file.name, file.start, file.stop) for file in self.files]
 
-    def read(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def read(self, start: int, stop: int) -> Iterator[tuple]:
         """Pieces of frames ``start`` to ``stop``: positions float32 [n, particles, 3] (nm), frame numbers
-        in the source file [n], times [n] (ps).
+        in the source file [n], times [n] (ps), unit cells [n, 3, 3] (nm) or None.
 
         Raises InputError that names file and frame for coordinates that are not numbers.
         """
@@ -82,46 +78,21 @@ class SystemSurvey:
             first = (max(start, file.start) - file.start) * self.stride
             last = (min(stop, file.stop) - file.start - 1) * self.stride + 1
             number = first
-            for piece, times in read_frames(file.path, file_topology, first, last):
+            for piece, times, cells in read_frames(file.path, file_topology, first, last):
                 skip = -(number - first) % self.stride
                 positions = piece[skip :: self.stride][:, self.index]
                 steps = np.arange(number, number + len(piece))[skip :: self.stride]
-                _require_numbers(positions, steps, file.path)
-                self._require_molecule(positions, steps, file.path)
+                require_numbers(positions, steps, file.path)
+                require_bonds(self.topology, positions, steps, file.path)
                 number += len(piece)
                 if len(positions):
-                    yield positions, steps, times[skip :: self.stride].astype(np.float64)
-
-    def _require_molecule(self, positions: np.ndarray, steps: np.ndarray, path: str) -> None:
-        """Refuse frames whose bonds cannot be: another atom order, molecules cut by the periodic box."""
-        low, high = CALPHA_RANGE if self.coarse else BOND_RANGE
-        pairs = self._checked_pairs
-        if len(pairs) == 0:
-            return
-        lengths = np.linalg.norm(positions[:, pairs[:, 0]] - positions[:, pairs[:, 1]], axis=-1)
-        wrong = (lengths < low) | (lengths > high)
-        if not wrong.any():
-            return
-        frame = int(np.argmax(wrong.any(axis=1)))
-        a, b = (self._particle_label(int(i)) for i in pairs[int(np.argmax(wrong[frame]))])
-        gap = lengths[frame][wrong[frame]][0]
-        raise InputError(
-            f"{path}: frame {steps[frame]}: {a} and {b} are bonded, but {gap:.3g} nm apart; the order of atoms "
-            "differs from the topology's, or the periodic box cuts the molecule (make it whole first)"
-        )
-
-    @cached_property
-    def _checked_pairs(self) -> np.ndarray:
-        if not self.coarse:
-            return self.topology.bonds
-        second = np.flatnonzero(self.topology.bonded)
-        return np.stack([second - 1, second], axis=1)
-
-    def _particle_label(self, particle: int) -> str:
-        if self.coarse:
-            return self.topology.label(particle)
-        residue = int(self.topology.atom_residue[particle])
-        return f"{self.topology.label(residue)} {self.topology.atom_names[particle]}"
+                    times = times[skip :: self.stride].astype(np.float64)
+                    yield (
+                        positions,
+                        steps,
+                        times,
+                        None if cells is None else cells[skip :: self.stride],
+                    )
 
 
 def survey_system(config: SystemConfig) -> SystemSurvey:
@@ -147,7 +118,7 @@ def survey_system(config: SystemConfig) -> SystemSurvey:
         stop = start - (-n_frames // config.stride)
         files.append(SourceFile(path, name, _sha256(path), n_frames, start, stop))
         start = stop
-    _require_numbers(first[None, selected], np.zeros(1, int), paths[0])
+    require_numbers(first[None, selected], np.zeros(1, int), paths[0])
     subset = file_topology.subset(selected)
     topology, index, dropped = topology_from_mdtraj(subset, first[selected], topology_file)
     if len(selected) < file_topology.n_atoms:
@@ -232,30 +203,22 @@ def _standard_names(atom) -> tuple[str, str]:
     return residue, standard_atom_name(residue, atom.name)
 
 
-def _require_numbers(positions: np.ndarray, frames: np.ndarray, path: str) -> None:
-    bad = ~np.isfinite(positions).all(axis=(1, 2))
-    if bad.any():
-        raise InputError(
-            f"{path}: frame {int(frames[np.argmax(bad)])} has coordinates that are not numbers (NaN or inf)"
-        )
-
-
 def _require_nm(survey: SystemSurvey, first: np.ndarray) -> None:
     sites = survey.index if survey.coarse else survey.index[survey.topology.ca_index]
     chain = np.array(survey.topology.chain_index)
     steps = np.linalg.norm(np.diff(first[sites], axis=0), axis=-1)[chain[1:] == chain[:-1]]
     if len(steps) == 0:
         return
-    median, (low, high) = float(np.median(steps)), CALPHA_RANGE
+    path, median, (low, high) = survey.files[0].path, float(np.median(steps)), CALPHA_RANGE
     if not low <= median <= high:
-        guess = (
-            "it seems to be in Angstrom; convert it to nm"
-            if low <= median / 10 <= high
-            else "its unit or its order of atoms is wrong, or molecules are cut by the periodic box"
+        guess = wrong_unit(path, steps, low, high) or (
+            "its unit or its order of atoms is wrong, or molecules are cut by the periodic box"
         )
+        unit = length_unit(path)
+        scale = 10 if unit == "Angstrom" else 1
         raise InputError(
-            f"{survey.files[0].path}: neighbouring C-alpha atoms of the first frame are {median:.3g} nm "
-            f"apart (median), 0.38 is right: {guess}"
+            f"{path}: neighbouring C-alpha atoms of the first frame are {scale * median:.3g} {unit} "
+            f"apart (median), {scale * 0.38:.3g} is right: {guess}"
         )
 
 

@@ -4,6 +4,7 @@ Whatever mdtraj raises on a file that it cannot read becomes an InputError that 
 """
 
 import ctypes
+import gzip
 import os
 import struct
 import textwrap
@@ -22,7 +23,7 @@ __all__ = ["describe_file", "holds_topology", "load_topology", "read_frames"]
 
 PIECE_BYTES = 8e6
 """Coordinates that are read at a time."""
-_WHOLE = (".pdb", ".pdb.gz", ".cif", ".cif.gz")
+_WHOLE = (".pdb", ".pdb.gz", ".cif", ".cif.gz", ".gro")
 """Text formats, which mdtraj can only read whole."""
 _WITH_TOPOLOGY = (*_WHOLE, ".h5", ".hdf5", ".lh5")
 
@@ -75,8 +76,9 @@ def describe_file(path: str, topology: mdtraj.Topology) -> tuple[int, np.ndarray
 
 def read_frames(
     path: str, topology: mdtraj.Topology, start: int, stop: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pieces of frames ``start`` to ``stop``: positions float32 [n, atoms, 3] (nm) and times [n] (ps).
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Pieces of frames ``start`` to ``stop``: positions float32 [n, atoms, 3] (nm), times [n] (ps), and
+    unit cells [n, 3, 3] (nm; rows are vectors) or None.
 
     Raises InputError if the file cannot be read or ends before ``stop``.
     """
@@ -84,9 +86,11 @@ def read_frames(
     with _reading(path):
         if _is_whole(path):
             whole = _load_whole(path, _stamp(path))
+            boxes = whole.unitcell_vectors
             for first in range(start, min(stop, len(whole)), size):
                 last = min(stop, first + size)
-                yield whole.xyz[first:last], whole.time[first:last]
+                cells = None if boxes is None else boxes[first:last]
+                yield whole.xyz[first:last], whole.time[first:last], cells
             return
         with _c_output_to_stderr():
             file = _open(path)
@@ -96,7 +100,7 @@ def read_frames(
                 piece = _read(file, path, topology, min(size, stop - start))
                 if len(piece) == 0:
                     raise InputError(f"{path}: ends at frame {start}, {stop} frames were expected")
-                yield piece.xyz, piece.time
+                yield piece.xyz, piece.time, piece.unitcell_vectors
                 start += len(piece)
 
 
@@ -162,9 +166,27 @@ def _stamp(path: str) -> int:
 @lru_cache(maxsize=1)
 def _load_whole(path: str, stamp: int) -> mdtraj.Trajectory:
     """The last text file read stays in memory: parsing it takes far longer than using it."""
+    _require_structure(path)
     if str(path).endswith((".pdb", ".pdb.gz")):
         return mdtraj.load_pdb(path)  # mdtraj.load parses it twice
     return mdtraj.load(path)
+
+
+def _require_structure(path: str) -> None:
+    """Refuse a text file that is empty or something else, which mdtraj would tell by an index."""
+    with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
+        begin = file.read(1000).lstrip()
+        file.seek(0)
+        pdb = path.endswith((".pdb", ".pdb.gz"))
+        atoms = not pdb or any(line.startswith((b"ATOM", b"HETATM")) for line in file)
+    if not begin:
+        raise InputError(f"{path}: the file is empty")
+    if begin.startswith(b"<"):
+        raise InputError(
+            f"{path}: holds HTML or XML, no structure; was a web page saved in its place?"
+        )
+    if not atoms:
+        raise InputError(f"{path}: no ATOM line; this is no PDB file with coordinates")
 
 
 def _promised_frames(path: str) -> int:

@@ -120,14 +120,14 @@ _RESIDUE_VARIANTS = {
     "HID": "HIS", "HIE": "HIS", "HIP": "HIS", "HSD": "HIS", "HSE": "HIS", "HSP": "HIS", "HISD": "HIS",
     "HISE": "HIS", "HISH": "HIS", "HISB": "HIS", "HISA": "HIS", "CYX": "CYS", "CYM": "CYS", "CYS2": "CYS",
     "ASH": "ASP", "ASPP": "ASP", "ASPH": "ASP", "GLH": "GLU", "GLUP": "GLU", "GLUH": "GLU",
-    "LYN": "LYS", "LSN": "LYS", "LYSH": "LYS", "ARGN": "ARG",
+    "LYN": "LYS", "LSN": "LYS", "LYSH": "LYS", "ARGN": "ARG", "MSE": "MET",
 }  # fmt: skip
 
 
 def standard_residue_name(name: str) -> str | None:
     """The standard three-letter name of a protonation, terminal or force-field variant, else None.
 
-    AMBER terminal names (``NALA``, ``CHIE``) are understood.
+    AMBER terminal names (``NALA``, ``CHIE``) are understood; selenomethionine counts as methionine.
     """
     name = name.strip().upper()
     for candidate in (name, name[1:] if len(name) == 4 and name[0] in "NC" else ""):
@@ -147,4 +147,6 @@ def standard_atom_name(residue: str, atom: str) -> str:
     atom = atom.strip().upper()
     if residue == "ILE" and atom == "CD":
         return "CD1"
+    if residue == "MET" and atom == "SE":
+        return "SD"
     return _TERMINAL_OXYGENS.get(atom, atom)

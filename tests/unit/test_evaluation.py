@@ -395,9 +395,18 @@ def test_files_that_do_not_match_say_what_differs(files, topology, positions):
 
 
 @pytest.mark.parametrize(
-    ("factor", "guess"), [(10, "angstrom where nm belong"), (0.1, "nm where angstrom belong")]
+    ("suffix", "factor", "guess"),
+    [
+        ("pdb", 10, "ten times too large: .pdb is in Angstrom; divide them by ten"),
+        ("dcd", 0.1, "seems to be in nm; convert it to Angstrom"),
+        ("xtc", 10, "seems to be in Angstrom; convert it to nm"),
+        ("xtc", 0.1, "ten times too small: .xtc is in nm; multiply them by ten"),
+    ],
 )
-def test_wrong_units_are_noticed(files, topology, positions, factor, guess):
-    as_mdtraj(topology, factor * positions[:4]).save(str(files / "scaled.pdb"))
-    with pytest.raises(InputError, match=rf"scaled\.pdb: the median bond .*{guess}"):
-        evaluate_files(files / "truth.pdb", files / "scaled.pdb")
+def test_wrong_units_are_told_by_the_unit_of_the_format(
+    files, topology, positions, suffix, factor, guess
+):
+    path = files / f"scaled.{suffix}"
+    as_mdtraj(topology, factor * positions[:4]).save(str(path))
+    with pytest.raises(InputError, match=rf"scaled\.{suffix}: bonds are ten times off: .*{guess}"):
+        evaluate_files(files / "truth.pdb", path, generated_top=files / "truth.pdb")

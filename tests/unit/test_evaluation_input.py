@@ -13,7 +13,7 @@ from judged_campaign import load_example, make_campaign
 from hpcbackmap.config import SplitConfig
 from hpcbackmap.errors import ConfigError, InputError
 from hpcbackmap.evaluation.evaluate import evaluate_files
-from hpcbackmap.evaluation.record import find_row
+from hpcbackmap.evaluation.record import find_row, five_figures
 from hpcbackmap.evaluation.report import write_report
 from hpcbackmap.frames.split import split_systems
 from hpcbackmap.inspection import describe_campaign
@@ -111,6 +111,51 @@ def test_missing_atoms_are_named(folder, trajectory):
     mdtraj.Trajectory(np.zeros((1, 1, 3)), water).save(str(folder / "water.pdb"))
     with pytest.raises(InputError, match="no protein residues"):
         evaluate_files(folder / "truth.pdb", folder / "water.pdb")
+
+
+def altered(trajectory, path, change):
+    copy = trajectory[:]
+    copy.xyz = copy.xyz.copy()
+    change(copy.xyz, copy.topology)
+    copy.save(str(path))
+    return path
+
+
+def scrambled(xyz, topology):
+    xyz[:] = xyz[:, np.random.default_rng(0).permutation(topology.n_atoms)]
+
+
+def cut_later(xyz, topology):
+    xyz[3, topology.select("resid > 9 or (resid 9 and name C O)")] += 6
+
+
+def cut_between_residues(xyz, topology):
+    xyz[0, topology.select("resid > 9")] += 6
+
+
+@pytest.mark.parametrize(
+    ("change", "frame"), [(scrambled, 0), (cut_later, 3), (cut_between_residues, 0)]
+)
+def test_an_impossible_truth_is_no_measure(folder, trajectory, tmp_path, change, frame):
+    path = altered(trajectory, tmp_path / "bad.xtc", change)
+    reason = rf"bad\.xtc: frame {frame}: .* bonded, but .* nm apart; .* periodic box"
+    with pytest.raises(InputError, match=reason):
+        evaluate_files(path, folder / "truth.pdb", truth_top=folder / "truth.pdb")
+
+
+def test_poor_structures_are_judged_unless_they_are_not_numbers(folder, trajectory, tmp_path):
+    def not_numbers(xyz, topology):
+        xyz[4, 7] = np.nan
+
+    made = altered(trajectory, tmp_path / "made.dcd", cut_later)
+    top = folder / "truth.pdb"
+    figures = five_figures(evaluate_files(top, made, generated_top=top))
+    lines = [str(figure) for figure in figures]
+    assert all("made.dcd" in line for line in lines) and any("truth" in line for line in lines)
+    assert not any(word in "".join(lines) for word in ("ours", "nearest", "bead centre"))
+    altered(trajectory, made, not_numbers)
+    with pytest.raises(InputError, match=r"made\.dcd: frame 4 has coordinates that are not numb"):
+        evaluate_files(top, made, generated_top=top)
 
 
 def test_many_frames_are_read_in_pieces_of_any_length(folder, trajectory, monkeypatch):

@@ -211,6 +211,23 @@ def test_wrong_files_are_named(trpcage, top, tmp_path, data_dir):
     refused(out, InputError, "text.dcd", system(text))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("e.pdb", b"", "the file is empty"),
+        ("e.pdb.gz", gzip.compress(b"\n"), "the file is empty"),
+        ("e.gro", b"", "the file is empty"),
+        ("h.pdb", b"<!DOCTYPE html><html>Not found</html>", "holds HTML or XML"),
+        ("h.cif", b"\n<html>", "holds HTML or XML"),
+        ("n.pdb", b"HEADER    OF A FILE\nEND\n", "no ATOM line"),
+    ],
+)
+def test_text_that_is_no_structure_is_told_as_such(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    system = {"trajectories": [str(tmp_path / name)]}
+    refused(tmp_path / "w", InputError, f"{name}: {reason}", system)
+
+
 @pytest.mark.parametrize("suffix", ["xtc", "dcd", "trr", "pdb.gz"])
 def test_truncated_trajectories_are_refused(trpcage, top, tmp_path, suffix):
     """Cut anywhere inside the last frame."""
@@ -240,6 +257,15 @@ def test_unusable_coordinates_are_refused(trpcage, top, tmp_path):
     large.save(str(tmp_path / "big.xtc"))
     system = {"topology": top, "trajectories": [str(tmp_path / "big.xtc")]}
     refused(tmp_path / "w", InputError, "big.xtc.*seems to be in Angstrom", system)
+    for factor, reason in (
+        (10, "3[89].* Angstrom apart.*ten times too large: .pdb is in Angstrom; divide"),
+        (0.1, "0.3[89].* Angstrom apart.*seems to be in nm; convert it to Angstrom"),
+    ):
+        scaled = trpcage[:1]
+        scaled.xyz = scaled.xyz * factor
+        scaled.save(str(tmp_path / "scaled.pdb"))
+        system = {"trajectories": [str(tmp_path / "scaled.pdb")]}
+        refused(tmp_path / "w", InputError, f"scaled.pdb: .*{reason}", system)
 
 
 def test_bonds_that_cannot_be_are_refused(trpcage, top, tmp_path):

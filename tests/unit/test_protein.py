@@ -110,7 +110,7 @@ def test_disulphides_are_found(data_dir):
 def test_names_of_other_force_fields():
     names = {"HIE": "HIS", "HSP": "HIS", "CYX": "CYS", "NALA": "ALA", "CHID": "HIS", "GLH": "GLU"}
     assert {name: standard_residue_name(name) for name in names} == names
-    assert standard_residue_name("MSE") is None and standard_residue_name("NAG") is None
+    assert standard_residue_name("SEP") is None and standard_residue_name("NAG") is None
     assert standard_atom_name("ILE", "CD") == "CD1" and standard_atom_name("LYS", "CD") == "CD"
     assert standard_atom_name("ALA", "OT2") == "OXT" and standard_atom_name("ALA", "OT1") == "O"
 
@@ -123,8 +123,8 @@ def test_missing_atom_and_unknown_residue_are_named(data_dir):
     cut = frame.atom_slice(keep)
     with pytest.raises(InputError, match=r"x\.pdb: residue TRP6 .* CZ2"):
         topology_from_mdtraj(cut.topology, cut.xyz[0], "x.pdb")
-    frame.topology.residue(3).name = "MSE"
-    with pytest.raises(InputError, match="unknown residue MSE4"):
+    frame.topology.residue(3).name = "SEP"
+    with pytest.raises(InputError, match="unknown residue SEP4"):
         topology_from_mdtraj(frame.topology, frame.xyz[0], "x.pdb")
 
 
@@ -190,3 +190,16 @@ def test_repeated_residue_numbers_are_counted_on_when_written(tmp_path):
     frame = mdtraj.Trajectory(np.zeros((1, top.n_atoms, 3), dtype=np.float32), top)
     frame.save_pdb(str(tmp_path / "a.pdb"))
     assert mdtraj.load(str(tmp_path / "a.pdb")).n_residues == 7
+
+
+def test_selenomethionine_counts_as_methionine():
+    expected = topology_from_sequence(["AMG"])
+    top = expected.to_mdtraj()
+    methionine = top.residue(1)
+    methionine.name = "MSE"
+    selenium = next(atom for atom in methionine.atoms if atom.name == "SD")
+    selenium.name, selenium.element = "SE", mdtraj.element.selenium
+    found, index, _ = topology_from_mdtraj(top, np.zeros((top.n_atoms, 3)), "x.pdb")
+    assert found.sequence == expected.sequence
+    assert found.atom_names == expected.atom_names
+    assert index.tolist() == list(range(top.n_atoms))

@@ -1,5 +1,8 @@
 """Backmapping a trajectory file with one stage, no campaign."""
 
+import os
+import signal
+
 import mdtraj
 import numpy as np
 import pytest
@@ -7,7 +10,8 @@ import pytest
 from hpcbackmap.backmapping import shipped
 from hpcbackmap.backmapping.chain import Chain
 from hpcbackmap.config import GenzprotConfig
-from hpcbackmap.errors import ConfigError, InputError, OutputError
+from hpcbackmap.errors import ConfigError, InputError, Interrupted, OutputError
+from hpcbackmap.frames.writer import TrajectoryWriter
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
@@ -84,7 +88,9 @@ def test_members_have_a_file_each_and_follow_the_seed(trace, truth, artifact, tm
     first, second = members("a", seed=3)
     chain = Chain([load_artifact(artifact)], shipped_ladder(truth), shipped.torch.device("cpu"))
     for member, made in enumerate((first, second)):
-        expected = chain.run(calpha_of(truth), list(range(FRAMES)), member, seed=3)["fg"]
+        expected = chain.run_members(calpha_of(truth), list(range(FRAMES)), [member], seed=3)[0][
+            "fg"
+        ]
         np.testing.assert_allclose(made, expected, atol=2e-4)
     assert np.abs(first - second).max() > 0.05
     assert np.abs(members("b", seed=4)[0] - first).max() > 0.05
@@ -179,6 +185,105 @@ def test_bad_frame_leaves_no_output(truth, artifact, tmp_path):
             tmp_path / "in.dcd", tmp_path / "out.dcd", tmp_path / "in.pdb", artifact=artifact
         )
     assert {item.name for item in tmp_path.iterdir()} == {"in.pdb", "in.dcd"}
+
+
+@pytest.mark.parametrize("suffix", ["dcd", "pdb"])
+def test_a_straight_line_of_calphas_is_refused(truth, artifact, tmp_path, suffix):
+    """At a slant, so that rounding in the file bends it a little; nothing in real traces comes close."""
+    calpha = truth.atom_slice(truth.topology.select("name CA"))
+    calpha[0].save_pdb(str(tmp_path / "top.pdb"))
+    slant = np.array([2.0, 1.0, -2.0]) / 3
+    calpha.xyz[3, 8:11] = calpha.xyz[3, 8] + 0.38 * np.arange(3)[:, None] * slant
+    calpha.xyz[3, 11:] += calpha.xyz[3, 10] + 0.38 * slant - calpha.xyz[3, 11]
+    path = tmp_path / f"in.{suffix}"
+    calpha.save(str(path))
+    reason = rf"in.{suffix}: frame 3: the C-alpha atoms of A:\w+9, A:\w+10 and A:\w+11 lie on one"
+    with pytest.raises(InputError, match=reason):
+        shipped.backmap_trajectory(
+            path, tmp_path / "out.pdb", tmp_path / "top.pdb", artifact=artifact
+        )
+    assert {item.name for item in tmp_path.iterdir()} == {"top.pdb", path.name}
+
+
+@pytest.mark.parametrize("suffix", ["xtc", "dcd", "pdb"])
+def test_the_unit_cell_is_kept(truth, artifact, tmp_path, suffix):
+    calpha = truth.atom_slice(truth.topology.select("name CA"))
+    calpha.unitcell_lengths = 5.0 + 0.1 * np.arange(FRAMES)[:, None] + np.zeros(3)
+    calpha.unitcell_angles = np.tile([90.0, 80.0, 70.0], (FRAMES, 1))
+    calpha.save_xtc(str(tmp_path / "in.xtc"))
+    calpha[0].save_pdb(str(tmp_path / "in.pdb"))
+    result = shipped.backmap_trajectory(
+        tmp_path / "in.xtc", tmp_path / f"out.{suffix}", tmp_path / "in.pdb", artifact=artifact
+    )
+    made = mdtraj.load(result["output"][0], top=result["topology"])
+    expected = calpha.unitcell_vectors[[0] * FRAMES if suffix == "pdb" else slice(None)]
+    np.testing.assert_allclose(made.unitcell_vectors, expected, atol=2e-4)
+
+
+def test_gro_is_read_with_its_names(truth, artifact, tmp_path):
+    calpha = truth.atom_slice(truth.topology.select("name CA"))
+    calpha.save_gro(str(tmp_path / "in.gro"))
+    result = shipped.backmap_trajectory(
+        tmp_path / "in.gro", tmp_path / "out.dcd", artifact=artifact
+    )
+    made = mdtraj.load(str(tmp_path / "out.dcd"), top=result["topology"])
+    np.testing.assert_allclose(calpha_of(made), calpha.xyz, atol=6e-4)
+
+
+def test_a_topology_that_is_there_is_never_replaced(trace, artifact, tmp_path):
+    mine = tmp_path / "out_top.pdb"
+    mine.write_bytes(trace[1].read_bytes())
+    with pytest.raises(ConfigError, match=r"out_top.pdb: there is another topology of this name"):
+        shipped.backmap_trajectory(trace[0], tmp_path / "out.dcd", trace[1], artifact=artifact)
+    assert mine.read_bytes() == trace[1].read_bytes()
+    mine.unlink()
+    shipped.backmap_trajectory(trace[0], tmp_path / "out.dcd", trace[1], artifact=artifact)
+    before = mine.stat().st_mtime_ns
+    shipped.backmap_trajectory(trace[0], tmp_path / "out.dcd", trace[1], seed=1, artifact=artifact)
+    assert mine.stat().st_mtime_ns == before
+
+
+class Counted(TrajectoryWriter):
+    """Counts the files that are open."""
+
+    now = most = 0
+
+    def __enter__(self):
+        Counted.now += 1
+        Counted.most = max(Counted.most, Counted.now)
+        return super().__enter__()
+
+    def finish(self):
+        Counted.now -= 1
+        super().finish()
+
+
+def test_many_members_are_the_same_and_open_few_files(trace, artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "TrajectoryWriter", Counted)
+    made = {}
+    for name, at_once in (("all", 32), ("few", 2)):
+        monkeypatch.setattr(shipped, "MEMBERS_AT_ONCE", at_once)
+        Counted.now = Counted.most = 0
+        output = tmp_path / f"{name}.dcd"
+        result = shipped.backmap_trajectory(trace[0], output, trace[1], 5, 0, artifact)
+        made[name] = [mdtraj.load(path, top=result["topology"]).xyz for path in result["output"]]
+        assert Counted.most <= at_once + 1
+    np.testing.assert_allclose(made["few"], made["all"], atol=2e-4)
+
+
+def test_a_stop_signal_leaves_no_file(trace, artifact, tmp_path, monkeypatch):
+    drawn, handler = Chain.run_members, signal.getsignal(signal.SIGTERM)
+
+    def stopped_meanwhile(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return drawn(*arguments)
+
+    monkeypatch.setattr(Chain, "run_members", stopped_meanwhile)
+    monkeypatch.setitem(shipped.BATCH_RESIDUES, "cpu", 45)
+    with pytest.raises(Interrupted, match=r"stopped by SIGTERM; no output is kept, .* starts over"):
+        shipped.backmap_trajectory(trace[0], tmp_path / "o.xtc", trace[1], 2, artifact=artifact)
+    assert {item.name for item in tmp_path.iterdir()} == {"ca.dcd", "ca.pdb"}
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_input_is_never_replaced(trace, artifact, tmp_path):
