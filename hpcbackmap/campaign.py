@@ -70,8 +70,8 @@ def _backmapped(campaign: Campaign) -> float | None:
     if plan is None:
         return None
     wanted = campaign.backmap
-    same = (plan["members"], plan["mode"], plan["seed"]) == (
-        wanted.members,
+    same = (plan.get("draws"), plan["mode"], plan["seed"]) == (
+        campaign.draws(),
         wanted.mode,
         wanted.seed,
     )

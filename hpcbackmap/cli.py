@@ -148,6 +148,27 @@ def backmap(
         bool, typer.Option("--mode", help="Instead: the one most likely structure per frame.")
     ] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the draws.")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", help="Resolution to write, may be repeated; default: all."),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", help="Frames per batch, or auto: measured.")
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part", metavar="I/N", help="Only part I of N of the work, from 0, as in a job array."
+        ),
+    ] = None,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            "--pipeline",
+            metavar="N,M,…",
+            help="Ranks of each stage, coarse to fine; default: every rank runs all stages.",
+        ),
+    ] = None,
     time_limit: Annotated[
         float | None,
         typer.Option(
@@ -172,10 +193,10 @@ def backmap(
     if mode and members:
         raise ConfigError("backmap: give --members or --mode, not both")
     if campaign.suffix not in (".yaml", ".yml"):
-        if overrides or input_store or time_limit:
+        if overrides or input_store or time_limit or keep or batch or part or pipeline:
             raise ConfigError(
-                f"{campaign}: KEY=VALUE, --input and --time-limit need a campaign (.yaml), this is taken "
-                "for a trajectory"
+                f"{campaign}: KEY=VALUE, --input, --keep, --batch, --part, --pipeline and --time-limit "
+                "need a campaign (.yaml), this is taken for a trajectory"
             )
         drawn = None if mode else members or 1
         _backmap_trajectory(campaign, output, top, drawn, seed or 0, artifact, as_json)
@@ -188,6 +209,8 @@ def backmap(
         "backmap.members": members,
         "backmap.mode": mode or None,
         "backmap.seed": seed,
+        "backmap.keep": keep or None,
+        "backmap.batch_frames": batch,
     }
     options = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
     resolved = _load(campaign, [*(overrides or []), *options])
@@ -195,7 +218,28 @@ def backmap(
     from hpcbackmap.mpi import get_comm
 
     seconds = None if time_limit is None else 60 * time_limit
-    console.show(backmap(resolved, get_comm(), time_limit=seconds), as_json)
+    result = backmap(resolved, get_comm(), seconds, _part(part), _rank_counts(pipeline))
+    console.show(result, as_json)
+
+
+def _part(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 0, 1
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ConfigError(
+            f"backmap: --part {text}: write I/N with I from 0 to N - 1, for example 0/16"
+        )
+    return int(index), int(count)
+
+
+def _rank_counts(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    words = text.split(",")
+    if not all(word.isdigit() for word in words):
+        raise ConfigError(f"backmap: --pipeline {text}: write numbers of ranks, for example 1,3")
+    return [int(word) for word in words]
 
 
 def _backmap_trajectory(trajectory, output, top, members, seed, artifact, as_json) -> None:
@@ -301,7 +345,12 @@ def export(
         Path, typer.Argument(metavar="STORE", help="Frame store, for example frames.zarr.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write: .xtc, .dcd or .pdb.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: .xtc, .dcd or .pdb; with {frame} in its name, a file per frame.",
+        ),
     ],
     resolution: Annotated[
         str, typer.Option("--resolution", help="fg, ca or another of the store.")
@@ -316,14 +365,23 @@ def export(
     """Write frames of a store as a trajectory that other programs read.
 
     For example: hpcbackmap export backmapped.zarr -o members.xtc
+    In parallel: mpirun -n 4 hpcbackmap export backmapped.zarr -o members.xtc
     """
     from hpcbackmap.frames.export import export
     from hpcbackmap.frames.store import open_store
+    from hpcbackmap.mpi import get_comm
 
     frames = export(
-        open_store(store), resolution, output, system=system, start=start, stop=stop, stride=stride
+        open_store(store),
+        resolution,
+        output,
+        system=system,
+        start=start,
+        stop=stop,
+        stride=stride,
+        comm=get_comm(),
     )
-    typer.echo(f"{frames} frames in {output}")
+    console.show_lines([f"{frames} frames in {output}"])
 
 
 @app.command()
@@ -336,19 +394,103 @@ def inspect(
         ),
     ],
     overrides: Overrides = None,
+    stage: Annotated[
+        str | None,
+        typer.Option("--stage", help="Instead: memory that training this stage of it takes."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a store or an artifact, or what a campaign would run and what is done."""
+    """Show what is in a store or an artifact, or what a campaign would run and what is done.
+
+    With --stage: bytes on every rank for each ZeRO stage and number of ranks, and whether ZeRO helps.
+    """
     from hpcbackmap import inspection
 
     if path.name == "shipped" and not path.exists():
         from hpcbackmap.backmapping.shipped import shipped_artifact
 
         path = shipped_artifact()
-    if path.is_dir():
+    if stage is not None:
+        if path.is_dir():
+            raise ConfigError(f"inspect: --stage is for a campaign file, {path} is a folder")
+        _inspect_memory(_load(path, overrides), stage, as_json)
+    elif path.is_dir():
         console.show(inspection.describe_folder(path), as_json)
     else:
         console.show(inspection.describe_campaign(_load(path, overrides)), as_json)
+
+
+def _inspect_memory(campaign: Campaign, stage: str, as_json: bool) -> None:
+    from hpcbackmap.training.memory import memory_lines, stage_memory
+
+    record = stage_memory(campaign, stage)
+    if as_json:
+        console.show(record, as_json)
+    else:
+        console.show_lines(memory_lines(record))
+
+
+@app.command()
+def submit(
+    campaign: CampaignFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the scripts; submit nothing.")
+    ] = False,
+    het: Annotated[
+        bool, typer.Option("--het", help="All stages in one heterogeneous job.")
+    ] = False,
+) -> None:
+    """Submit what is missing to Slurm: ingest, all stages at once on their own nodes, backmap, evaluate.
+
+    Nodes: `node_groups` and `stages.<stage>.node_group` of the campaign. What is in the queue stays there.
+    """
+    resolved = _load(campaign, overrides)
+    from hpcbackmap.cluster import submission
+
+    send = submission.dry_run if dry_run else submission.submit_campaign
+    for line in send(resolved, campaign, overrides or [], het):
+        typer.echo(line)
+
+
+@app.command()
+def status(campaign: CampaignFile, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Show how every step of a campaign stands; from its files alone where there is no Slurm."""
+    resolved = _load(campaign, overrides)
+    from hpcbackmap.cluster.status import as_record, campaign_status, table
+
+    rows = campaign_status(resolved)
+    if as_json:
+        console.show(as_record(rows), as_json)
+    else:
+        console.show_lines(table(rows))
+
+
+@app.command()
+def cancel(campaign: CampaignFile, overrides: Overrides = None) -> None:
+    """Take a campaign's jobs out of the queue; running trainings write a checkpoint first."""
+    resolved = _load(campaign, overrides)
+    from hpcbackmap.cluster.submission import cancel_campaign
+
+    for line in cancel_campaign(resolved):
+        typer.echo(line)
+
+
+@app.command()
+def verify(
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="Frame store, for example backmapped.zarr.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Read every shard of a store against its checksums, and count.
+
+    In parallel: mpirun -n 4 hpcbackmap verify backmapped.zarr
+    """
+    from hpcbackmap.frames.verify import verify_store
+    from hpcbackmap.mpi import get_comm
+
+    console.show(verify_store(store, get_comm()), as_json)
 
 
 def _load(path: Path, overrides: list[str] | None) -> Campaign:

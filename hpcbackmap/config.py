@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import re
 import types
 import typing
 from pathlib import Path
@@ -25,6 +26,8 @@ __all__ = [
     "CgvaeConfig",
     "EvaluateConfig",
     "GenzprotConfig",
+    "NodeGroup",
+    "NodeGroups",
     "SplitConfig",
     "StageConfig",
     "StoreConfig",
@@ -96,7 +99,11 @@ class TrainConfig(Model):
     gradient_clipping: Annotated[float, Field(gt=0)] = 1.0
     accumulation: Positive = 1
     zero_stage: Literal[0, 1, 2, 3] = 1
+    offload_optimizer: bool = False
+    """Optimiser state and step on the CPU while the stage trains on GPUs; needs ZeRO 1 to 3."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    activation_checkpointing: bool = False
+    """Compute message passing a second time in the backward pass rather than keep its results."""
     validate_every: Positive = 200
     validation_frames: Positive = 128
     checkpoint_every: Positive = 200
@@ -106,6 +113,12 @@ class TrainConfig(Model):
     init_from: str | None = None
     """Artifact of the same rung and model to start from, for example one that has learned many proteins."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _offload_needs_zero(self) -> "TrainConfig":
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer is a part of ZeRO; set zero_stage to 1, 2 or 3")
+        return self
 
 
 class CgvaeConfig(Model):
@@ -151,24 +164,82 @@ class GenzprotConfig(Model):
 
 KINDS = ("cgvae", "genzprot")
 
+SLURM_TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}")
+
+
+class NodeGroup(Model):
+    """Nodes of a Slurm cluster for one step. What is None is left to the batch script and the site."""
+
+    nodes: Positive = 1
+    tasks_per_node: Positive = 1
+    """Ranks: one per GPU, or as many as the cores serve."""
+    cpus_per_task: Positive | None = None
+    gpus_per_node: Positive | None = None
+    partition: str | None = None
+    time: str | None = None
+    """``"HH:MM:SS"`` or ``D-HH:MM:SS``; a stage that is not done by then requeues itself."""
+    account: str | None = None
+    constraint: str | None = None
+    mem: str | None = None
+    """Per node, for example ``64G``."""
+    sbatch: list[str] = []
+    """More options of sbatch, for example ``--qos=high``."""
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _is_slurm_time(cls, time: Any) -> Any:
+        if time is None or (isinstance(time, str) and SLURM_TIME.fullmatch(time)):
+            return time
+        raise ValueError('write a time as "04:00:00" or 1-12:00:00, in quotes where YAML sees a number')
+
+    @field_validator("sbatch")
+    @classmethod
+    def _are_options(cls, options: list[str]) -> list[str]:
+        for option in options:
+            if not option.startswith("-") or "\n" in option:
+                raise ValueError(f"{option!r}: write an option of sbatch, such as --qos=high")
+        return options
+
+    @property
+    def tasks(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+
+class NodeGroups(Model):
+    """Nodes for the steps that are no stages; a stage has its own `node_group`."""
+
+    ingest: NodeGroup = NodeGroup()
+    backmap: NodeGroup = NodeGroup()
+    evaluate: NodeGroup = NodeGroup()
+
 
 class StageConfig(Model):
     model: Annotated[CgvaeConfig | GenzprotConfig, Field(discriminator="kind")]
     train: TrainConfig = TrainConfig()
     artifact: str | None = None
     """Use this trained stage instead of training one."""
+    node_group: NodeGroup = NodeGroup()
 
 
 class BackmapConfig(Model):
     input: str | None = None
     """Store of coarse frames; default: the held-out frames of the campaign's own store."""
+    start: str | None = None
+    """Resolution of the input frames; default: the coarsest of the ladder."""
+    frames: str | None = Field(None, pattern=r"^\d*:\d*(:[1-9]\d*)?$")
+    """``START:STOP:STRIDE`` among the frames of every system; default: all."""
     output: str = "backmapped.zarr"
-    members: Positive = 3
+    keep: list[str] | None = None
+    """Resolutions to write; default: all below the input."""
+    members: Positive | dict[str, Positive] = 3
+    """Structures per input frame. By stage: what it draws for every sample of the stage before (default 1)."""
     mode: bool = False
     """Write the one most likely structure per frame instead of members."""
     seed: int = 0
-    batch_frames: Positive = 16
-    shard_frames: Positive = 64
+    batch_frames: Positive | Literal["auto"] = 16
+    """``auto``: measured when the plan is made."""
+    shard_frames: Positive | Literal["auto"] = "auto"
+    """Frames of a shard; ``auto``: about two minutes of work, measured when the plan is made."""
 
 
 class EvaluateConfig(Model):
@@ -191,6 +262,7 @@ class Campaign(Model):
     stages: dict[str, StageConfig] = {}
     backmap: BackmapConfig = BackmapConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    node_groups: NodeGroups = NodeGroups()
     seed: int = 0
 
     @field_validator("ladder")
@@ -215,6 +287,41 @@ class Campaign(Model):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _backmap_is_on_the_ladder(self) -> "Campaign":
+        known, wanted = self.resolutions(), self.backmap
+        if wanted.start is not None and wanted.start not in known[1:]:
+            raise ValueError(
+                f"backmap.start: {wanted.start!r} is not one of {', '.join(known[1:])}"
+            )
+        made = known[: known.index(wanted.start or known[-1])]
+        for name in wanted.keep or []:
+            if name not in made:
+                raise ValueError(
+                    f"backmap.keep: {name!r} is not made; there will be {', '.join(made)}"
+                )
+        if wanted.keep == []:
+            raise ValueError(f"backmap.keep: name at least one of {', '.join(made)}")
+        for name in wanted.members if isinstance(wanted.members, dict) else ():
+            if name not in self.descent():
+                raise ValueError(
+                    f"backmap.members.{name}: no such stage on the way down; there are "
+                    f"{', '.join(self.descent())}"
+                )
+        return self
+
+    def descent(self) -> list[str]:
+        """Stages that backmapping uses, coarse to fine."""
+        known = self.resolutions()
+        return self.rungs()[: known.index(self.backmap.start or known[-1])][::-1]
+
+    def draws(self) -> dict[str, int]:
+        """Samples that each of these stages draws for every sample of the stage before."""
+        members, stages = self.backmap.members, self.descent()
+        if isinstance(members, dict):
+            return {name: members.get(name, 1) for name in stages}
+        return {name: members if name == stages[0] else 1 for name in stages}
+
     def resolutions(self) -> list[str]:
         """Resolution names, fine to coarse: ``ucg:10:blobs`` is called ``ucg10``."""
         return [resolution_name(spec) for spec in self.ladder]
@@ -233,7 +340,9 @@ class Campaign(Model):
         return Path(self.workdir) / relative
 
     def digest(self) -> str:
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Of all settings but the nodes that they run on."""
+        elsewhere = {"node_groups": True, "stages": {"__all__": {"node_group"}}}
+        return hashlib.sha256(self.model_dump_json(exclude=elsewhere).encode()).hexdigest()
 
 
 def load_campaign(path: str | Path, overrides: list[str] = ()) -> Campaign:

@@ -1,6 +1,7 @@
 """The example campaign, end to end: every step is the command that a user would type."""
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -149,7 +150,7 @@ def _export(campaign: Campaign, structures: Path) -> None:
     made = open_store(campaign.path(campaign.backmap.output))
     true = open_store(campaign.path(campaign.store.path))
     rows = made.system(made.systems[0])
-    members = campaign.backmap.members
+    members = math.prod(campaign.draws().values())
     frames = rows.n_frames // members
     partial = structures.with_name("structures.part")
     partial.mkdir(exist_ok=True)

@@ -1,5 +1,6 @@
 """What a campaign would run and what is done; what a store or an artifact holds."""
 
+import math
 from glob import glob
 from pathlib import Path
 
@@ -115,13 +116,15 @@ def _backmapping(campaign: Campaign, store) -> dict:
         frames = dict.fromkeys(store.systems, 0)
         for part in split_frames(store, campaign.split)["test"]:
             frames[part.system] += part.stop - part.start
-    members = 1 if settings.mode else settings.members
+    members = 1 if settings.mode else math.prod(campaign.draws().values())
     return {
         "input": settings.input or "held-out frames",
         "frames": sum(frames.values()),
         "members": members,
         "structures": sum(frames.values()) * members,
-        "shards": sum(-(-count // settings.shard_frames) for count in frames.values()),
+        "shards": settings.shard_frames
+        if settings.shard_frames == "auto"
+        else sum(-(-count // settings.shard_frames) for count in frames.values()),
     }
 
 

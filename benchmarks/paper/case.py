@@ -138,6 +138,7 @@ class Case:
         levels: dict[str, list[np.ndarray]] = {}
         for member in range(MEMBERS):
             given = coarse[:, member % coarse.shape[1]]
-            for name, positions in chain.run(given, frames, member, SEED).items():
+            (drawn,) = chain.run_members(given, frames, [member], SEED)
+            for name, positions in drawn.items():
                 levels.setdefault(name, []).append(positions)
         return {name: np.stack(drawn, axis=1) for name, drawn in levels.items()}

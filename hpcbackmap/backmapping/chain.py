@@ -1,6 +1,11 @@
-"""The stages in order, coarse to fine, in one process: x_k -> x_{k-1} -> ... -> x_0."""
+"""The stages in order, coarse to fine, in one process: x_k -> x_{k-1} -> ... -> x_0.
 
-from collections.abc import Sequence
+Samples of one frame form a tree: every stage draws so many for each sample of the stage before. Members are
+its leaves, numbered so that the finest stage counts fastest.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,68 +18,154 @@ from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, collate
 from hpcbackmap.stages.noise import frame_noise
 
-__all__ = ["Chain", "load_chain"]
+__all__ = ["Chain", "Descent", "load_chain"]
+
+Nodes = dict[int | None, Tensor]
+"""Samples of one stage by their number among those of a frame; None is the mode."""
 
 
 class Chain:
     """Stages bound to one molecule and one device.
 
-    stages: coarse to fine, ``stages[0].coarse`` is the input resolution. Raises InputError if a stage does
-    not fit the ladder.
+    stages: coarse to fine, ``stages[0].coarse`` is the input resolution. draws: samples that each stage
+    draws for every sample that it is given; default: the first draws all members, the others one each.
+    Raises InputError if a stage does not fit the ladder.
     """
 
-    def __init__(self, stages: list[Stage], ladder: Ladder, device: torch.device):
+    def __init__(
+        self,
+        stages: list[Stage],
+        ladder: Ladder,
+        device: torch.device,
+        draws: Sequence[int] | None = None,
+    ):
         self.stages = [stage.to(device).eval() for stage in stages]
         self.systems = [collate([stage.describe(ladder)]).to(device) for stage in stages]
         self.device = device
+        later = list(draws[1:] if draws else [1] * (len(stages) - 1))
+        self._leaves = [math.prod(later[number:]) for number in range(len(stages))]
 
-    def run(
-        self, coarse: np.ndarray, frames: list[int], member: int | None, seed: int
-    ) -> dict[str, np.ndarray]:
-        """Positions at every finer resolution, float32 [F, N, 3], nm; see `run_members`."""
-        return self.run_members(coarse, frames, [member], seed)[0]
-
-    @torch.no_grad()
     def run_members(
         self, coarse: np.ndarray, frames: list[int], members: Sequence[int | None], seed: int
     ) -> list[dict[str, np.ndarray]]:
+        """`run` of one batch; see `Descent` for the arguments."""
+        return self.run(Descent(coarse, frames, members, seed))
+
+    def run(self, descent: "Descent") -> list[dict[str, np.ndarray]]:
         """Of each member, positions at every finer resolution, float32 [F, N, 3], nm.
 
-        coarse: float32 [F, B, 3]. frames: global indices, which key the noise. members: which prior samples,
-        or [None] for the one most likely structure. Nothing else enters: no fine position is ever read. Members
-        drawn together share what the first stage makes of ``coarse``; they are the same drawn one by one.
+        No fine position is ever read. Members drawn together share what a stage makes of its input; they are
+        the same drawn one by one. What a stage leaves without numbers is NaN from there on.
         """
-        centre = coarse.astype(np.float64).mean(axis=1, keepdims=True)
-        positions = torch.from_numpy((coarse - centre).astype(np.float32)).to(self.device)
-        inputs = [positions] * len(members)
-        levels = [{} for _ in members]
-        for number in range(len(self.stages)):
-            inputs = self._descend(number, inputs, frames, members, seed)
-            for level, fine in zip(levels, inputs, strict=True):
-                level[self.stages[number].fine] = (fine.cpu().numpy() + centre).astype(np.float32)
-        return levels
+        for number in range(len(descent.finished), len(self.stages)):
+            self.step(number, descent)
+        return self.levels(descent)
 
-    def _descend(self, number: int, inputs: list[Tensor], frames, members, seed) -> list[Tensor]:
-        """Each member one stage further down."""
+    def run_all(self, descents: Iterable["Descent"]) -> Iterator[list[dict[str, np.ndarray]]]:
+        """`run` of each."""
+        return map(self.run, descents)
+
+    @torch.no_grad()
+    def step(self, number: int, descent: "Descent") -> None:
+        """Draw the samples of stage ``number`` that the members need, given those of the stage before."""
         stage, system = self.stages[number], self.systems[number]
-        if members[0] is None:
-            return [stage.mode(coarse, system) for coarse in inputs]
-        shape = (inputs[0].shape[1], stage.noise_width)
-        noises = [frame_noise(seed, stage.name, frames, member, *shape) for member in members]
-        noises = [torch.from_numpy(noise).to(self.device) for noise in noises]
-        if number == 0:
-            return stage.samples(inputs[0], system, noises)
-        pairs = zip(inputs, noises, strict=True)
-        return [stage.sample(coarse, system, noise) for coarse, noise in pairs]
+        made: Nodes = {}
+        for parent, positions in descent.nodes.items():
+            coarse = positions.to(self.device)
+            if parent is None:
+                made[None] = stage.mode(coarse, system)
+                continue
+            children = sorted(
+                {
+                    self._node(number, member)
+                    for member in descent.members
+                    if self._node(number - 1, member) == parent
+                }
+            )
+            noises = [
+                torch.from_numpy(descent.noise(stage, child, coarse.shape[1])).to(self.device)
+                for child in children
+            ]
+            made |= dict(zip(children, stage.samples(coarse, system, noises), strict=True))
+        descent.finished.append(
+            {
+                key: (fine.cpu().numpy() + descent.centre).astype(np.float32)
+                for key, fine in made.items()
+            }
+        )
+        descent.nodes = {key: _with_numbers(fine) for key, fine in made.items()}
+
+    def levels(self, descent: "Descent") -> list[dict[str, np.ndarray]]:
+        """Of each member, positions at the resolutions that are finished."""
+        found = []
+        for member in descent.members:
+            level, lost = {}, np.zeros(len(descent.frames), dtype=bool)
+            for number, finished in enumerate(descent.finished):
+                fine = finished[self._node(number, member)]
+                lost |= ~np.isfinite(fine).all(axis=(1, 2))
+                level[self.stages[number].fine] = (
+                    np.where(lost[:, None, None], np.float32(np.nan), fine) if lost.any() else fine
+                )
+            found.append(level)
+        return found
+
+    def _node(self, number: int, member: int | None) -> int | None:
+        """Which sample of stage ``number`` a member comes from; stage -1 is the input frame."""
+        if member is None:
+            return None
+        return 0 if number < 0 else member // self._leaves[number]
+
+
+class Descent:
+    """A batch of frames on its way down the ladder.
+
+    coarse: float32 [F, B, 3], nm. frames: global indices, which key the noise. members: which prior samples,
+    or [None] for the one most likely structure. attempt: another number draws other samples.
+    nodes: samples of the last finished stage about the frames' centres. finished: samples of every stage so
+    far, float32 [F, N, 3], nm.
+    """
+
+    def __init__(
+        self,
+        coarse: np.ndarray,
+        frames: list[int],
+        members: Sequence[int | None],
+        seed: int,
+        attempt: int = 0,
+    ):
+        self.coarse, self.frames, self.members = coarse, frames, list(members)
+        self.seed, self.attempt = seed, attempt
+        self.centre = coarse.astype(np.float64).mean(axis=1, keepdims=True)
+        positions = torch.from_numpy((coarse - self.centre).astype(np.float32))
+        self.nodes: Nodes = {None if self.members[0] is None else 0: positions}
+        self.finished: list[dict[int | None, np.ndarray]] = []
+
+    def again(self, attempt: int) -> "Descent":
+        """The same batch from the start, for another draw."""
+        return Descent(self.coarse, self.frames, self.members, self.seed, attempt)
+
+    def noise(self, stage: Stage, sample: int, beads: int) -> np.ndarray:
+        """Of one sample of a stage, float32 [F, beads, width]."""
+        stream = f"{stage.name}/attempt {self.attempt}" if self.attempt else stage.name
+        return frame_noise(self.seed, stream, self.frames, sample, beads, stage.noise_width)
+
+
+def _with_numbers(positions: Tensor) -> Tensor:
+    """Frames that are not finite replaced by one that is, so that the next stage can be run."""
+    good = torch.isfinite(positions).all(-1).all(-1)
+    if good.all():
+        return positions
+    filler = positions[good][:1] if good.any() else torch.zeros_like(positions[:1])
+    return torch.where(good[:, None, None], positions, filler)
 
 
 def load_chain(folders: dict[str, Path], rungs: list[str]) -> list[Stage]:
-    """Trained stages, coarse to fine. ``rungs`` are stage names, fine to coarse.
+    """Trained stages of the rungs, in their order.
 
     Raises InputError naming a rung without an artifact, or an artifact of another rung.
     """
     stages = []
-    for rung in reversed(rungs):
+    for rung in rungs:
         stage = load_artifact(folders[rung])
         if stage.name != rung:
             raise InputError(f"{folders[rung]}: holds stage {stage.name}, the ladder needs {rung}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -28,15 +29,18 @@ class Plan:
 
     On the CPU this is tested; on CUDA deterministic algorithms are asked for, untested.
 
-    frames: chosen frames of each system as (start, stop) ranges of local indices in the input store.
-    input, stages: content hashes of the input store and of the artifacts (by rung).
+    input, stages: content hashes of the input store and of the artifacts (by rung, coarse to fine).
+    start: resolution of the input frames. resolutions: those that are written, fine to coarse.
+    frames: chosen frames of each system as [start, stop, step] ranges of local indices in the input store.
+    draws: samples that each rung draws for every sample of the one before, coarse to fine.
     """
 
     input: str
     stages: dict[str, str]
+    start: str
     resolutions: list[str]
-    frames: dict[str, list[tuple[int, int]]]
-    members: int
+    frames: dict[str, list[list[int]]]
+    draws: dict[str, int]
     mode: bool
     seed: int
     batch_frames: int
@@ -44,17 +48,32 @@ class Plan:
     device: str
 
     def n_frames(self, system: str) -> int:
-        return sum(stop - start for start, stop in self.frames[system])
+        return sum(len(range(*part)) for part in self.frames[system])
+
+    @property
+    def total_frames(self) -> int:
+        return sum(map(self.n_frames, self.frames))
+
+    @property
+    def rows_per_frame(self) -> int:
+        """Structures of an input frame."""
+        return 1 if self.mode else math.prod(self.draws.values())
+
+    @property
+    def members(self) -> list[int | None]:
+        return [None] if self.mode else list(range(self.rows_per_frame))
 
     def local_frames(self, shard: Shard) -> list[int]:
         """Local index in the input store of every frame of a shard, in order."""
         chosen, before = [], 0
-        for start, stop in self.frames[shard.system]:
-            first = start + max(shard.start - before, 0)
-            last = min(stop, start + shard.stop - before)
-            chosen += range(first, last)
-            before += stop - start
+        for part in (range(*bounds) for bounds in self.frames[shard.system]):
+            chosen += part[max(shard.start - before, 0) : max(shard.stop - before, 0)]
+            before += len(part)
         return chosen
+
+    def rows(self, shard: Shard) -> tuple[int, int]:
+        """First row of a shard in the output, and the row after its last."""
+        return shard.start * self.rows_per_frame, shard.stop * self.rows_per_frame
 
     @cached_property
     def shards(self) -> list[Shard]:
@@ -64,9 +83,10 @@ class Plan:
             for number, start in enumerate(range(0, self.n_frames(system), self.shard_frames))
         ]
 
-    @property
-    def rows_per_frame(self) -> int:
-        return 1 if self.mode else self.members
+    def part(self, index: int, count: int) -> list[Shard]:
+        """The index-th of ``count`` equal parts of the shards, from 0."""
+        total = len(self.shards)
+        return self.shards[index * total // count : (index + 1) * total // count]
 
     def to_dict(self) -> dict:
         return json.loads(json.dumps(asdict(self)))

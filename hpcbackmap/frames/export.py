@@ -1,19 +1,27 @@
 """From a frame store to trajectory files that other programs read."""
 
+import logging
+import shutil
 from pathlib import Path
 
 import mdtraj
 import numpy as np
 
-from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.errors import ConfigError, HpcbackmapError, InputError
+from hpcbackmap.frames.shards import flush, writing
 from hpcbackmap.frames.store import FrameStore
 from hpcbackmap.frames.system import StoredSystem
 from hpcbackmap.frames.writer import TrajectoryWriter, require_suffix
+from hpcbackmap.mpi import LocalComm, on_first_rank, raise_together
 
 __all__ = ["export"]
 
+log = logging.getLogger(__name__)
+
 PIECE_BYTES = 8e6
 """Coordinates that are held at a time."""
+FRAME = "{frame}"
+"""In the name of the output: a file for every frame."""
 
 
 def export(
@@ -24,16 +32,20 @@ def export(
     start: int = 0,
     stop: int | None = None,
     stride: int = 1,
+    comm=None,
 ) -> int:
     """Write frames ``start``, ``start + stride``, … before ``stop`` as XTC, DCD or multi-model PDB.
 
-    system: may be left out if the store holds one. A PDB of one frame is a topology for the other two.
-    Heavy atoms and C-alpha have their names; beads are called CG in residues BEA, one each.
-    Returns the number of frames written. The file appears under its name when it is whole.
+    output: with ``{frame}`` in its name, one file for every frame, called by its number. system: may be left
+    out if the store holds one. comm: ranks that share the work (collective); XTC and single frames are
+    written by all, DCD and PDB by the first. A PDB of one frame is a topology for the other two. Heavy
+    atoms and C-alpha have their names; beads are called CG in residues BEA, one each. Frames without numbers
+    (quarantined ones) are left out, and told.
+    Returns the number of frames written. A file appears under its name when it is whole.
     Raises ConfigError for an unknown suffix or no system, InputError for frames that do not exist,
     OutputError if the file cannot be written.
     """
-    output = Path(output)
+    output, comm = Path(output), comm or LocalComm()
     require_suffix(output)
     if system is None and len(store.systems) > 1:
         raise ConfigError(
@@ -48,16 +60,88 @@ def export(
             f"not {start} to {stop - 1}"
         )
     frames = range(start, stop, stride)
-    times = "time" in stored.observables
-    size = max(1, int(PIECE_BYTES / (12 * stored.n_particles(resolution)))) * stride
+    single = FRAME in output.name
+    sharing = comm.size if single or output.suffix == ".xtc" else 1
+    mine = frames[:0]
+    if comm.rank < sharing:
+        mine = frames[comm.rank * len(frames) // sharing : (comm.rank + 1) * len(frames) // sharing]
+    written, error = 0, None
+    try:
+        if single:
+            written = _write_single(stored, resolution, output, mine)
+        elif sharing == 1:
+            written = _write(stored, resolution, output, mine) if comm.rank == 0 else 0
+        elif len(mine):
+            written = _write(stored, resolution, _part(output, comm.rank), mine)
+    except HpcbackmapError as failure:
+        error = failure
+    raise_together(comm, error)
+    if not single and sharing > 1:
+        on_first_rank(comm, lambda: _join(output, comm.size))
+    written = comm.allreduce(written)
+    if comm.rank == 0 and written < len(frames):
+        log.warning(
+            "%s: %d frame(s) without numbers were left out", store.path, len(frames) - written
+        )
+    return written
+
+
+def _write(stored: StoredSystem, resolution: str, output: Path, frames: range) -> int:
+    """Frames into one file; how many."""
+    written = 0
     with TrajectoryWriter(output, _topology(stored, resolution)) as file:
-        for first in range(start, stop, size):
-            last = min(stop, first + size)
-            positions = stored.read(resolution, first, last)[::stride]
-            numbers = np.arange(first, last)[::stride]
-            time = stored.read_observable("time", first, last)[::stride] if times else numbers
-            file.append(positions, numbers, time)
-    return len(frames)
+        for positions, numbers, times in _pieces(stored, resolution, frames):
+            file.append(positions, numbers, times)
+            written += len(positions)
+        if written == 0:
+            raise InputError(f"{output}: none of the frames has coordinates that are numbers")
+    return written
+
+
+def _write_single(stored: StoredSystem, resolution: str, output: Path, frames: range) -> int:
+    topology, written = _topology(stored, resolution), 0
+    width = len(str(stored.n_frames - 1))
+    for positions, numbers, times in _pieces(stored, resolution, frames):
+        for i, number in enumerate(numbers):
+            name = output.name.replace(FRAME, f"{number:0{width}d}")
+            with TrajectoryWriter(output.with_name(name), topology) as file:
+                file.append(positions[i : i + 1], numbers[i : i + 1], times[i : i + 1])
+        written += len(positions)
+    return written
+
+
+def _pieces(stored: StoredSystem, resolution: str, frames: range):
+    """Positions [n, particles, 3], numbers [n] and times [n] of the frames that have numbers."""
+    kept = "time" in stored.observables
+    size = max(1, int(PIECE_BYTES / (12 * stored.n_particles(resolution))))
+    for first in range(0, len(frames), size):
+        part = frames[first : first + size]
+        span = part[0], part[-1] + 1
+        positions = stored.read(resolution, *span)[:: part.step]
+        numbers = np.array(part)
+        times = stored.read_observable("time", *span)[:: part.step] if kept else numbers
+        good = np.isfinite(positions).all(axis=(1, 2))
+        if good.any():
+            yield positions[good], numbers[good], times[good]
+
+
+def _part(output: Path, rank: int) -> Path:
+    return output.with_name(f".{output.stem}.part{rank}{output.suffix}")
+
+
+def _join(output: Path, ranks: int) -> None:
+    """Frames of an XTC file stand for themselves, so that files may follow one another."""
+    parts = [part for rank in range(ranks) if (part := _part(output, rank)).exists()]
+    first, *others = parts
+    with writing(output):
+        with first.open("ab") as joined:
+            for part in others:
+                with part.open("rb") as file:
+                    shutil.copyfileobj(file, joined, 1 << 22)
+        flush(first)
+        first.replace(output)
+        for part in others:
+            part.unlink()
 
 
 def _topology(stored: StoredSystem, resolution: str) -> mdtraj.Topology:

@@ -23,7 +23,7 @@ from hpcbackmap.frames.shards import flush, writing
 from hpcbackmap.frames.split import split_systems
 from hpcbackmap.frames.store import FrameStore, create_store, open_store
 from hpcbackmap.frames.survey import SystemSurvey, survey_system
-from hpcbackmap.mpi import raise_together
+from hpcbackmap.mpi import on_first_rank, raise_together
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.ladder import Ladder
 
@@ -50,16 +50,10 @@ def ingest(campaign: Campaign, comm) -> dict:
             raise ConfigError(f"systems: two are called {name!r}")
     surveys = _share(comm, campaign.systems, survey_system)
     request = _request(campaign, surveys)
-    found, error = None, None
-    if comm.rank == 0:
-        try:
-            found = _find_finished(path, request)
-        except HpcbackmapError as failure:
-            error = failure
-    raise_together(comm, error)
-    if comm.bcast(found is not None):
+    found = on_first_rank(comm, lambda: _find_finished(path, request) is not None)
+    if found:
         log.info("%s: nothing to do", path)
-        return comm.bcast(found and _summary(path, surveys, "nothing to do"))
+        return on_first_rank(comm, lambda: _summary(path, surveys, "nothing to do"))
     return _write_store(campaign, comm, path, surveys, request)
 
 
@@ -68,7 +62,7 @@ def _write_store(campaign, comm, path: Path, surveys: list[SystemSurvey], reques
     training = split_systems(surveys, campaign.split)["train"]
     ladders = _share(comm, surveys, lambda survey: _build_ladder(campaign, survey, training))
     try:
-        _on_rank_zero(comm, lambda: _create(campaign, partial, surveys, ladders, request))
+        on_first_rank(comm, lambda: _create(campaign, partial, surveys, ladders, request))
         store, written, error = open_store(partial, incomplete_ok=True), 0, None
         try:
             for names, count in fill_shards(store, surveys, comm.rank, comm.size):
@@ -78,12 +72,12 @@ def _write_store(campaign, comm, path: Path, surveys: list[SystemSurvey], reques
             error = failure
         raise_together(comm, error)
         written = comm.allreduce(written)
-        _on_rank_zero(comm, lambda: _finish(store, path, surveys, written))
+        on_first_rank(comm, lambda: _finish(store, path, surveys, written))
     except HpcbackmapError:
         if comm.rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
         raise
-    return comm.bcast(_summary(path, surveys, "written") if comm.rank == 0 else None)
+    return on_first_rank(comm, lambda: _summary(path, surveys, "written"))
 
 
 def _share(comm, items: list, work) -> list:
@@ -96,16 +90,6 @@ def _share(comm, items: list, work) -> list:
     raise_together(comm, error)
     parts = comm.bcast(comm.gather(mine))
     return [parts[i % comm.size][i // comm.size] for i in range(len(items))]
-
-
-def _on_rank_zero(comm, work) -> None:
-    error = None
-    if comm.rank == 0:
-        try:
-            work()
-        except HpcbackmapError as failure:
-            error = failure
-    raise_together(comm, error)
 
 
 def _request(campaign: Campaign, surveys: list[SystemSurvey]) -> dict:

@@ -14,7 +14,7 @@ import yaml
 
 from hpcbackmap.backmapping.driver import backmap
 from hpcbackmap.config import load_campaign
-from hpcbackmap.errors import InputError, Stopped
+from hpcbackmap.errors import InputError, OutputError, ResourceError, Stopped
 from hpcbackmap.frames.ingest import ingest
 from hpcbackmap.frames.store import create_store, open_store
 from hpcbackmap.mpi import get_comm
@@ -61,14 +61,11 @@ def campaign_folder(tmp_path_factory, example_dir):
 
 
 def command(folder, ranks, *overrides):
-    inner = [
-        sys.executable,
-        "-m",
-        "hpcbackmap",
-        "backmap",
-        str(folder / "campaign.yaml"),
-        *overrides,
-    ]
+    return launched(ranks, "backmap", str(folder / "campaign.yaml"), *overrides)
+
+
+def launched(ranks, *words):
+    inner = [sys.executable, "-m", "hpcbackmap", *words]
     if ranks == 0:
         return inner
     mpirun = shutil.which(
@@ -121,6 +118,29 @@ def test_same_bits_on_any_number_of_ranks(campaign_folder, undisturbed, ranks):
         contents(campaign_folder, f"ranks{ranks}.zarr"), undisturbed, strict=True
     ):
         assert np.array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("groups", ["1,1", "1,2", "2,1"])
+def test_stages_on_ranks_of_their_own_give_the_same_bits(campaign_folder, undisturbed, groups):
+    ranks = sum(map(int, groups.split(",")))
+    name = f"groups{groups.replace(',', '')}.zarr"
+    done = run(campaign_folder, ranks, f"backmap.output={name}", "--pipeline", groups)
+    assert done.returncode == 0, done.stderr
+    for mine, theirs in zip(contents(campaign_folder, name), undisturbed, strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+def test_ranks_export_one_file_in_order(campaign_folder, undisturbed, tmp_path):
+    store = str(campaign_folder / "work" / "alone.zarr")
+    for ranks in (0, 3):
+        output = str(tmp_path / f"{ranks}.xtc")
+        done = subprocess.run(
+            launched(ranks, "export", store, "-o", output, "--stride", "2"),
+            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "0.xtc").read_bytes() == (tmp_path / "3.xtc").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.xtc", "3.xtc"]
 
 
 def test_output_is_accounted_for(campaign_folder, undisturbed):
@@ -237,9 +257,97 @@ def test_unusable_frame_is_quarantined(campaign_folder, undisturbed, tmp_path):
         "system": "trpcage",
         "frame": 4,
         "member": 1,
+        "stage": None,
         "reason": "input is not finite",
     } in summary["quarantined"]
     atoms = contents(folder, "partial.zarr")[0]
     assert np.isnan(atoms[8:10]).all() and np.isfinite(np.delete(atoms, [8, 9], axis=0)).all()
     record = json.loads(next((output / ".shards").glob("*.00000001.json")).read_text())
     assert len(record["quarantined"]) == MEMBERS
+
+
+def test_tree_of_samples_and_a_second_run_from_a_rung(campaign_folder):
+    """Members share the trace that they come from; kept traces give the same kind of second run."""
+    draws = "backmap.members={ucg5-ca: 2, ca-fg: 3}"
+    alone(campaign_folder, "backmap.output=tree.zarr", draws, "backmap.frames=0:8:3")
+    atoms, trace, frames, member = contents(campaign_folder, "tree.zarr")
+    assert len(np.unique(frames)) == 3 and np.array_equal(np.diff(np.unique(frames)), [3, 3])
+    assert np.array_equal(member, np.tile(range(6), 3))
+    by_trace = trace.reshape(3, 2, 3, *trace.shape[1:])
+    assert (by_trace == by_trace[:, :, :1]).all()
+    assert np.abs(by_trace[:, 0] - by_trace[:, 1]).max() > 1e-3
+    leaves = atoms.reshape(18, -1)
+    assert len(np.unique(leaves, axis=0)) == 18
+
+    alone(campaign_folder, "backmap.output=traces.zarr", "backmap.keep=[ca]", "backmap.members=2")
+    store = open_store(campaign_folder / "work" / "traces.zarr")
+    assert store.resolutions == ("ca",)
+    alone(
+        campaign_folder, "backmap.output=second.zarr", "backmap.start=ca", "backmap.members=1",
+        f"backmap.input={campaign_folder / 'work' / 'traces.zarr'}",
+    )  # fmt: skip
+    given = store.system("trpcage")
+    made = contents(campaign_folder, "second.zarr")[0]
+    mapped = given.ladder.mapping("ca").apply(made)
+    assert np.abs(mapped - given.read("ca", 0, given.n_frames)).max() < 1e-5
+
+
+def test_runs_share_the_shards_of_one_plan(campaign_folder, undisturbed):
+    """As the tasks of a job array do; the last one completes the output, and nobody writes beside them."""
+    from hpcbackmap.backmapping.records import only_run
+
+    name = "backmap.output=array.zarr"
+    campaign = load_campaign(campaign_folder / "campaign.yaml", [name])
+    first = backmap(campaign, get_comm(), part=(0, 2))
+    assert first["shards_missing"] > 0
+    output = campaign_folder / "work" / "array.zarr"
+    with pytest.raises(InputError, match="unfinished"):
+        open_store(output)
+    with only_run(output, 0, 2), pytest.raises(ResourceError, match="is writing it"):
+        backmap(campaign, get_comm())
+    last = run(campaign_folder, 0, name, "--part", "1/2", "--json")
+    assert json.loads(last.stdout)["shards_missing"] == 0
+    assert np.array_equal(contents(campaign_folder, "array.zarr")[0], undisturbed[0])
+    refused = run(campaign_folder, 0, name, "--part", "2/2")
+    assert refused.returncode == 2 and "--part 2/2: write I/N" in refused.stderr
+
+
+def test_measured_sizes_stay_in_the_plan(campaign_folder):
+    sizes = ("backmap.batch_frames=auto", "backmap.shard_frames=auto")
+    alone(campaign_folder, "backmap.output=auto.zarr", *sizes)
+    plan = open_store(campaign_folder / "work" / "auto.zarr").attributes["provenance"]["plan"]
+    assert plan["shard_frames"] % plan["batch_frames"] == 0
+    again = alone(campaign_folder, "backmap.output=auto.zarr", *sizes)
+    assert again["shards_missing"] == 0
+    with pytest.raises(OutputError, match="another plan: batch_frames"):
+        alone(campaign_folder, "backmap.output=auto.zarr", "backmap.batch_frames=999", sizes[1])
+
+
+def test_structure_without_numbers_is_drawn_again_then_quarantined(
+    campaign_folder, undisturbed, monkeypatch
+):
+    """One that fails once is replaced; one that always fails is listed with its stage."""
+    from hpcbackmap.backmapping import chain
+
+    held_out = undisturbed[2][0]
+    draw = chain.frame_noise
+
+    def broken(seed, stream, frames, member, *shape):
+        noise = draw(seed, stream, frames, member, *shape)
+        if stream == "ucg5-ca" and member == 1 and held_out in frames:
+            noise[frames.index(held_out)] = np.nan
+        if stream.startswith("ca-fg") and member == 0 and held_out + 1 in frames:
+            noise[frames.index(held_out + 1)] = np.nan
+        return noise
+
+    monkeypatch.setattr(chain, "frame_noise", broken)
+    summary = alone(campaign_folder, "backmap.output=broken.zarr")
+    assert [(item["frame"], item["member"], item["stage"]) for item in summary["quarantined"]] == [
+        (held_out + 1, 0, "ca-fg")
+    ]
+    atoms = contents(campaign_folder, "broken.zarr")[0]
+    assert np.isnan(atoms[2]).all() and np.isfinite(np.delete(atoms, 2, axis=0)).all()
+    assert np.abs(atoms[1] - undisturbed[0][1]).max() > 1e-3, "another draw"
+    same_batch, later = [0, 3], slice(4, None)
+    assert np.abs(atoms[same_batch] - undisturbed[0][same_batch]).max() < 1e-4, "rounding at most"
+    assert np.array_equal(atoms[later], undisturbed[0][later])

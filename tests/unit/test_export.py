@@ -96,3 +96,33 @@ def test_failed_export_leaves_the_old_file(store, tmp_path, full_disk, suffix):
         export(store, "fg", output / f"b.{suffix}")
     with pytest.raises(OutputError, match=f"nowhere/b.{suffix}: No such file"):
         export(store, "fg", tmp_path / "nowhere" / f"b.{suffix}")
+
+
+def test_a_file_for_every_frame(store, tmp_path):
+    assert export(store, "fg", tmp_path / "at-{frame}.pdb", start=5, stop=12, stride=3) == 3
+    width = len(str(store.system("trpcage").n_frames - 1))
+    expected = [f"at-{number:0{width}d}.pdb" for number in (5, 8, 11)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == expected
+    found = mdtraj.load(str(tmp_path / expected[1])).xyz[0]
+    np.testing.assert_allclose(found, store.system("trpcage").read("fg", 8, 9)[0], atol=5.1e-4)
+
+
+def test_frames_without_numbers_are_left_out_and_told(store, tmp_path, monkeypatch, caplog):
+    """As a backmapped store has them where structures are quarantined."""
+    system = store.system("trpcage")
+    read = type(system).read
+
+    def with_a_hole(self, resolution, start, stop):
+        positions = read(self, resolution, start, stop).copy()
+        if start <= 4 < stop:
+            positions[4 - start] = np.nan
+        return positions
+
+    monkeypatch.setattr(type(system), "read", with_a_hole)
+    assert export(store, "ca", tmp_path / "a.xtc", stop=10) == 9
+    assert "1 frame(s) without numbers were left out" in caplog.text
+    export(store, "ca", tmp_path / "top.pdb", stop=1)
+    with mdtraj.open(str(tmp_path / "a.xtc")) as file:
+        assert 4 not in file.read()[2] and file.tell() == 9
+    with pytest.raises(InputError, match="none of the frames"):
+        export(store, "ca", tmp_path / "b.xtc", start=4, stop=5)

@@ -47,7 +47,7 @@ def test_members_together_are_those_one_by_one(protein, specs):
     coarse = coarse.astype(np.float32)
     together = chain.run_members(coarse, FRAMES, [0, 3, 7], seed=5)
     for member, levels in zip((0, 3, 7), together, strict=True):
-        alone = chain.run(coarse, FRAMES, member, seed=5)
+        (alone,) = chain.run_members(coarse, FRAMES, [member], seed=5)
         assert alone.keys() == levels.keys()
         for name, positions in alone.items():
             assert np.array_equal(levels[name], positions), f"member {member}, {name}"

@@ -1,0 +1,124 @@
+"""Making a plan from a campaign: which frames, what is drawn, in which batches and shards."""
+
+import hashlib
+from bisect import bisect_left
+from pathlib import Path
+
+from hpcbackmap.backmapping.chain import Chain
+from hpcbackmap.backmapping.plan import Plan, Shard
+from hpcbackmap.backmapping.sizing import choose_batch, choose_shard, seconds_per_frame
+from hpcbackmap.config import Campaign
+from hpcbackmap.errors import InputError
+from hpcbackmap.frames.split import split_frames
+from hpcbackmap.frames.store import FrameStore
+
+__all__ = ["make_plan"]
+
+FRAME_BYTES = 12
+"""Of one particle in one frame."""
+
+
+def make_plan(
+    campaign: Campaign,
+    source: FrameStore,
+    folders: dict[str, Path],
+    chains: dict[str, Chain],
+    ranks: int,
+    there: dict | None,
+) -> Plan:
+    """The campaign's plan. Sizes that are ``auto`` come from the stored plan ``there``, or are measured.
+
+    Raises InputError if the input has not the resolution to start from, or no frames.
+    """
+    settings = campaign.backmap
+    known = campaign.resolutions()
+    start = settings.start or known[-1]
+    if start not in source.resolutions:
+        raise InputError(
+            f"{source.path}: has {', '.join(source.resolutions)}, backmapping starts from {start}"
+        )
+    made = known[: known.index(start)]
+    sizes = {"batch_frames": settings.batch_frames, "shard_frames": settings.shard_frames}
+    for key, value in sizes.items():
+        if value == "auto" and there is not None:
+            sizes[key] = there.get(key)
+    measure = "auto" in sizes.values()
+    plan = Plan(
+        input=source.digest,
+        stages={rung: _artifact_digest(folders[rung]) for rung in campaign.descent()},
+        start=start,
+        resolutions=[name for name in made if settings.keep is None or name in settings.keep],
+        frames=_chosen_frames(campaign, source),
+        draws=campaign.draws(),
+        mode=settings.mode,
+        seed=settings.seed,
+        batch_frames=1 if measure else sizes["batch_frames"],
+        shard_frames=1 if measure else sizes["shard_frames"],
+        device=next(iter(chains.values())).device.type,
+    )
+    return _with_sizes(plan, source, chains, ranks, sizes) if measure else plan
+
+
+def _with_sizes(plan: Plan, source: FrameStore, chains, ranks: int, sizes: dict) -> Plan:
+    """The plan with measured sizes, for the largest of its systems."""
+    name = max(plan.frames, key=lambda name: source.system(name).n_particles(plan.start))
+    system, frames = source.system(name), plan.n_frames(name)
+    probe = plan.local_frames(Shard(name, 0, 0, min(frames, 128)))
+    given = (chains[name], system, plan.start)
+    if sizes["batch_frames"] == "auto":
+        batch, seconds = choose_batch(*given, probe, plan.members, ranks)
+    else:
+        batch = sizes["batch_frames"]
+        seconds = seconds_per_frame(*given, probe[:batch], plan.members)
+    shard = sizes["shard_frames"]
+    if shard == "auto":
+        particles = sum(system.ladder.n_particles(level) for level in plan.resolutions)
+        size = FRAME_BYTES * particles * plan.rows_per_frame
+        shard = choose_shard(seconds, size, batch, plan.total_frames, ranks)
+    return Plan(**(vars(plan) | {"batch_frames": batch, "shard_frames": shard}))
+
+
+def _chosen_frames(campaign: Campaign, source: FrameStore) -> dict[str, list[list[int]]]:
+    """Of every system: held-out frames of the campaign's own store, or all of a store that the user brings."""
+    if campaign.backmap.input:
+        ranges = {name: [range(source.system(name).n_frames)] for name in source.systems}
+    else:
+        ranges = {}
+        for part in split_frames(source, campaign.split)["test"]:
+            ranges.setdefault(part.system, []).append(range(part.start, part.stop))
+    chosen = {name: _thinned(parts, campaign.backmap.frames) for name, parts in ranges.items()}
+    chosen = {name: parts for name, parts in chosen.items() if parts}
+    if not chosen:
+        why = (
+            f"backmap.frames={campaign.backmap.frames} leaves none"
+            if campaign.backmap.frames
+            else "is the test fraction of the split zero?"
+        )
+        raise InputError(f"{source.path}: no frames to backmap; {why}")
+    return chosen
+
+
+def _thinned(parts: list[range], wanted: str | None) -> list[list[int]]:
+    """[start, stop, step] of ``START:STOP:STRIDE`` among the frames of all parts together."""
+    bounds = [int(word) if word else None for word in (wanted or ":").split(":")]
+    chosen = range(sum(map(len, parts)))[slice(*bounds)]
+    found, before = [], 0
+    for part in parts:
+        here = chosen[bisect_left(chosen, before) : bisect_left(chosen, before + len(part))]
+        if here:
+            shift = part.start - before
+            found.append([here[0] + shift, here[-1] + shift + 1, here.step])
+        before += len(part)
+    return found
+
+
+def _artifact_digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in ("model.safetensors", "config.json"):
+        try:
+            digest.update((folder / name).read_bytes())
+        except OSError as error:
+            raise InputError(
+                f"{folder / name}: {error.strerror}; train this stage first, or give stages.*.artifact"
+            ) from None
+    return digest.hexdigest()

@@ -1,0 +1,142 @@
+"""Records of finished shards, the locks on an output, and the audit at the end.
+
+A shard is done when its record stands in `.shards/` and its data have the hash that the record names. The
+record is written last, by rename, after the data have been read back.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpcbackmap.backmapping.plan import Plan, Shard
+from hpcbackmap.errors import IncompleteError, InputError, OutputError, ResourceError
+from hpcbackmap.frames.store import FrameStore
+
+__all__ = ["Records", "only_run"]
+
+log = logging.getLogger(__name__)
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
+
+
+class Records:
+    """Records of the shards of one plan in one output folder."""
+
+    def __init__(self, plan: Plan, output: Path):
+        self.plan, self.output = plan, output
+        self.folder = output / ".shards"
+
+    def path(self, shard: Shard) -> Path:
+        return self.folder / f"{shard.system}.{shard.number:08d}.json"
+
+    def is_done(self, store: FrameStore, shard: Shard) -> bool:
+        """Whether a shard is recorded and its data are what the record says; damage is told."""
+        try:
+            record = json.loads(self.path(shard).read_text())
+            if record["plan"] != self.plan.digest:
+                return False
+            if record["sha256"] == self._digest(store, shard):
+                return True
+            reason = "its data differ from its record"
+        except FileNotFoundError:
+            return False
+        except (ValueError, KeyError, InputError) as error:
+            reason = str(error)
+        name = f"{shard.system}/{shard.number}"
+        log.warning("shard %s is damaged and will be computed again: %s", name, reason)
+        return False
+
+    def publish(self, store: FrameStore, shard: Shard, quarantined: list[dict]) -> None:
+        """Read a shard back and declare it done. Raises OutputError if the record cannot be written."""
+        first, stop = self.plan.rows(shard)
+        record = {
+            "plan": self.plan.digest,
+            "rows": stop - first,
+            "sha256": self._digest(store, shard),
+            "quarantined": quarantined,
+        }
+        _write_durably(self.path(shard), json.dumps(record))
+
+    def _digest(self, store: FrameStore, shard: Shard) -> str:
+        """SHA-256 of all that a shard holds."""
+        digest = hashlib.sha256()
+        rows = self.plan.rows(shard)
+        system = store.system(shard.system)
+        for resolution in self.plan.resolutions:
+            digest.update(system.read(resolution, *rows).tobytes())
+        for name in system.observables:
+            digest.update(system.read_observable(name, *rows).tobytes())
+        return digest.hexdigest()
+
+    def audit(self) -> tuple[int, list[dict]]:
+        """Shards without a record, and the quarantined structures of all others.
+
+        Raises IncompleteError if all shards are there but their structures do not add up.
+        """
+        rows, quarantined, missing = 0, [], 0
+        for shard in self.plan.shards:
+            try:
+                record = json.loads(self.path(shard).read_text())
+            except FileNotFoundError:
+                missing += 1
+                continue
+            rows += record["rows"]
+            quarantined += record["quarantined"]
+        expected = self.plan.total_frames * self.plan.rows_per_frame
+        if not missing and rows != expected:
+            raise IncompleteError(f"{self.output}: {rows} structures written, {expected} expected")
+        return missing, quarantined
+
+
+@contextmanager
+def only_run(output: Path, index: int, count: int):
+    """Hold the lock of one of ``count`` parts of an output; it falls with the process, however it dies.
+
+    Runs of other parts may go on side by side. Raises ResourceError if another run works on this part.
+    """
+    files = [_acquire(output / ".lock", output, fcntl.LOCK_EX if count == 1 else fcntl.LOCK_SH)]
+    try:
+        if count > 1:
+            name = f".lock-{index}-of-{count}"
+            files.append(_acquire(output / name, output, fcntl.LOCK_EX))
+        yield
+    finally:
+        for file in files:
+            file.close()
+
+
+def _acquire(path: Path, output: Path, kind: int):
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = (file.read().strip().splitlines() or ["another process"])[-1]
+        file.close()
+        raise ResourceError(f"{output}: {holder} is writing it; wait for it, or stop it") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        log.warning("%s: this file system has no locks; start one run at a time", output)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
+def _write_durably(path: Path, text: str) -> None:
+    scratch = path.with_suffix(".part")
+    try:
+        with scratch.open("w") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(scratch, path)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from None

@@ -1,0 +1,91 @@
+"""Batch and shard sizes that a plan leaves open, chosen once from a short measurement."""
+
+import gc
+import logging
+import time
+
+import numpy as np
+import psutil
+import torch
+
+from hpcbackmap.backmapping.chain import Chain
+from hpcbackmap.backmapping.worker import read_frames
+
+__all__ = ["choose_batch", "choose_shard"]
+
+log = logging.getLogger(__name__)
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+GAIN = 1.05
+"""A larger batch has to be faster by so much."""
+MEMORY_SHARE = 0.5
+"""Of a device's free memory, or of a rank's share of the node's, that a batch may take."""
+SHARD_SECONDS = 120.0
+SHARD_BYTES = 256e6
+"""Most that the arrays of one shard may hold; a rank has them in memory until it writes."""
+SHARDS_PER_RANK = 4
+"""At least, so that no rank waits long for the last one."""
+
+
+def choose_batch(chain: Chain, system, resolution: str, local: list[int], members, ranks: int):
+    """(frames per batch, seconds per frame): the smallest batch within 5 % of the fastest that fits.
+
+    system: where the frames ``local`` are; the first of them are backmapped and thrown away.
+    """
+    best, fastest = 1, np.inf
+    limit = MEMORY_SHARE * _free_bytes(chain.device) / ranks
+    for batch in BATCHES:
+        if batch > len(local):
+            break
+        coarse = np.nan_to_num(read_frames(system, resolution, local[:batch]))
+        seconds, taken = _measure(chain, coarse, members)
+        if taken > limit:
+            break
+        if seconds / batch * GAIN < fastest:
+            best, fastest = batch, seconds / batch
+        elif batch >= 4 * best:
+            break
+    return best, fastest
+
+
+def seconds_per_frame(chain: Chain, system, resolution: str, local: list[int], members) -> float:
+    """Of one batch of frames ``local``, which is backmapped and thrown away."""
+    coarse = np.nan_to_num(read_frames(system, resolution, local))
+    return _measure(chain, coarse, members)[0] / len(local)
+
+
+def choose_shard(seconds: float, frame_bytes: int, batch: int, frames: int, ranks: int) -> int:
+    """Frames per shard, whole batches: two minutes of work, less for memory or to keep all ranks busy.
+
+    seconds, frame_bytes: of all structures of one frame.
+    """
+    most = min(
+        SHARD_SECONDS / max(seconds, 1e-9),
+        SHARD_BYTES / frame_bytes,
+        frames / (SHARDS_PER_RANK * ranks),
+    )
+    return batch * max(1, 2 ** int(np.log2(max(1.0, most / batch))))
+
+
+def _measure(chain: Chain, coarse: np.ndarray, members) -> tuple[float, float]:
+    """Seconds of the faster of two runs, and bytes that it took at most, about."""
+    frames = list(range(len(coarse)))
+    gc.collect()
+    before, best = _used_bytes(chain.device), np.inf
+    for _ in range(2):
+        begun = time.perf_counter()
+        chain.run_members(coarse.astype(np.float32), frames, members, seed=0)
+        best = min(best, time.perf_counter() - begun)
+    return best, _used_bytes(chain.device) - before
+
+
+def _used_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return psutil.Process().memory_info().rss
+
+
+def _free_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

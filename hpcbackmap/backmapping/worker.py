@@ -1,0 +1,249 @@
+"""One rank's work: take a shard, run the chain over its frames in batches, write it, record it."""
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from hpcbackmap.backmapping.chain import Chain, Descent
+from hpcbackmap.backmapping.plan import Plan, Shard
+from hpcbackmap.backmapping.records import Records
+from hpcbackmap.frames.molecule import straight_at
+from hpcbackmap.frames.store import FrameStore, open_store
+from hpcbackmap.frames.system import StoredSystem
+from hpcbackmap.stopping import StopSignals
+
+__all__ = ["Worker"]
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""Draws of a structure before it is given up."""
+
+
+class Interrupted(Exception):
+    """A stop signal came in the middle of a shard."""
+
+
+class Worker:
+    """tell(rows, quarantined, seconds): called after every batch with what is new."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: FrameStore,
+        output: Path,
+        chains: dict[str, Chain],
+        stop: StopSignals,
+        journal: Path,
+        tell: Callable[[int, int, float], None],
+    ):
+        self.plan, self.source, self.chains, self.stop, self.tell = (
+            plan,
+            source,
+            chains,
+            stop,
+            tell,
+        )
+        self.store = open_store(str(output), incomplete_ok=True)
+        self.records = Records(plan, output)
+        self.journal = journal
+
+    def run(self, todo: list[Shard], counter, deadline: float | None) -> None:
+        """Shards until none is left, the next would not end before ``deadline``, or a stop signal comes.
+
+        A shard that is interrupted is not recorded. deadline: of `time.monotonic`.
+        """
+        longest, waited = 0.0, time.perf_counter()
+        while self.stop.received is None and (number := counter.next()) < len(todo):
+            spent = Counter(counter=time.perf_counter() - waited)
+            begun = time.monotonic()
+            if deadline is not None and begun + 1.2 * longest > deadline:
+                break
+            try:
+                self._shard(todo[number], spent)
+            except Interrupted:
+                break
+            longest = max(longest, time.monotonic() - begun)
+            waited = time.perf_counter()
+
+    def _shard(self, shard: Shard, spent: Counter) -> None:
+        plan = self.plan
+        local = plan.local_frames(shard)
+        with _timed(spent, "read"):
+            coarse = read_frames(self.source.system(shard.system), plan.start, local)
+        first = self.source.system(shard.system).first_frame
+        frames = [first + i for i in local]
+        parts = [
+            slice(start, start + plan.batch_frames)
+            for start in range(0, len(local), plan.batch_frames)
+        ]
+        unusable = _unusable(coarse, plan.start)
+        usable = _usable(coarse, unusable)
+        descents = [Descent(usable[part], frames[part], plan.members, plan.seed) for part in parts]
+        chain, quarantined = self.chains[shard.system], []
+        blocks: dict[str, list[np.ndarray]] = {name: [] for name in plan.resolutions}
+        begun, known = time.perf_counter(), 0
+        for part, descent, drawn in zip(parts, descents, chain.run_all(descents), strict=True):
+            if self.stop.received:
+                raise Interrupted
+            reasons = {
+                place - part.start: reason
+                for place, reason in unusable.items()
+                if part.start <= place < part.stop
+            }
+            levels = self._complete(shard.system, descent, drawn, reasons, quarantined)
+            for name in plan.resolutions:
+                blocks[name].append(levels[name])
+            now = time.perf_counter()
+            rows = len(descent.frames) * plan.rows_per_frame
+            self.tell(rows, len(quarantined) - known, now - begun)
+            spent["compute"] += now - begun
+            begun, known = now, len(quarantined)
+        self.write(shard, blocks, frames, quarantined, spent)
+
+    def write(
+        self,
+        shard: Shard,
+        blocks: dict[str, list[np.ndarray]],
+        frames: list[int],
+        quarantined: list[dict],
+        spent: Counter,
+    ) -> None:
+        """Batches of a shard as one whole, then its record and a line in the journal."""
+        rows = self.plan.rows_per_frame
+        arrays = {name: np.concatenate(parts) for name, parts in blocks.items()}
+        observables = {
+            "source_frame": np.repeat(np.array(frames, dtype=np.int64), rows),
+            "member": np.tile(np.arange(rows, dtype=np.int64), len(frames)),
+        }
+        with _timed(spent, "write"):
+            self.store.system(shard.system).write_shard(shard.number, arrays, observables)
+        with _timed(spent, "verify"):
+            self.records.publish(self.store, shard, quarantined)
+        entry = {
+            "shard": f"{shard.system}/{shard.number}",
+            "rows": len(frames) * rows,
+            "quarantined": len(quarantined),
+            "seconds": {name: round(value, 6) for name, value in spent.items()},
+        }
+        with self.journal.open("a") as journal:
+            journal.write(json.dumps(entry) + "\n")
+
+    def _complete(
+        self,
+        system: str,
+        descent: Descent,
+        drawn: list[dict[str, np.ndarray]],
+        unusable: dict[int, str],
+        quarantined: list[dict],
+    ) -> dict[str, np.ndarray]:
+        """All members of a batch of frames, rows ordered (frame, member): [F * members, N, 3].
+
+        Structures that are not finite are drawn again with other noise, the whole batch at a time, so that
+        its shape stays; what stays without numbers is quarantined. unusable: frames of the batch, and why.
+        """
+        plan, chain = self.plan, self.chains[system]
+        failed = {
+            place: stage
+            for place, stage in _first_failure(drawn, chain).items()
+            if place[0] not in unusable
+        }
+        for attempt in range(1, 1 if plan.mode else ATTEMPTS):
+            if not failed:
+                break
+            redrawn = chain.run(descent.again(attempt))
+            for frame, member in failed.keys() - _first_failure(redrawn, chain).keys():
+                for name, positions in drawn[member].items():
+                    drawn[member][name] = positions.copy()
+                    drawn[member][name][frame] = redrawn[member][name][frame]
+                del failed[frame, member]
+        reasons = {
+            (frame, member): (None, reason)
+            for frame, reason in unusable.items()
+            for member in range(plan.rows_per_frame)
+        }
+        for place, stage in failed.items():
+            draws = 1 if plan.mode else ATTEMPTS
+            reasons[place] = (stage, f"output of {stage} is not finite in any of {draws} draw(s)")
+        for (frame, member), (stage, reason) in sorted(reasons.items()):
+            quarantined.append(
+                {
+                    "system": system,
+                    "frame": int(descent.frames[frame]),
+                    "member": member,
+                    "stage": stage,
+                    "reason": reason,
+                }
+            )
+        levels = {}
+        for name in plan.resolutions:
+            stacked = np.stack([levels_[name] for levels_ in drawn], axis=1)
+            for frame, member in reasons:
+                stacked[frame, member] = np.nan
+            levels[name] = stacked.reshape(-1, *stacked.shape[2:])
+        return levels
+
+
+def _unusable(coarse: np.ndarray, resolution: str) -> dict[int, str]:
+    """Why frames of the input cannot be backmapped, by place."""
+    bad = ~np.isfinite(coarse).all(axis=(1, 2))
+    reasons = dict.fromkeys(np.flatnonzero(bad).tolist(), "input is not finite")
+    if resolution == "ca":
+        straight = straight_at(_usable(coarse, reasons))
+        for place in np.flatnonzero(straight >= 0).tolist():
+            first = int(straight[place])
+            reasons.setdefault(
+                place, f"C-alpha atoms of residues {first} to {first + 2} on one line"
+            )
+    return reasons
+
+
+def _usable(coarse: np.ndarray, unusable: dict[int, str]) -> np.ndarray:
+    """Unusable frames replaced by a usable one: they are computed, and thrown away."""
+    if not unusable:
+        return coarse
+    good = np.setdiff1d(np.arange(len(coarse)), list(unusable))
+    filled = coarse.copy()
+    filled[list(unusable)] = coarse[good[0]] if len(good) else 0.0
+    return filled
+
+
+def _first_failure(drawn: list[dict], chain: Chain) -> dict[tuple[int, int], str]:
+    """The coarsest stage whose positions are not finite, by (place in the batch, place among members)."""
+    failed: dict[tuple[int, int], str] = {}
+    for stage in chain.stages:
+        for member, levels in enumerate(drawn):
+            bad = ~np.isfinite(levels[stage.fine]).all(axis=(1, 2))
+            for frame in np.flatnonzero(bad).tolist():
+                failed.setdefault((frame, member), stage.name)
+    return failed
+
+
+def read_frames(system: StoredSystem, resolution: str, local: list[int]) -> np.ndarray:
+    """Frames at ascending local indices, float32 [F, B, 3]; every stored block is read once."""
+    wanted = np.asarray(local)
+    blocks = wanted // system.block_frames(resolution)
+    pieces = []
+    for block in np.unique(blocks):
+        here = wanted[blocks == block]
+        first = int(here[0])
+        pieces.append(system.read(resolution, first, int(here[-1]) + 1)[here - first])
+    return np.concatenate(pieces)
+
+
+class _timed:
+    """Adds the seconds of a block to ``spent[name]``."""
+
+    def __init__(self, spent: Counter, name: str):
+        self.spent, self.name = spent, name
+
+    def __enter__(self) -> None:
+        self.begun = time.perf_counter()
+
+    def __exit__(self, *_) -> None:
+        self.spent[self.name] += time.perf_counter() - self.begun

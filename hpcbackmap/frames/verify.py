@@ -1,0 +1,66 @@
+"""Reading a whole store to know that it is whole: every checksum, every count."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hpcbackmap.errors import InputError
+from hpcbackmap.frames.store import FrameStore, open_store
+from hpcbackmap.mpi import raise_together
+
+__all__ = ["verify_store"]
+
+SHOWN = 5
+"""Damaged places that the error names."""
+
+
+def verify_store(path: str | Path, comm) -> dict:
+    """Read every shard of every array of a store; the ranks of ``comm`` share them. Collective.
+
+    Returns counts: systems, frames, frames without numbers (quarantined ones of a backmapped store), shards,
+    bytes of positions and observables. Raises InputError that names damaged or missing shards.
+    """
+    store = open_store(path)
+    shards = [
+        (name, shard) for name in store.systems for shard in range(store.system(name).n_shards)
+    ]
+    empty, read, damaged = 0, 0, []
+    for name, shard in shards[comm.rank :: comm.size]:
+        try:
+            here, size = _read_shard(store, name, shard)
+        except InputError as error:
+            damaged.append(str(error))
+            continue
+        empty, read = empty + here, read + size
+    found = [place for part in comm.bcast(comm.gather(damaged)) for place in part]
+    error = None
+    if found:
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        error = InputError("; ".join(found[:SHOWN]) + more)
+    raise_together(comm, error)
+    return {
+        "store": str(path),
+        "status": "whole",
+        "digest": store.digest,
+        "systems": len(store.systems),
+        "frames": sum(store.system(name).n_frames for name in store.systems),
+        "frames_without_numbers": comm.allreduce(empty),
+        "shards": len(shards),
+        "bytes": comm.allreduce(read),
+    }
+
+
+def _read_shard(store: FrameStore, name: str, shard: int) -> tuple[int, int]:
+    """Frames without numbers at the finest resolution, and bytes."""
+    system = store.system(name)
+    start = shard * system.shard_frames
+    stop = min(system.n_frames, start + system.shard_frames)
+    empty, size = 0, 0
+    for resolution in store.resolutions:
+        positions = system.read(resolution, start, stop)
+        if resolution == store.resolutions[0]:
+            empty = int((~np.isfinite(positions).all(axis=(1, 2))).sum())
+        size += positions.nbytes
+    for observable in system.observables:
+        size += system.read_observable(observable, start, stop).nbytes
+    return empty, size

@@ -1,0 +1,55 @@
+"""`hpcbackmap verify`: a whole store is counted, a damaged one is named."""
+
+import numpy as np
+import pytest
+
+from hpcbackmap.config import StoreConfig
+from hpcbackmap.errors import InputError
+from hpcbackmap.frames.store import create_store
+from hpcbackmap.frames.verify import verify_store
+from hpcbackmap.mpi import LocalComm
+from hpcbackmap.protein.topology import topology_from_sequence
+from hpcbackmap.resolution.build import build_ladder
+
+FRAMES, SHARD = 10, 4
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Three shards; one frame of NaN, as quarantine leaves it."""
+    ladder = build_ladder(topology_from_sequence(["ACDEFGHIK"]), ["fg", "ca"])
+    path = tmp_path / "s.zarr"
+    made = create_store(
+        path, {"p": ladder}, {"p": FRAMES}, ["fg", "ca"], StoreConfig(), {}, shard_frames=SHARD,
+        observables={"member": "int64"},
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    atoms = rng.normal(size=(FRAMES, ladder.topology.n_atoms, 3)).astype(np.float32)
+    atoms[5] = np.nan
+    for shard in range(3):
+        part = slice(shard * SHARD, (shard + 1) * SHARD)
+        levels = {"fg": atoms[part], "ca": atoms[part][:, ladder.topology.ca_index]}
+        made.system("p").write_shard(shard, levels, {"member": np.arange(FRAMES)[part]})
+    made.mark_complete()
+    return path, ladder.topology.n_atoms + ladder.topology.n_residues
+
+
+def test_whole_store_is_counted(store):
+    path, particles = store
+    found = verify_store(path, LocalComm())
+    assert (found["frames"], found["shards"], found["frames_without_numbers"]) == (FRAMES, 3, 1)
+    assert found["bytes"] == FRAMES * (12 * particles + 8)
+
+
+@pytest.mark.parametrize("array", ["fg", "ca"])
+def test_damaged_and_missing_shards_are_named(store, array):
+    path, _ = store
+    files = sorted(path.glob(f"systems/p/particles/{array}/position/value/c/*/0/0"))
+    data = bytearray(files[0].read_bytes())
+    data[len(data) // 3] ^= 1
+    files[0].write_bytes(data)
+    files[2].unlink()
+    with pytest.raises(InputError) as error:
+        verify_store(path, LocalComm())
+    assert f"shard 0 of systems/p/particles/{array}/position/value is damaged" in str(error.value)
+    assert f"shard 2 of systems/p/particles/{array}/position/value is missing" in str(error.value)
