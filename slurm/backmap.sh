@@ -10,30 +10,24 @@
 #
 #     sbatch --nodes=8 --ntasks-per-node=48 slurm/backmap.sh CAMPAIGN [KEY=VALUE]...
 #
-# The run begins no shard in the last five minutes of the walltime (HPCBACKMAP_MARGIN_MINUTES) and exits
-# with 75; the job then requeues itself and does what is missing, at most 20 times. Modules and
-# environments: site.sh beside this file.
+# The run begins no shard in the last five minutes of the walltime (margin_minutes in site.sh) and exits with
+# 75; the job then requeues itself and does what is missing. What your site needs: site.sh beside this file.
 set -euo pipefail
 
-# Slurm runs a copy of this file; the job's record knows where the original is.
-script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p')
-site=$(dirname "$script")/site.sh
-if [ -r "$site" ]; then
-    . "$site"
+# sbatch runs a copy of this file; the job's record knows where the original is.
+here=$(dirname "${BASH_SOURCE[0]}")
+if [ ! -r "$here/job.sh" ]; then
+    here=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(/.*\)/backmap\.sh\( .*\)*$|\1|p')
+fi
+. "$here/job.sh"
+
+limit=()
+end=$(squeue --noheader --job "$SLURM_JOB_ID" --format %e)
+if [ "$end" != N/A ]; then # a job may have no walltime
+    minutes=$((($(date -d "$end" +%s) - $(date +%s)) / 60))
+    limit=(--time-limit="$((minutes > 2 * margin_minutes ? minutes - margin_minutes : minutes / 2))")
 fi
 
-end=$(date -d "$(squeue --noheader --job "$SLURM_JOB_ID" --format %e)" +%s)
-minutes=$(((end - $(date +%s)) / 60 - ${HPCBACKMAP_MARGIN_MINUTES:-5}))
-
-export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
-
-code=0
-mpirun -n "$SLURM_NTASKS" hpcbackmap backmap "$@" --time-limit="$minutes" || code=$?
-
-restarts=${SLURM_RESTART_COUNT:-0}
-if [ "$code" -eq 75 ] && [ "$restarts" -lt 20 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
-elif [ "$code" -eq 75 ]; then
-    echo "stopped after $restarts restarts; submit again to continue" >&2
-fi
-exit "$code"
+start "${mpirun[@]}" "${hpcbackmap[@]}" backmap "$@" "${limit[@]}"
+collect
+finish "$code"

@@ -3,23 +3,24 @@
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=2
 #SBATCH --time=02:00:00
+#SBATCH --requeue
 #SBATCH --open-mode=append
 #
 # Ingest a campaign's trajectories on one Slurm allocation:
 #
 #     sbatch --nodes=2 --ntasks-per-node=16 slurm/ingest.sh CAMPAIGN [KEY=VALUE]...
 #
-# Submit from an environment in which `hpcbackmap` and `mpirun` are found. A job that ends early leaves no
-# store; submit it again.
+# A job that ends early leaves no store; submit it again. What your site needs: site.sh beside this file.
 set -euo pipefail
 
-# Slurm runs a copy of this file; the job's record knows where the original is.
-script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\([^ ]*\).*/\1/p')
-site=$(dirname "$script")/site.sh
-if [ -r "$site" ]; then
-    . "$site"
+# sbatch runs a copy of this file; the job's record knows where the original is.
+here=$(dirname "${BASH_SOURCE[0]}")
+if [ ! -r "$here/job.sh" ]; then
+    here=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(/.*\)/ingest\.sh\( .*\)*$|\1|p')
 fi
+starts_over=yes
+. "$here/job.sh"
 
-export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
-
-exec mpirun -n "$SLURM_NTASKS" hpcbackmap ingest "$@"
+start "${mpirun[@]}" "${hpcbackmap[@]}" ingest "$@"
+collect
+finish "$code"

@@ -10,7 +10,13 @@ from hpcbackmap.errors import InputError, OutputError
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.stages.base import Stage
 
-__all__ = ["load_artifact", "read_artifact_config", "save_artifact"]
+__all__ = [
+    "build_described",
+    "load_artifact",
+    "read_artifact_config",
+    "save_artifact",
+    "stage_description",
+]
 
 FORMAT = 1
 CONFIGS = {"cgvae": CgvaeConfig, "genzprot": GenzprotConfig}
@@ -26,16 +32,7 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
 
     folder = Path(folder)
     scratch = folder.with_name(folder.name + ".part")
-    ladder = getattr(stage, "ladder", None)
-    config = {
-        "format": FORMAT,
-        "stage": stage.name,
-        "fine": stage.fine,
-        "coarse": stage.coarse,
-        "model": stage.config.model_dump(),
-        "ladder": ladder and ladder.to_dict(),
-        "card": card,
-    }
+    config = {"format": FORMAT, **stage_description(stage), "card": card}
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -54,6 +51,31 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
             f"{folder}: cannot write the artifact: {getattr(error, 'strerror', None) or error}"
         ) from None
     return folder
+
+
+def stage_description(stage: Stage) -> dict:
+    """Everything but the weights: name, resolutions, model, and the ladder of a per-system stage."""
+    ladder = getattr(stage, "ladder", None)
+    return {
+        "stage": stage.name,
+        "fine": stage.fine,
+        "coarse": stage.coarse,
+        "model": stage.config.model_dump(),
+        "ladder": ladder and ladder.to_dict(),
+    }
+
+
+def build_described(description: dict) -> Stage:
+    """A stage of this description, its weights yet to be loaded."""
+    from hpcbackmap.stages.cgvae import Cgvae
+    from hpcbackmap.stages.genzprot import Genzprot
+
+    fine, coarse = description["fine"], description["coarse"]
+    model = CONFIGS[description["model"]["kind"]].model_validate(description["model"])
+    if model.kind == "genzprot":
+        return Genzprot(fine, coarse, model)
+    ladder = description["ladder"] and Ladder.from_dict(description["ladder"])
+    return Cgvae(fine, coarse, model, ladder)
 
 
 def read_artifact_config(folder: str | Path) -> dict:
@@ -78,17 +100,9 @@ def load_artifact(folder: str | Path) -> Stage:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from hpcbackmap.stages.cgvae import Cgvae
-    from hpcbackmap.stages.genzprot import Genzprot
-
     config = read_artifact_config(folder)
     try:
-        model = CONFIGS[config["model"]["kind"]].model_validate(config["model"])
-        if model.kind == "genzprot":
-            stage = Genzprot(config["fine"], config["coarse"], model)
-        else:
-            ladder = config["ladder"] and Ladder.from_dict(config["ladder"])
-            stage = Cgvae(config["fine"], config["coarse"], model, ladder)
+        stage = build_described(config)
         stage.load_state_dict(load_file(Path(folder) / "model.safetensors"), strict=True)
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise InputError(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from hpcbackmap.resolution.ladder import Ladder
-from hpcbackmap.stages.network import MessageLayers
+from hpcbackmap.stages.network import MessageLayers, recompute_blocks
 
 __all__ = ["Elbo", "Normal", "Stage", "System", "collate", "kl_divergence", "kl_per_unit"]
 
@@ -123,6 +123,10 @@ class Stage(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, MessageLayers):
                 module.bf16 = True
+
+    def use_activation_checkpointing(self) -> None:
+        """Train with blocks of message passing computed a second time rather than kept."""
+        recompute_blocks(self)
 
     @abstractmethod
     def describe(self, ladder: Ladder) -> System:

@@ -26,14 +26,17 @@ class EndHead(nn.Module):
         self.earlier = nn.ModuleList(nn.Embedding(BINS, width) for _ in END_ROLES)
         self.heads = nn.ModuleList(nn.Linear(width, BINS) for _ in END_ROLES)
 
-    def forward(
+    def torsions(
         self,
         h: Tensor,
         planes: Tensor,
         system: Batch,
         choose: Callable[[Role, Tensor, Tensor], Tensor],
     ) -> dict[Role, tuple[Tensor, Tensor]]:
-        """Residues [n] and torsions [F, n] of each role; ``choose(role, residues, logits [F, n, BINS])``."""
+        """Residues [n] and torsions [F, n] of each role; ``choose(role, residues, logits [F, n, BINS])``.
+
+        Not ``forward``: ZeRO 3 reads what that returns, and stumbles over these keys.
+        """
         context = torch.zeros_like(h)
         found = {}
         for k, role in enumerate(END_ROLES):

@@ -242,7 +242,7 @@ class Genzprot(Stage):
         """Torsions [F, R, N_TORSIONS] with planes and chain ends filled in, chi still 0."""
         torsions = torch.zeros(*turns.shape, N_TORSIONS, dtype=turns.dtype, device=turns.device)
         torsions[..., Role.PLANE] = turns
-        for role, (residues, angles) in self.ends(h, turns, system, choose).items():
+        for role, (residues, angles) in self.ends.torsions(h, turns, system, choose).items():
             torsions[:, residues, role] = angles
         return torsions
 
@@ -353,7 +353,7 @@ class Genzprot(Stage):
             nats[:, residues, role] = log_density(logits, truth[:, residues, role])
             return truth[:, residues, role]
 
-        self.ends(h, turns, system, at_ends)
+        self.ends.torsions(h, turns, system, at_ends)
         scene = make_scene(fine[:, system.atom_index], context.near, context.valid, system)
         turning = self._turning(system)
         frame, residue = _rows(turning.expand(h.shape[:2]))

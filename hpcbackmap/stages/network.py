@@ -1,11 +1,15 @@
 """Message passing on beads with local frames: the trunk that both stage kinds share."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hpcbackmap.stages.geometry import EDGE_FEATURES, gather
 
-__all__ = ["MLP", "MessageLayers", "activated", "weighted_sum"]
+__all__ = ["MLP", "Block", "MessageLayers", "activated", "recompute_blocks", "weighted_sum"]
 
 SEPARATIONS = 9
 """Separations along the chain that are told apart: 0 (another chain) and 1 to 8 or more."""
@@ -28,7 +32,34 @@ def weighted_sum(values: Tensor, weight: Tensor) -> Tensor:
     return torch.matmul(weight.unsqueeze(-2), values).squeeze(-2)
 
 
-class _Layer(nn.Module):
+class Block(nn.Module):
+    """A module that can give up its inner results in training and compute them again in the backward pass.
+
+    Set by `recompute_blocks`. Less memory for a second forward pass; the same numbers, bit for bit on the CPU.
+    """
+
+    recomputed = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.economical(super().__call__, *inputs)
+
+    def economical(self, function: Callable, *inputs: Any) -> Any:
+        """``function(*inputs)``, a part of this block."""
+        if self.recomputed and self.training and torch.is_grad_enabled():
+            return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return function(*inputs)
+
+
+def recompute_blocks(module: nn.Module) -> None:
+    """Activation checkpointing of the blocks in ``module``; of blocks within blocks only the outer ones."""
+    for child in module.children():
+        if isinstance(child, Block):
+            child.recomputed = True
+        else:
+            recompute_blocks(child)
+
+
+class _Layer(Block):
     """h_i += linear(sum over neighbours of messages), then a feed-forward block; linear in beads times K."""
 
     def __init__(self, width: int, edge_width: int):
@@ -49,6 +80,13 @@ class _Layer(nn.Module):
         return h + self.update(h)
 
 
+class _Edges(Block, nn.Sequential):
+    """What every layer knows of a pair: [F, B, K, edge_width]."""
+
+    def forward(self, features: Tensor, apart: Tensor) -> Tensor:
+        return nn.Sequential.forward(self, torch.cat([features, apart], -1))
+
+
 class MessageLayers(nn.Module):
     """``layers`` rounds of messages over fixed neighbours.
 
@@ -63,7 +101,7 @@ class MessageLayers(nn.Module):
     def __init__(self, width: int, layers: int, edge_width: int = 32):
         super().__init__()
         self.embed = nn.Embedding(2 * SEPARATIONS - 1, 8)
-        self.edge = nn.Sequential(nn.Linear(EDGE_FEATURES + 8, edge_width), nn.SiLU())
+        self.edge = _Edges(nn.Linear(EDGE_FEATURES + 8, edge_width), nn.SiLU())
         self.layers = nn.ModuleList(_Layer(width, edge_width) for _ in range(layers))
 
     def forward(
@@ -76,8 +114,7 @@ class MessageLayers(nn.Module):
 
     def _rounds(self, h, edges, index, valid, separation) -> Tensor:
         limit = SEPARATIONS - 1
-        apart = self.embed(separation.clamp(-limit, limit) + limit)
-        edges = self.edge(torch.cat([edges, apart], -1))
+        edges = self.edge(edges, self.embed(separation.clamp(-limit, limit) + limit))
         weight = valid / valid.sum(-1, keepdim=True).clamp_min(1).sqrt()
         for layer in self.layers:
             h = layer(h, edges, index, weight)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE
 from hpcbackmap.stages.geometry import radial_basis
-from hpcbackmap.stages.network import MLP, activated, weighted_sum
+from hpcbackmap.stages.network import MLP, Block, activated, weighted_sum
 from hpcbackmap.stages.scene import Scene, neighbour_atoms, squared_distances
 from hpcbackmap.stages.torsions import bin_of
 
@@ -44,7 +44,7 @@ def _backbone_frames(atoms: Tensor) -> Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], -2)
 
 
-class PackingHead(nn.Module):
+class PackingHead(Block):
     """Distribution of the chi torsions of some residues of a scene."""
 
     def __init__(self, width: int):
@@ -70,7 +70,7 @@ class PackingHead(nn.Module):
         placed: bool [n, K], neighbours whose side chains are seen.
         """
         if torch.is_grad_enabled():
-            return self._see(h, scene, frame, residue, placed)
+            return self.economical(self._see, h, scene, frame, residue, placed)
         rows = zip(*(x.split(ROWS) for x in (h, frame, residue, placed)), strict=True)
         return torch.cat([self._see(h, scene, *part) for h, *part in rows])
 

@@ -18,7 +18,7 @@ from hpcbackmap.stages import geometry
 from hpcbackmap.stages.base import Normal
 from hpcbackmap.stages.bead_system import PARTICLE_FEATURES
 from hpcbackmap.stages.closing import TRANS, recentre
-from hpcbackmap.stages.network import MLP, MessageLayers
+from hpcbackmap.stages.network import MLP, Block, MessageLayers
 from hpcbackmap.stages.pooling import bead_sums
 
 __all__ = ["TraceNetwork"]
@@ -156,7 +156,7 @@ class TraceNetwork(nn.Module):
         return self.cis(context.h).squeeze(-1)
 
 
-class _AlongChain(nn.Module):
+class _AlongChain(Block):
     """h_i += MLP(norm(h_j), j within REACH of i along the chain)."""
 
     def __init__(self, width: int):
@@ -175,7 +175,7 @@ class _AlongChain(nn.Module):
         return h + self.out(torch.sigmoid(gate) * nn.functional.silu(value))
 
 
-class _Round(nn.Module):
+class _Round(Block):
     """One refinement: look at the present trace, along the chain and in space, then move."""
 
     def __init__(self, width: int):

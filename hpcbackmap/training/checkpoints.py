@@ -6,10 +6,10 @@ last, by rename. DeepSpeed unpickles what it loads: only files that the manifest
 folder of checkpoints deserves the trust of a program.
 """
 
-import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,14 +18,28 @@ from pathlib import Path
 from typing import Any
 
 from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.training.saving import file_record
 
-__all__ = ["Checkpoints", "Progress", "first_difference", "versions", "write_json"]
+__all__ = [
+    "MANIFEST",
+    "Checkpoints",
+    "Progress",
+    "first_difference",
+    "last_published",
+    "sync_folder",
+    "verified_manifest",
+    "versions",
+    "write_json",
+]
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 KEEP = 2
 MANIFEST = "manifest.json"
+STEP = re.compile(r"step_\d+")
+OURS = re.compile(r"(universal_)?step_\d+|latest_universal|best_\d+\.safetensors(\.part)?")
+"""What may be removed: a copy that a user made, say step_20.old, stays."""
 
 
 @dataclass
@@ -38,12 +52,12 @@ class Progress:
     seconds: float = 0.0
     """Spent in training over all restarts."""
     skipped: int = 0
-    """Batches and steps left out because a loss or gradient was not finite."""
+    """Steps left out because a loss or gradient was not finite."""
     skipped_in_a_row: int = 0
     stale: int = 0
     """Validations since the best one."""
     best: dict[str, Any] | None = None
-    """Step and nats of the best validation, and the file of its weights."""
+    """Step and nats of the best validation; the file of its weights and its SHA-256."""
 
 
 class Checkpoints:
@@ -54,23 +68,24 @@ class Checkpoints:
 
     def prepare(self, tag: str) -> None:
         """An empty place for checkpoint ``tag``."""
-        shutil.rmtree(self.folder / tag, ignore_errors=True)
+        self.discard(tag)
         (self.folder / tag).mkdir(parents=True)
 
-    def publish(self, tag: str, progress: Progress, world_size: int) -> None:
-        """Vouch for the files of ``tag``, point `latest.json` at it, drop all but the last two.
-
-        Every rank must have written its files before.
-        """
+    def discard(self, tag: str) -> None:
+        """Remove what there is of ``tag``, its manifest first."""
         place = self.folder / tag
-        files = {
-            str(path.relative_to(place)): {
-                "bytes": path.stat().st_size,
-                "sha256": _settled_hash(path),
-            }
-            for path in sorted(place.rglob("*"))
-            if path.is_file()
-        }
+        if place.exists():
+            (place / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(place)
+
+    def publish(
+        self, tag: str, files: dict[str, dict], progress: Progress, world_size: int, stage: dict
+    ) -> None:
+        """Vouch for the files of ``tag``, point `latest.json` at it, drop all but it and the one before.
+
+        files: size and SHA-256 by name; every rank must have written its files before. stage: describes
+        the stage, so that it can be built from the checkpoint alone.
+        """
         manifest = {
             "format": FORMAT,
             "tag": tag,
@@ -78,11 +93,12 @@ class Checkpoints:
             "progress": asdict(progress),
             "identity": self.identity,
             "versions": versions(),
+            "stage": stage,
             "files": files,
         }
-        write_json(place / MANIFEST, manifest)
+        write_json(self.folder / tag / MANIFEST, manifest)
         write_json(self.folder / "latest.json", {"tag": tag, "step": progress.step})
-        self._prune()
+        self._prune(tag)
 
     def newest(self) -> dict | None:
         """Manifest of the newest checkpoint that is intact; None where nothing was published yet.
@@ -90,9 +106,9 @@ class Checkpoints:
         Raises ConfigError naming the first difference if it belongs to another training, InputError if
         checkpoints were published but none is intact.
         """
-        published = self._published()
+        published = _published(self.folder)
         for place in published:
-            fault = self._fault(place)
+            fault = _fault(place)
             if fault is None:
                 manifest = json.loads((place / MANIFEST).read_text())
                 self._refuse_other_training(place, manifest)
@@ -104,31 +120,6 @@ class Checkpoints:
             raise InputError(
                 f"{self.folder}: no intact checkpoint is left; remove the folder to train from the start"
             )
-        return None
-
-    def _published(self) -> list[Path]:
-        places = [path.parent for path in self.folder.glob(f"step_*/{MANIFEST}")]
-        return sorted(places, key=lambda place: int(place.name.removeprefix("step_")), reverse=True)
-
-    def _fault(self, place: Path) -> str | None:
-        """What is wrong with a checkpoint, in words."""
-        try:
-            manifest = json.loads((place / MANIFEST).read_text())
-        except (OSError, ValueError):
-            return f"{MANIFEST} cannot be read"
-        if manifest.get("format") != FORMAT:
-            return f"format {manifest.get('format')}, this version reads {FORMAT}"
-        for name, expected in manifest["files"].items():
-            path = place / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != expected["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes of {expected['bytes']}"
-            if _hash(path) != expected["sha256"]:
-                return f"{name} has changed"
-        best = manifest["progress"]["best"]
-        if best and not (self.folder / best["weights"]).is_file():
-            return f"{best['weights']} is missing"
         return None
 
     def _refuse_other_training(self, place: Path, manifest: dict) -> None:
@@ -143,21 +134,88 @@ class Checkpoints:
             if before != now:
                 log.warning("checkpoint was written with %s %s, this is %s", name, before, now)
 
-    def _prune(self) -> None:
-        newest, *older = self._published()
-        keep = [newest, *islice((place for place in older if not self._fault(place)), KEEP - 1)]
+    def _prune(self, tag: str) -> None:
+        """Drop all but checkpoint ``tag``, the intact one before it, and their weights.
+
+        Those after ``tag`` are of a run that came from a checkpoint which is damaged now.
+        """
+        step = _step(self.folder / tag)
+        older = (place for place in _published(self.folder) if _step(place) < step)
+        keep = [
+            self.folder / tag,
+            *islice((place for place in older if not _fault(place)), KEEP - 1),
+        ]
         wanted = {place.name for place in keep}
         for place in keep:
             best = json.loads((place / MANIFEST).read_text())["progress"]["best"]
             wanted.add(best["weights"] if best else None)
-        for path in [*self.folder.glob("step_*"), *self.folder.glob("best_*")]:
-            if path.name in wanted:
-                continue
-            if path.is_dir():
-                (path / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(path)
+        names = [path.name for path in self.folder.iterdir() if OURS.fullmatch(path.name)]
+        for name in sorted(set(names) - wanted, reverse=True):
+            if (self.folder / name).is_dir():
+                self.discard(name)
             else:
-                path.unlink()
+                (self.folder / name).unlink()
+
+
+def last_published(folder: Path) -> str | None:
+    """Tag of the newest checkpoint that has a manifest."""
+    return next((place.name for place in _published(folder)), None)
+
+
+def verified_manifest(place: Path) -> dict:
+    """Manifest of one checkpoint whose files are those that were written. Raises InputError if not."""
+    if not (place / MANIFEST).exists():
+        raise InputError(
+            f"{place}: no {MANIFEST}: not a checkpoint, or one that was never finished or half-copied"
+        )
+    fault = _fault(place, with_best=False)
+    if fault:
+        raise InputError(f"{place}: damaged checkpoint: {fault}")
+    return json.loads((place / MANIFEST).read_text())
+
+
+def _published(folder: Path) -> list[Path]:
+    """Newest first."""
+    places = [path.parent for path in folder.glob(f"step_*/{MANIFEST}")]
+    ours = [place for place in places if STEP.fullmatch(place.name)]
+    return sorted(ours, key=_step, reverse=True)
+
+
+def _step(place: Path) -> int:
+    return int(place.name.removeprefix("step_"))
+
+
+def _fault(place: Path, with_best: bool = True) -> str | None:
+    """What is wrong with a checkpoint, in words; ``with_best``: and with the best weights beside it."""
+    try:
+        manifest = json.loads((place / MANIFEST).read_text())
+        if manifest.get("format") != FORMAT:
+            return f"format {manifest.get('format')}, this version reads {FORMAT}"
+        tag, files, best = manifest["tag"], manifest["files"], manifest["progress"]["best"]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return f"{MANIFEST} cannot be read"
+    if STEP.fullmatch(place.name) and place.name != tag:
+        return f"it is a copy of {tag}"
+    there = {str(path.relative_to(place)) for path in place.rglob("[!.]*") if path.is_file()}
+    strange = sorted(there - {MANIFEST, *files})
+    if strange:
+        return f"{strange[0]} does not belong to it"
+    if with_best and best:
+        weights = place.parent / best["weights"]
+        if not weights.is_file():
+            return f"{best['weights']} is missing"
+        if "sha256" in best and file_record(weights)["sha256"] != best["sha256"]:
+            return f"{best['weights']} has changed"
+    return next(filter(None, (_file_fault(place, *item) for item in files.items())), None)
+
+
+def _file_fault(place: Path, name: str, expected: dict) -> str | None:
+    path = place / name
+    if not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != expected["bytes"]:
+        return f"{name} has {path.stat().st_size} bytes of {expected['bytes']}"
+    return f"{name} has changed" if file_record(path) != expected else None
 
 
 def versions() -> dict[str, str]:
@@ -202,23 +260,13 @@ def write_json(path: Path, record: dict) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Names in ``folder`` are on the disk when this returns."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _settled_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return _hash(path)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

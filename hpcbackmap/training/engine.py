@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcbackmap.config import TrainConfig
-from hpcbackmap.errors import ConfigError
+from hpcbackmap.errors import ConfigError, ResourceError
 from hpcbackmap.stages.base import Stage
 
 __all__ = [
@@ -35,11 +35,13 @@ class Objective(nn.Module):
     bf16 means bf16 message passing in training; weights, coordinates, densities and validation stay fp32.
     """
 
-    def __init__(self, stage: Stage, precision: str):
+    def __init__(self, stage: Stage, train: TrainConfig):
         super().__init__()
         self.stage = stage
-        if precision == "bf16":
+        if train.precision == "bf16":
             stage.use_bf16()
+        if train.activation_checkpointing:
+            stage.use_activation_checkpointing()
 
     def forward(
         self, fine: Tensor, coarse: Tensor, system: Any, noise: Tensor
@@ -63,53 +65,90 @@ def engine_config(
 ) -> dict:
     """DeepSpeed's configuration as it will be used and written beside the outputs.
 
-    user_file: a DeepSpeed JSON whose further keys are merged in; ``auto`` values give way to the campaign.
-    Raises ConfigError naming the key where it contradicts the campaign.
+    user_file: a DeepSpeed JSON whose further keys are merged in; ``auto`` and null leave a value to the
+    campaign or to DeepSpeed.
+    Raises ConfigError naming the key where it contradicts the campaign, and ResourceError where the optimiser
+    should be offloaded from a GPU that is not there.
     """
-    decided = {
+    decided = _decided(stage, train, world_size)
+    user = _read_user_file(user_file) if user_file else {}
+    for key in ("optimizer", "scheduler"):
+        if key in user:
+            raise ConfigError(
+                f"{user_file}: {key!r} is set by the campaign (stages.{stage}.train: learning_rate, "
+                "weight_decay, warmup_steps); remove it"
+            )
+    _refuse_contradictions(user, _merge(UNSUITED, decided), stage, user_file)
+    return _merge(_merge(DEFAULTS, user), decided)
+
+
+def _decided(stage: str, train: TrainConfig, world_size: int) -> dict:
+    """What the campaign decides."""
+    zero: dict[str, Any] = {"stage": train.zero_stage}
+    if train.offload_optimizer:
+        if not torch.cuda.is_available():
+            raise ResourceError(
+                f"stages.{stage}.train.offload_optimizer moves optimiser state from a GPU to the CPU, and "
+                "there is no GPU here; set it to false"
+            )
+        zero["offload_optimizer"] = {"device": "cpu"}
+    return {
         "train_batch_size": train.batch_size,
         "train_micro_batch_size_per_gpu": micro_batch(stage, train, world_size),
         "gradient_accumulation_steps": train.accumulation,
         "gradient_clipping": train.gradient_clipping,
-        "zero_optimization": {"stage": train.zero_stage},
+        "zero_optimization": zero,
         "bf16": {"enabled": False},
         "fp16": {"enabled": False},
+        "checkpoint": {"load_universal": False},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
-    defaults = {
-        "steps_per_print": None,
-        "zero_optimization": {
-            "overlap_comm": False,
-            "reduce_bucket_size": BUCKET,
-            "allgather_bucket_size": BUCKET,
-        },
-    }
-    user = _read_user_file(user_file) if user_file else {}
-    for key in ("optimizer", "scheduler", "torch_autocast"):
-        if key in user:
-            raise ConfigError(
-                f"{user_file}: {key!r} is set by the campaign (stages.{stage}.train: learning_rate, "
-                "weight_decay, warmup_steps, precision); remove it"
-            )
-    _refuse_contradictions(user, decided, stage, user_file)
-    return _merge(_merge(defaults, user), decided)
 
 
+DEFAULTS = {
+    "steps_per_print": None,
+    "zero_optimization": {
+        "overlap_comm": False,
+        "reduce_bucket_size": BUCKET,
+        "allgather_bucket_size": BUCKET,
+    },
+}
+UNSUITED = {
+    "amp": {"enabled": False},
+    "bfloat16": {"enabled": False},
+    "torch_autocast": {"enabled": False},
+    "elasticity": {"enabled": False},
+    "curriculum_learning": {"enabled": False},
+    "progressive_layer_drop": {"enabled": False},
+    "zero_optimization": {
+        "cpu_offload": False,
+        "offload_optimizer": {"device": "none", "super_offload": False, "ratio": 1.0},
+        "zenflow": None,
+        "compute_grad_norm": True,
+    },
+}
+"""What a file may say of these keys, if it names them. Else it would change precision, batches or what the
+network is called with, ask for an optimiser that DeepSpeed compiles first, or hide the gradient norm."""
 CAMPAIGN_KEYS = {
     "train_batch_size": "batch_size",
     "train_micro_batch_size_per_gpu": "batch_size / (ranks x accumulation)",
     "gradient_accumulation_steps": "accumulation",
     "gradient_clipping": "gradient_clipping",
     "zero_optimization.stage": "zero_stage",
+    "zero_optimization.cpu_offload": "offload_optimizer",
+    "zero_optimization.offload_optimizer.device": "offload_optimizer",
     "bf16.enabled": "precision (bf16 products on fp32 weights)",
+    "bfloat16.enabled": "precision (bf16 products on fp32 weights)",
     "fp16.enabled": "precision",
+    "amp.enabled": "precision",
+    "torch_autocast.enabled": "precision",
 }
 
 
 def _read_user_file(path: str | Path) -> dict:
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_text(), object_pairs_hook=_once_each)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:
@@ -119,9 +158,18 @@ def _read_user_file(path: str | Path) -> dict:
     return record
 
 
+def _once_each(pairs: list[tuple[str, Any]]) -> dict:
+    """A JSON object without the values that are left to others: ``auto`` and null."""
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"{key!r} stands there twice")
+    return {key: value for key, value in pairs if value not in ("auto", None)}
+
+
 def _refuse_contradictions(user: dict, decided: dict, stage: str, path, prefix: str = "") -> None:
     for key, wanted in decided.items():
-        if key not in user or user[key] == "auto":
+        if key not in user:
             continue
         name = prefix + key
         if isinstance(wanted, dict):
@@ -131,7 +179,9 @@ def _refuse_contradictions(user: dict, decided: dict, stage: str, path, prefix: 
         elif user[key] != wanted:
             source = CAMPAIGN_KEYS.get(name)
             where = f"stages.{stage}.train.{source}" if source else "this package"
-            raise ConfigError(f"{path}: {name} is {user[key]!r}, but {where} makes it {wanted!r}")
+            raise ConfigError(
+                f"{path}: {name} is {json.dumps(user[key])}, but {where} makes it {json.dumps(wanted)}"
+            )
 
 
 def _merge(base: dict, over: dict) -> dict:
@@ -144,13 +194,25 @@ def _merge(base: dict, over: dict) -> dict:
 
 
 def make_engine(objective: Objective, train: TrainConfig, config: dict):
-    """DeepSpeed engine around ``objective`` with torch's AdamW, which needs no compiler."""
+    """DeepSpeed engine around ``objective`` with torch's AdamW, which needs no compiler, offloaded or not.
+
+    Raises ConfigError for settings that this DeepSpeed does not know.
+    """
     import deepspeed
+    from pydantic import ValidationError
 
     optimiser = torch.optim.AdamW(
         objective.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
     )
-    engine, *_ = deepspeed.initialize(model=objective, optimizer=optimiser, config=config)
+    try:
+        engine, *_ = deepspeed.initialize(model=objective, optimizer=optimiser, config=config)
+    except ValidationError as error:
+        found = error.errors()[0]
+        key = ".".join(map(str, found["loc"]))
+        raise ConfigError(
+            f"deepspeed.json: {key!r} is nothing that DeepSpeed {deepspeed.__version__} takes "
+            f"({error.title}: {found['msg']})"
+        ) from None
     return engine
 
 

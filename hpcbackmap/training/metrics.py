@@ -1,4 +1,4 @@
-"""What a run says about itself: JSON lines from every rank; TensorBoard and the terminal from rank 0."""
+"""What a run says about itself: JSON lines from every rank; table, TensorBoard and terminal from rank 0."""
 
 import json
 import logging
@@ -16,6 +16,7 @@ from hpcbackmap.config import TrainConfig
 from hpcbackmap.training.checkpoints import Progress
 from hpcbackmap.training.ranks import World
 from hpcbackmap.training.schedule import progress_fraction
+from hpcbackmap.training.table import Table
 
 __all__ = ["Recorder"]
 
@@ -23,20 +24,26 @@ log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Writes `metrics.jsonl` (`metrics.rank<r>.jsonl` on other ranks) and, on rank 0, `tensorboard/`.
+    """Writes `metrics.jsonl` (`metrics.rank<r>.jsonl` on other ranks) and, on rank 0, `metrics.csv` and
+    `tensorboard/`.
 
-    Records after the step to start from, left by a run that was killed, are dropped: the resumed run
-    writes them again.
+    about: says who starts, with what; the first record of every start, never dropped. Other records after
+    the step to start from, left by a run that was killed, are: the resumed run writes them again.
     """
 
-    def __init__(self, folder: Path, world: World, train: TrainConfig, start: Progress):
+    def __init__(
+        self, folder: Path, world: World, train: TrainConfig, start: Progress, about: dict
+    ):
         name = "metrics.jsonl" if world.rank == 0 else f"metrics.rank{world.rank}.jsonl"
         self._train, self._leads = train, world.rank == 0
+        self._world_size = world.size
         self._file = _open_up_to(folder / name, start.step)
-        self._board = self._bar = None
+        self._write_line({"kind": "start", "step": start.step, **about})
+        self._table = self._board = self._bar = None
         if self._leads:
             from torch.utils.tensorboard import SummaryWriter
 
+            self._table = Table(folder / "metrics.csv", start.step)
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start.step + 1)
             self._bar = _progress_bar() if sys.stderr.isatty() else None
         self._task = self._bar.add_task(folder.name, total=1.0) if self._bar else None
@@ -45,21 +52,27 @@ class Recorder:
         self._restart_meter()
 
     def _restart_meter(self) -> None:
-        self._since, self._frames, self._waited = time.perf_counter(), 0, 0.0
+        self._since, self._frames, self._particles = time.perf_counter(), 0, 0
+        self._waited = 0.0
 
-    def count(self, frames: int, waited: float) -> None:
-        """A micro-batch: frames it brought this rank, seconds it was waited for."""
+    def count(self, frames: int, particles: int, waited: float) -> None:
+        """A micro-batch: frames and fine particles it brought this rank, seconds it was waited for."""
         self._frames += frames
+        self._particles += particles
         self._waited += waited
 
     def training(self, step: int, seconds: float, values: dict[str, float]) -> None:
-        """Record of one logged step; ``seconds`` of training so far over all restarts."""
+        """Record of one logged step; ``seconds`` of training so far over all restarts.
+
+        Frames and particles per second are those of all ranks, each of which gets as many frames.
+        """
         lapse = max(time.perf_counter() - self._since, 1e-9)
         record = {
             "kind": "train",
             "step": step,
-            **values,
-            "frames_per_second": self._frames / lapse,
+            **_with_elbo(values),
+            "frames_per_second": self._world_size * self._frames / lapse,
+            "particles_per_second": self._world_size * self._particles / lapse,
             "data_wait": self._waited / lapse,
             "peak_memory_mb": _peak_memory_mb(),
             "seconds": seconds,
@@ -70,7 +83,7 @@ class Recorder:
             self._show(step, seconds, values["loss"])
 
     def validation(self, step: int, values: dict[str, float], improved: bool) -> None:
-        self._write({"kind": "validation", "step": step, **values})
+        self._write({"kind": "validation", "step": step, **_with_elbo(values)})
         self._restart_meter()
         if self._leads:
             nats = " ".join(f"{key} {value:.4g}" for key, value in values.items())
@@ -79,7 +92,8 @@ class Recorder:
 
     def close(self) -> None:
         self._file.close()
-        if self._board:
+        if self._leads:
+            self._table.close()
             self._board.close()
         if self._bar:
             self._bar.stop()
@@ -87,12 +101,16 @@ class Recorder:
     def _write(self, record: dict) -> None:
         """JSON knows no infinities: values that are not finite are left out."""
         record = {key: value for key, value in record.items() if _is_writable(value)}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        if self._board:
+        self._write_line(record)
+        if self._leads:
+            self._table.write(record)
             for key, value in record.items():
                 if key not in ("kind", "step"):
                     self._board.add_scalar(f"{record['kind']}/{key}", value, record["step"])
+
+    def _write_line(self, record: dict) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
 
     def _show(self, step: int, seconds: float, loss: float) -> None:
         fraction = progress_fraction(self._train, step, seconds)
@@ -104,6 +122,13 @@ class Recorder:
         per_fraction = (seconds - self._first_seconds) / max(fraction - self._first_fraction, 1e-9)
         left = timedelta(seconds=round((1 - fraction) * per_fraction))
         log.info("%3.0f %%  step %d  loss %.4f  %s left", 100 * fraction, step, loss, left)
+
+
+def _with_elbo(values: dict[str, float]) -> dict[str, float]:
+    """With ``elbo`` in nats per frame, where both terms are there."""
+    if "log_likelihood" not in values or "kl" not in values:
+        return values
+    return values | {"elbo": values["log_likelihood"] - values["kl"]}
 
 
 def _is_writable(value: str | float) -> bool:
@@ -125,7 +150,8 @@ def _open_up_to(path: Path, step: int):
     kept = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            if record["kind"] == "start" or record["step"] <= step:
                 kept.append(line + "\n")
         except ValueError:
             break

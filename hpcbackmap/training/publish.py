@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from datetime import date
 from pathlib import Path
 
@@ -13,25 +12,42 @@ from torch import Tensor
 from hpcbackmap.errors import ConfigError, InputError, OutputError
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.base import Stage
-from hpcbackmap.training.checkpoints import first_difference, versions, write_json
+from hpcbackmap.training.checkpoints import (
+    first_difference,
+    sync_folder,
+    versions,
+    write_json,
+)
+from hpcbackmap.training.saving import file_record
 
 __all__ = ["finished_training", "publish_artifact", "save_weights"]
 
 DONE = "done.json"
-WATCHING = frozenset({"train.log_every", "train.checkpoint_every"})
-"""Settings that change no weight."""
+WATCHING = frozenset(
+    {
+        "train.log_every",
+        "train.checkpoint_every",
+        "train.activation_checkpointing",
+        "train.offload_optimizer",
+    }
+)
+"""Settings that change no weight, or like the number of ranks only its last bits."""
 
 
-def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Safetensors file, whole or not at all. Raises OutputError if it cannot be written."""
+def save_weights(weights: dict[str, Tensor], path: Path) -> str:
+    """Safetensors file, whole or not at all; returns its SHA-256. Raises OutputError if it cannot be."""
     temporary = path.with_name(path.name + ".part")
     try:
         save_file({key: value.contiguous() for key, value in weights.items()}, temporary)
-    except SafetensorError as error:
-        raise OutputError(f"{path}: {error}") from None
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        digest = file_record(temporary)["sha256"]
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    return digest
 
 
 def finished_training(folder: Path, identity: dict) -> dict | None:
@@ -63,11 +79,7 @@ def publish_artifact(
 ) -> None:
     """`artifact/` with the weights of file ``weights``, then `done.json`; each appears whole."""
     stage.load_state_dict(load_file(weights))
-    temporary, final = folder / "artifact.part", folder / "artifact"
-    shutil.rmtree(temporary, ignore_errors=True)
-    save_artifact(stage, temporary, _card(identity, result))
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
+    save_artifact(stage, folder / "artifact", _card(identity, result))
     write_json(folder / DONE, {"identity": identity, "result": result})
 
 

@@ -4,19 +4,14 @@ One adapter reads the variables of torchrun and the deepspeed launcher, of Open 
 launchers, and of Slurm's srun; without any of them the process is alone.
 """
 
-import logging
-import os
 import socket
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hpcbackmap.errors import ConfigError, HpcbackmapError, OutputError, ResourceError
 
-__all__ = ["World", "join", "on_rank_zero", "pick_device", "read_world"]
-
-log = logging.getLogger(__name__)
+__all__ = ["World", "host_group", "on_rank_zero", "pick_device", "read_world"]
 
 LAUNCHERS = {
     # name: (rank, world size, candidates for the rank within the node)
@@ -27,8 +22,16 @@ LAUNCHERS = {
 }
 """In order of precedence: mpirun starts its daemons with srun, torchrun may run inside either.
 
-A batch script without srun has SLURM_PROCID but no SLURM_STEP_NUM_TASKS, and is alone.
+A batch script without srun has SLURM_PROCID but no SLURM_STEP_NUM_TASKS, and is alone. In a step on one group
+of a heterogeneous job both count within the group; in a step over several groups, over all of them.
 """
+
+MPI_PAIRS = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("PMIX_RANK", "OMPI_COMM_WORLD_SIZE"),
+)
+"""Rank and size as MPI launchers give them."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,14 @@ class World:
 def read_world(environ: Mapping[str, str]) -> World:
     """The world that the launcher's variables describe.
 
-    Raises ResourceError where this process was told to be alone although it is one of many, which would
-    train N times side by side, and ConfigError for variables that make no sense.
+    Raises ResourceError where this process cannot know its place among the others, or was told to be alone
+    although it is one of many, which would train N times side by side; and ConfigError for variables that
+    make no sense.
     """
     told = {
         name: world for name in LAUNCHERS if (world := _read_launcher(name, environ)) is not None
     }
+    _refuse_half(environ, told)
     if not told:
         return World(0, 1, 0, "single process")
     world = next(iter(told.values()))
@@ -72,8 +77,31 @@ def _read_launcher(name: str, environ: Mapping[str, str]) -> World | None:
     except ValueError:
         raise ConfigError(f"{rank_key}, {size_key} and {local_key} must be numbers") from None
     if not 0 <= rank < size or local < 0:
-        raise ConfigError(f"{rank_key}={rank} is no rank of {size_key}={size}")
+        raise ConfigError(
+            f"{rank_key}={rank} (on its node {local}) is no rank of {size_key}={size}"
+        )
     return World(rank, size, local, name)
+
+
+def _refuse_half(environ: Mapping[str, str], told: Mapping[str, World]) -> None:
+    """Half of a pair would make every rank train alone."""
+    if "RANK" in environ and "WORLD_SIZE" not in environ:
+        raise ResourceError(
+            f"RANK={environ['RANK']} is set, WORLD_SIZE is not: set both, or unset RANK to train alone"
+        )
+    if "WORLD_SIZE" in environ and "RANK" not in environ:
+        size = environ["WORLD_SIZE"]
+        if size != "1" and size not in {str(world.size) for world in told.values()}:
+            raise ResourceError(
+                f"WORLD_SIZE={size} is set, RANK is not: start the ranks with a launcher (torchrun, srun, "
+                "mpirun), or unset WORLD_SIZE to train alone"
+            )
+    for rank_key, size_key in MPI_PAIRS:
+        if rank_key in environ and not told:
+            raise ResourceError(
+                f"{rank_key}={environ[rank_key]} says that an MPI launcher started this process, but "
+                f"{size_key} does not say how many there are: use mpirun, or set RANK and WORLD_SIZE"
+            )
 
 
 def pick_device(world: World, n_gpus: int, gpus_bound: bool = False):
@@ -95,78 +123,13 @@ def pick_device(world: World, n_gpus: int, gpus_bound: bool = False):
     return torch.device("cuda", world.local_rank)
 
 
-def join(world: World):
-    """Meet the other ranks; returns the torch device of this one.
-
-    Sets the variables that DeepSpeed reads (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
-    Compiles nothing: DeepSpeed's shared-memory collective for CPUs is left out. A second call in the same
-    process reuses the first call's process group.
-    """
+def host_group(world: World, device):
+    """Process group for small numbers of the hosts that no GPU should wait for; None: the usual one."""
     import torch
 
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = pick_device(world, n_gpus, gpus_bound="SLURM_GPUS_PER_TASK" in os.environ)
-    if "OMP_NUM_THREADS" not in os.environ and world.size > 1:
-        torch.set_num_threads(int(os.environ.get("SLURM_CPUS_PER_TASK", 1)))
-    os.environ.update(
-        RANK=str(world.rank),
-        WORLD_SIZE=str(world.size),
-        LOCAL_RANK=str(device.index or 0 if n_gpus else world.local_rank),
-    )
-    if torch.distributed.is_initialized():
-        return device
-    address, port = _meeting_point(world)
-    os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
-    if not n_gpus:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-    import deepspeed.ops
-
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="nccl" if n_gpus else "gloo", verbose=False)
-    if torch.distributed.get_world_size() != world.size:
-        found = torch.distributed.get_world_size()
-        raise ResourceError(f"{world.launcher} announced {world.size} ranks, but {found} met")
-    return device
-
-
-def _meeting_point(world: World) -> tuple[str, int]:
-    """Host and port where the ranks meet; MASTER_ADDR and MASTER_PORT of the user come first."""
-    environ = os.environ
-    if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
-        return environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
-    if world.size == 1:
-        return "127.0.0.1", _free_port()
-    if world.launcher == "Slurm":
-        if "MASTER_ADDR" not in environ:
-            raise ResourceError(
-                "under srun, set MASTER_ADDR to the first node (see slurm/train_stage.sh)"
-            )
-        return environ["MASTER_ADDR"], 20000 + int(environ.get("SLURM_JOB_ID", 0)) % 10000
-    if world.launcher == "torchrun":
-        raise ResourceError("RANK and WORLD_SIZE are set; set MASTER_ADDR and MASTER_PORT as well")
-    return _ask_mpi(world)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _ask_mpi(world: World) -> tuple[str, int]:
-    """Under mpirun, rank 0 tells the others over MPI where it is."""
-    from hpcbackmap.mpi import get_comm
-
-    comm = get_comm()
-    if comm.size != world.size:
-        raise ResourceError(
-            f"{world.launcher} started {world.size} ranks, mpi4py sees {comm.size}; use the mpirun "
-            "that belongs to mpi4py, or set MASTER_ADDR and MASTER_PORT"
-        )
-    return comm.bcast((socket.gethostname(), _free_port()) if comm.rank == 0 else None)
+    if device.type == "cpu" or world.size == 1:
+        return None
+    return torch.distributed.new_group(backend="gloo")
 
 
 def on_rank_zero(world: World, action: Callable[[], Any]) -> Any:

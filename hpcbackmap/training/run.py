@@ -12,6 +12,7 @@ from hpcbackmap.config import Campaign, TrainConfig
 from hpcbackmap.errors import HpcbackmapError, InputError, OutputError, Stopped
 from hpcbackmap.frames.split import FrameRange, split_frames
 from hpcbackmap.frames.store import FrameStore
+from hpcbackmap.stages.artifact import stage_description
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.build import build_stage
 from hpcbackmap.stopping import StopSignals
@@ -27,8 +28,9 @@ from hpcbackmap.training.feed import Feed
 from hpcbackmap.training.init_from import start_from
 from hpcbackmap.training.metrics import Recorder
 from hpcbackmap.training.publish import publish_artifact, save_weights
-from hpcbackmap.training.ranks import World, on_rank_zero
+from hpcbackmap.training.ranks import World, host_group, on_rank_zero
 from hpcbackmap.training.reshape import reshaped
+from hpcbackmap.training.saving import load_engine, save_engine
 from hpcbackmap.training.schedule import learning_rate
 from hpcbackmap.training.validation import share_of_rank, validate, warn_of_collapse
 
@@ -46,7 +48,8 @@ MAY_CHANGE = frozenset(f"train.{key}" for key in TrainConfig.model_fields if key
 class Run:
     """What the loop needs, and the loop.
 
-    identity: the settings that decide the weights. settings: DeepSpeed's configuration.
+    identity: the settings that decide the weights. settings: DeepSpeed's configuration. about: the record
+    of this start.
     """
 
     def __init__(
@@ -58,17 +61,20 @@ class Run:
         settings: dict,
         world: World,
         device: torch.device,
+        about: dict,
     ):
         self.name = identity["stage"]
         self.config = campaign.stages[self.name]
         self.train = self.config.train
         self.store, self.folder, self.identity = store, folder, identity
         self.world, self.device, budget = world, device, campaign.store.budget_mb
+        self.hosts = host_group(world, device)
         self.checkpoints = Checkpoints(folder / "checkpoints", identity, MAY_CHANGE)
         manifest = on_rank_zero(world, self.checkpoints.newest)
         self.progress = Progress(**manifest["progress"]) if manifest else Progress()
 
         stage = self._build()
+        self.described = stage_description(stage)
         ranges = split_frames(store, campaign.split)
         self._require_frames(stage, ranges["train"])
         self.parameters = sum(parameter.numel() for parameter in stage.parameters())
@@ -86,7 +92,7 @@ class Run:
         self.validation = share_of_rank(batches, world.rank, world.size)
         start, together = self.progress.position, micro * world.size
         self.stream = iter(self.feed.stream(ranges["train"], together, world, budget, start))
-        self.recorder = Recorder(folder, world, self.train, self.progress)
+        self.recorder = Recorder(folder, world, self.train, self.progress, about)
 
     def _build(self) -> Stage:
         ladders = [self.store.system(name).ladder for name in self.store.systems]
@@ -111,13 +117,13 @@ class Run:
 
     def _make_engine(self, stage: Stage, settings: dict, manifest: dict | None):
         """The engine, in the state of the checkpoint if there is one."""
-        objective = Objective(stage, self.train.precision)
+        objective = Objective(stage, self.train)
         folder = self.checkpoints.folder
         if manifest is None:
             return make_engine(objective, self.train, settings)
         if self.train.zero_stage == 0 or manifest["world_size"] == self.world.size:
             engine = make_engine(objective, self.train, settings)
-            engine.load_checkpoint(str(folder), tag=manifest["tag"])
+            load_engine(engine, folder, manifest["tag"])
         else:
             log.info(
                 "checkpoint of %d ranks, reshaped for %d", manifest["world_size"], self.world.size
@@ -125,7 +131,7 @@ class Run:
             universal = settings | {"checkpoint": {"load_universal": True}}
             engine = make_engine(objective, self.train, universal)
             with reshaped(folder, manifest["tag"], self.world) as tag:
-                engine.load_checkpoint(str(folder), tag=tag)
+                load_engine(engine, folder, tag)
         log.info("continuing after step %d", self.progress.step)
         return engine
 
@@ -157,65 +163,60 @@ class Run:
         )
 
     def take_step(self, stop: StopSignals) -> bool:
-        """One optimiser step; True if some rank was asked to stop."""
+        """One optimiser step; True if some rank was asked to stop.
+
+        The host reads one number from the device, the gradient norm: whether there is a step depends on it.
+        """
         progress = self.progress
         rate = learning_rate(self.train, progress.step, progress.seconds)
         self.engine.module.stage.at_step(progress.step)
         terms: dict[str, Tensor] = {}
-        done, stopping = 0, False
-        while done < self.train.accumulation:
-            losses, asked = self._forward(stop)
-            stopping |= asked
-            if losses is None:
-                self._skip("loss")
-                continue
-            self.engine.backward(losses["loss"])
-            done += 1
-            if done < self.train.accumulation:
+        for part in range(1, self.train.accumulation + 1):
+            losses = self._forward()
+            self.engine.backward(_poisoned(losses["loss"]))
+            if part < self.train.accumulation:
                 self.engine.step()
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0) + value.detach() / self.train.accumulation
         norm = apply_gradients(self.engine, rate)
+        stopping, progress.seconds = self._agree(stop.received is not None)
         progress.step += 1
-        if norm == float("inf"):
-            self._skip("gradient")
+        if norm == math.inf:
+            self._skip()
         else:
             progress.skipped_in_a_row = 0
         if progress.step % self.train.log_every == 0:
             self._record(terms, {"learning_rate": rate, "gradient_norm": norm})
         return stopping
 
-    def _forward(self, stop: StopSignals) -> tuple[dict[str, Tensor] | None, bool]:
-        """Losses of the next micro-batch, None if they are not finite on some rank; and the stop flag."""
+    def _forward(self) -> dict[str, Tensor]:
+        """Losses of the next micro-batch."""
         began = time.perf_counter()
         inputs = self.feed.inputs(next(self.stream), f"train/{self.progress.step}")
-        self.recorder.count(inputs.n_frames, time.perf_counter() - began)
-        losses = self.engine(*inputs.arguments())
+        waited = time.perf_counter() - began
+        self.recorder.count(inputs.n_frames, inputs.fine[..., 0].numel(), waited)
         self.progress.position = inputs.position
-        bad = not bool(torch.isfinite(losses["loss"]))
-        bad, asked, self.progress.seconds = self._agree(bad, stop.received is not None)
-        return (None if bad else losses), asked
+        return self.engine(*inputs.arguments())
 
-    def _agree(self, bad: bool, asked: bool) -> tuple[bool, bool, float]:
-        """One small reduction: any bad loss, any stop signal, the slowest clock."""
+    def _agree(self, asked: bool) -> tuple[bool, float]:
+        """One small reduction among the hosts: any stop signal, the slowest clock."""
         seconds = time.monotonic() - self.started
         if self.world.size == 1:
-            return bad, asked, seconds
-        flags = torch.tensor([bad, asked, seconds], dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
-        bad, asked, seconds = flags.tolist()
-        return bool(bad), bool(asked), seconds
+            return asked, seconds
+        flags = torch.tensor([asked, seconds], dtype=torch.float64)
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX, group=self.hosts)
+        return bool(flags[0]), float(flags[1])
 
-    def _skip(self, what: str) -> None:
-        """All ranks leave out the same batch or step."""
+    def _skip(self) -> None:
+        """All ranks left the weights as they were: the gradient, which they share, is not finite."""
         progress = self.progress
         progress.skipped += 1
         progress.skipped_in_a_row += 1
         if self.world.rank == 0:
-            log.warning("step %d: the %s is not finite, skipped", progress.step, what)
+            log.warning("step %d: loss or gradient is not finite, skipped", progress.step)
         if progress.skipped_in_a_row > SKIPS_IN_A_ROW:
             raise HpcbackmapError(
-                f"no finite {what} in {progress.skipped_in_a_row} batches in a row near step "
+                f"no finite loss and gradient in {progress.skipped_in_a_row} steps in a row near step "
                 f"{progress.step}; lower stages.{self.name}.train.learning_rate"
             )
 
@@ -244,22 +245,26 @@ class Run:
         """The present weights are the ones to export."""
         name = f"best_{self.progress.step}.safetensors"
         weights = full_weights(self.engine)
-        on_rank_zero(self.world, lambda: save_weights(weights, self.checkpoints.folder / name))
-        self.progress.best = {"step": self.progress.step, "weights": name, **values}
+        path = self.checkpoints.folder / name
+        digest = on_rank_zero(self.world, lambda: save_weights(weights, path))
+        self.progress.best = {
+            "step": self.progress.step,
+            "weights": name,
+            "sha256": digest,
+            **values,
+        }
 
     def checkpoint(self) -> None:
-        tag = f"step_{self.progress.step}"
-        on_rank_zero(self.world, lambda: self.checkpoints.prepare(tag))
+        """A whole new checkpoint, or the one before and OutputError on all ranks."""
+        tag, kept = f"step_{self.progress.step}", self.checkpoints
+        on_rank_zero(self.world, lambda: kept.prepare(tag))
         try:
-            self.engine.save_checkpoint(str(self.checkpoints.folder), tag=tag, save_latest=False)
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "writ" not in str(error):
-                raise
-            raise OutputError(f"{self.checkpoints.folder / tag}: {error}".splitlines()[0]) from None
-        torch.distributed.barrier()
-        on_rank_zero(
-            self.world, lambda: self.checkpoints.publish(tag, self.progress, self.world.size)
-        )
+            files = save_engine(self.engine, kept.folder, tag, self.world)
+        except OutputError:
+            on_rank_zero(self.world, lambda: kept.discard(tag))
+            raise
+        size, described = self.world.size, self.described
+        on_rank_zero(self.world, lambda: kept.publish(tag, files, self.progress, size, described))
 
     def publish(self) -> dict:
         """Artifact of the best weights, and the result that `train` returns."""
@@ -268,6 +273,7 @@ class Run:
             self._keep_weights({})
         best = dict(progress.best)
         weights, best_step = self.checkpoints.folder / best.pop("weights"), best.pop("step")
+        best.pop("sha256", None)
         result = {
             "stage": self.name,
             "steps": progress.step,
@@ -291,3 +297,11 @@ class Run:
             inputs, _ = self.validation[0]
             found = result["validation"] or {}
             warn_of_collapse(stage.to(self.device).eval(), inputs, found, self.train.seed)
+
+
+def _poisoned(loss: Tensor) -> Tensor:
+    """The loss, whose gradient is not a number where the loss is not finite; nothing is read from the device.
+
+    A bad loss of one rank so reaches the gradient norm of all, and they skip the step together.
+    """
+    return loss * torch.where(torch.isfinite(loss), 1.0, math.nan)

@@ -5,20 +5,20 @@ import logging
 import os
 from pathlib import Path
 
-import torch
-
-from hpcbackmap import __version__
 from hpcbackmap.config import Campaign, StageConfig, resolved_yaml
 from hpcbackmap.errors import ConfigError
 from hpcbackmap.frames.store import FrameStore, open_store
 from hpcbackmap.stopping import StopSignals
-from hpcbackmap.training.checkpoints import versions, write_json
+from hpcbackmap.training.checkpoints import write_json
+from hpcbackmap.training.endings import explained
 from hpcbackmap.training.engine import engine_config
 from hpcbackmap.training.init_from import artifact_digest
 from hpcbackmap.training.lock import only_training
+from hpcbackmap.training.meeting import join
 from hpcbackmap.training.publish import finished_training
-from hpcbackmap.training.ranks import World, join, on_rank_zero, read_world
+from hpcbackmap.training.ranks import on_rank_zero, read_world
 from hpcbackmap.training.run import Run
+from hpcbackmap.training.start import announce, start_record
 
 __all__ = ["train"]
 
@@ -41,7 +41,7 @@ def train(campaign: Campaign, stage_name: str, deepspeed_config: str | Path | No
     world = read_world(os.environ)
     settings = engine_config(stage_name, config.train, world.size, deepspeed_config)
     with StopSignals() as stop:
-        device = join(world)
+        device = join(world, f"{campaign.name}/{stage_name}")
         store = open_store(campaign.path(campaign.store.path))
         folder = campaign.path("stages") / stage_name
         identity = _identity(campaign, stage_name, store)
@@ -49,10 +49,11 @@ def train(campaign: Campaign, stage_name: str, deepspeed_config: str | Path | No
         if done is not None:
             log.info("%s is trained already (%s): nothing to do", stage_name, folder / "artifact")
             return done
-        with only_training(folder, world):
+        with only_training(folder, world), explained(folder / "checkpoints"):
             on_rank_zero(world, lambda: _write_settings(folder, campaign, settings))
-            _announce(campaign, stage_name, world, device)
-            run = Run(campaign, identity, store, folder, settings, world, device)
+            about = start_record(campaign, stage_name, world, device)
+            announce(about)
+            run = Run(campaign, identity, store, folder, settings, world, device, about)
             try:
                 run.to_the_end(stop)
             finally:
@@ -101,21 +102,3 @@ def _write_settings(folder: Path, campaign: Campaign, settings: dict) -> None:
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     (folder / "campaign.yaml").write_text(resolved_yaml(campaign))
     write_json(folder / "deepspeed.json", settings)
-
-
-def _announce(campaign: Campaign, stage_name: str, world: World, device: torch.device) -> None:
-    others = ", ".join(
-        f"{name} {number}" for name, number in versions().items() if name != "hpcbackmap"
-    )
-    train = campaign.stages[stage_name].train
-    log.info("hpcbackmap %s, %s", __version__, others)
-    log.info("campaign %s (%s), stage %s", campaign.name, campaign.digest()[:12], stage_name)
-    log.info(
-        "%d rank(s) by %s, %s, %d thread(s) each, ZeRO %d, %s",
-        world.size,
-        world.launcher,
-        torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        torch.get_num_threads(),
-        train.zero_stage,
-        train.precision,
-    )

@@ -1,117 +1,28 @@
-"""Training under real launchers: same curve after kill, damage, stop and on other ranks and ZeRO stages.
+"""Training is the same after kill, damage, stop and on other ranks and ZeRO stages."""
 
-All runs train the beads-to-C-alpha stage of the example, small, on one store.
-"""
-
-import json
-import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
+from runs import (
+    DEEPSPEED,
+    STAGE,
+    STEPS,
+    TORCHRUN,
+    alone,
+    assert_close,
+    curve,
+    finish,
+    free_port,
+    kill_tree,
+    records,
+    stage_folder,
+    start,
+    wait_for,
+)
 
-from hpcbackmap.config import load_campaign
 from hpcbackmap.errors import ConfigError, HpcbackmapError, ResourceError
-
-STAGE = "ucg5-ca"
-STEPS = 90
-SETTINGS = [
-    f"stages.{STAGE}.model={{kind: cgvae, width: 8, layers: 1, latent: 2}}",
-    f"stages.{STAGE}.train={{batch_size: 8, max_steps: {STEPS}, zero_stage: 2, warmup_steps: 5, "
-    "validate_every: 15, validation_frames: 12, checkpoint_every: 10, log_every: 1}",
-]
-LAUNCH = str(Path(__file__).resolve().parents[2] / "launch" / "train.py")
-DEEPSPEED = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-
-
-@pytest.fixture(scope="module")
-def example(tmp_path_factory, example_dir) -> list[str]:
-    """Campaign file and overrides, the frames ingested."""
-    from hpcbackmap.frames.ingest import ingest
-    from hpcbackmap.mpi import LocalComm
-
-    folder = tmp_path_factory.mktemp("example")
-    for name in ("campaign.yaml", "trpcage.xtc", "trpcage_top.pdb"):
-        shutil.copy(example_dir / name, folder)
-    arguments = [str(folder / "campaign.yaml"), *SETTINGS, f"store.path={folder / 'frames.zarr'}"]
-    ingest(load_campaign(arguments[0], arguments[1:]), LocalComm())
-    return arguments
-
-
-@pytest.fixture(scope="module")
-def undisturbed(example, tmp_path_factory) -> dict:
-    """Curve of two ranks under the deepspeed launcher."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    finish(start(DEEPSPEED, example, folder))
-    return curve(folder)
-
-
-def start(launcher: list[str], example: list[str], folder: Path, *overrides: str, **environ: str):
-    port = ["--master_port", str(free_port())] if launcher is DEEPSPEED else []
-    return subprocess.Popen(
-        [*launcher, *port, LAUNCH, *example, "--stage", STAGE, f"workdir={folder}", *overrides],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process, code: int = 0) -> str:
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == code, output
-    return output
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def stage_folder(folder: Path) -> Path:
-    return folder / "stages" / STAGE
-
-
-def curve(folder: Path) -> dict:
-    """Loss by (kind, step)."""
-    lines = (stage_folder(folder) / "metrics.jsonl").read_text().splitlines()
-    return {(record["kind"], record["step"]): record["loss"] for record in map(json.loads, lines)}
-
-
-def wait_for(path: Path, process) -> None:
-    deadline = time.monotonic() + 100
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.01)
-
-
-def kill_tree(process) -> None:
-    """Kill -9: launcher and ranks."""
-    for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-        one.kill()
-    process.communicate()
-
-
-def alone(example: list[str], folder: Path, *overrides: str):
-    """The campaign for one process, here."""
-    return load_campaign(example[0], [*example[1:], f"workdir={folder}", *overrides])
-
-
-def assert_close(found: dict, expected: dict, tolerance: float) -> None:
-    assert found.keys() == expected.keys()
-    np.testing.assert_allclose(
-        [found[key] for key in expected], list(expected.values()), rtol=tolerance, atol=tolerance
-    )
 
 
 def test_killed_run_continues_the_undisturbed_curve(example, undisturbed, tmp_path):
@@ -150,9 +61,49 @@ def test_stop_signal_to_one_rank_stops_all_and_another_number_of_ranks_continues
     assert_close(curve(tmp_path), undisturbed, 1e-4)
 
 
-def test_zero_stages_agree(example, undisturbed, tmp_path):
-    finish(start(TORCHRUN, example, tmp_path, f"stages.{STAGE}.train.zero_stage=0"))
-    assert_close(curve(tmp_path), undisturbed, 1e-5)
+ONE_BAD_LOSS = f"""
+import sys
+
+from hpcbackmap.config import load_campaign
+from hpcbackmap.training.run import Run
+from hpcbackmap.training.trainer import train
+
+forward = Run._forward
+
+
+def spoilt(self):
+    losses = forward(self)
+    if (self.world.rank, self.progress.step) == (1, 2):
+        losses["loss"] = losses["loss"] + float("inf")  # whose gradient is finite
+    return losses
+
+
+Run._forward = spoilt
+campaign, *overrides = [word for word in sys.argv[1:] if word not in ("--stage", "{STAGE}")]
+workdir = overrides.pop()
+for zero in range(4):
+    here = [f"{{workdir}}/{{zero}}", f"stages.{STAGE}.train.zero_stage={{zero}}"]
+    train(load_campaign(campaign, [*overrides, *here]), "{STAGE}")
+"""
+
+
+def test_step_that_is_not_finite_on_one_rank_is_skipped_by_all(example, tmp_path):
+    """Counted once, with accumulation, under every ZeRO stage; and their curves agree."""
+    program = tmp_path / "one_bad_loss.py"
+    program.write_text(ONE_BAD_LOSS)
+    short = [f"stages.{STAGE}.train.{it}" for it in ("max_steps=20", "accumulation=2")]
+    run = start(TORCHRUN, [*example, *short], tmp_path, program=str(program))
+    output = finish(run)
+    assert output.count("step 3: loss or gradient is not finite, skipped") == 4
+    curves = {}
+    for zero in range(4):
+        folder = tmp_path / str(zero)
+        for name in ("metrics.jsonl", "metrics.rank1.jsonl"):
+            steps = [it for it in records(folder, name) if it["kind"] == "train"]
+            assert [it["skipped"] for it in steps] == [0, 0] + [1] * 18
+            assert [it["step"] for it in steps if "gradient_norm" not in it] == [3]
+        curves[zero] = {it["step"]: it["loss"] for it in steps if it["step"] != 3}
+        assert_close(curves[zero], curves[0], 1e-5)
 
 
 def test_finished_training(example, tmp_path):
@@ -185,7 +136,7 @@ def test_training_that_diverges_ends_with_a_reason(example, tmp_path):
 
     absurd = f"stages.{STAGE}.train.learning_rate=1.0e30"
     with pytest.raises(
-        HpcbackmapError, match=r"no finite \w+ in 21 batches in a row .* lower stages"
+        HpcbackmapError, match=r"no finite loss and gradient in 21 steps in a row .* lower stages"
     ):
         train(alone(example, tmp_path, absurd), STAGE)
 

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "evaluation": ROOM,
     "campaign": ROOM | {"training", "backmapping", "evaluation"},
     "inspection": ROOM | {"training", "backmapping", "evaluation", "campaign"},
+    "cluster": {"errors", "config", "campaign", "training"},
     "children": {"errors"},
     "demo": ROOM | {"evaluation", "campaign", "children"},
 }

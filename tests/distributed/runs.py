@@ -1,0 +1,103 @@
+"""Start real trainings and read what they leave.
+
+All runs train the beads-to-C-alpha stage of the example, small, on one store.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from hpcbackmap.config import load_campaign
+
+STAGE = "ucg5-ca"
+STEPS = 90
+SETTINGS = [
+    f"stages.{STAGE}.model={{kind: cgvae, width: 8, layers: 1, latent: 2}}",
+    f"stages.{STAGE}.train={{batch_size: 8, max_steps: {STEPS}, zero_stage: 2, warmup_steps: 5, "
+    "validate_every: 15, validation_frames: 12, checkpoint_every: 10, log_every: 1}",
+]
+LAUNCH = str(Path(__file__).resolve().parents[2] / "launch" / "train.py")
+DEEPSPEED = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def start(
+    launcher: list[str],
+    example: list[str],
+    folder: Path,
+    *overrides: str,
+    program: str = LAUNCH,
+    **environ: str,
+):
+    port = ["--master_port", str(free_port())] if launcher is DEEPSPEED else []
+    return subprocess.Popen(
+        [*launcher, *port, program, *example, "--stage", STAGE, f"workdir={folder}", *overrides],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, code: int = 0) -> str:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == code, output
+    return output
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def stage_folder(folder: Path) -> Path:
+    return folder / "stages" / STAGE
+
+
+def curve(folder: Path) -> dict:
+    """Loss by (kind, step)."""
+    return {(it["kind"], it["step"]): it["loss"] for it in records(folder) if it["kind"] != "start"}
+
+
+def wait_for(path: Path, process) -> None:
+    deadline = time.monotonic() + 100
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def kill_tree(process) -> None:
+    """Kill -9: launcher and ranks."""
+    for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        one.kill()
+    process.communicate()
+
+
+def alone(example: list[str], folder: Path, *overrides: str):
+    """The campaign for one process, here."""
+    return load_campaign(example[0], [*example[1:], f"workdir={folder}", *overrides])
+
+
+def assert_close(found: dict, expected: dict, tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose(
+        [found[key] for key in expected], list(expected.values()), rtol=tolerance, atol=tolerance
+    )
+
+
+def start_ranks(example: list[str], folder: Path, environs: list[dict], *overrides: str) -> list:
+    """Ranks without a launcher: one process for each environment."""
+    return [start([sys.executable], example, folder, *overrides, **each) for each in environs]
+
+
+def records(folder: Path, name: str = "metrics.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (stage_folder(folder) / name).read_text().splitlines()]
