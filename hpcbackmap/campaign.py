@@ -13,6 +13,9 @@ from hpcbackmap.errors import InputError
 
 __all__ = ["Step", "campaign_steps"]
 
+WATCHING = {"log_every", "checkpoint_every", "init_from"}
+"""Settings of a training that a finished one may have changed, or that are known by content alone."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -52,14 +55,20 @@ def campaign_steps(campaign: Campaign) -> list[Step]:
 
 
 def _ingested(campaign: Campaign) -> float | None:
-    store = _complete_store(campaign.path(campaign.store.path))
+    store = _complete_store(campaign.store_place())
+    if store is not None and "://" in store.path:
+        return 0.0
     return None if store is None else _modified(Path(store.path) / "zarr.json")
 
 
 def _trained(campaign: Campaign, stage: str) -> float | None:
     path = campaign.path(f"stages/{stage}/done.json")
-    model = _read(path).get("identity", {}).get("model")
-    return _modified(path) if model == campaign.stages[stage].model.model_dump() else None
+    before, config = _read(path).get("identity", {}), campaign.stages[stage]
+    train = config.train.model_dump(exclude=WATCHING)
+    same = before.get("model") == config.model.model_dump() and all(
+        train.get(key, value) == value for key, value in before.get("train", {}).items()
+    )
+    return _modified(path) if same else None
 
 
 def _backmapped(campaign: Campaign) -> float | None:
@@ -93,7 +102,7 @@ def _read(path: Path) -> dict:
     return record if isinstance(record, dict) else {}
 
 
-def _complete_store(path: Path):
+def _complete_store(path: str | Path):
     from hpcbackmap.frames.store import open_store
 
     try:

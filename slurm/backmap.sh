@@ -10,6 +10,8 @@
 #
 #     sbatch --nodes=8 --ntasks-per-node=48 slurm/backmap.sh CAMPAIGN [KEY=VALUE]...
 #
+# As a job array (--array=0-15) every task does its part of the shards.
+#
 # The run begins no shard in the last five minutes of the walltime (margin_minutes in site.sh) and exits with
 # 75; the job then requeues itself and does what is missing. What your site needs: site.sh beside this file.
 set -euo pipefail
@@ -28,6 +30,11 @@ if [ "$end" != N/A ]; then # a job may have no walltime
     limit=(--time-limit="$((minutes > 2 * margin_minutes ? minutes - margin_minutes : minutes / 2))")
 fi
 
-start "${mpirun[@]}" "${hpcbackmap[@]}" backmap "$@" "${limit[@]}"
+part=()
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+    part=(--part="$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))/$SLURM_ARRAY_TASK_COUNT")
+fi
+
+start "${mpirun[@]}" "${hpcbackmap[@]}" backmap "$@" "${limit[@]}" "${part[@]}"
 collect
 finish "$code"

@@ -1,6 +1,7 @@
-"""Train one transferable cgvae network on beads of 4 and of 10 residues in turn.
+r"""Train one transferable cgvae network on beads of 4 and of 10 residues in turn.
 
-    HPCBACKMAP_DATA=... python benchmarks/cgvae/train_transferable.py FOLDER --minutes 40 [--start ARTIFACT]
+    HPCBACKMAP_DATA=... python benchmarks/cgvae/train_transferable.py FOLDER --minutes 40 \
+        [--start ARTIFACT --rate 1e-3]
 
 Leaves the artifacts FOLDER/ucgr4-ca and FOLDER/ucgr10-ca, which share their weights. The package's trainer
 learns one rung at a time; two bead sizes in one network are this script's.
@@ -41,7 +42,8 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=40.0)
-    parser.add_argument("--start", type=Path)
+    parser.add_argument("--start", type=Path, help="Artifact to go on from.")
+    parser.add_argument("--rate", type=float, default=1.2e-3, help="Largest learning rate.")
     parser.add_argument("--chains", type=int, help="At most so many, to try it.")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -54,7 +56,7 @@ def main() -> None:
         stage.load_state_dict(load_artifact(arguments.start).state_dict())
     else:
         calibrate(stage, sets)
-    train(stage, sets, arguments.minutes, 1.0e-3 if arguments.start else 1.2e-3)
+    train(stage, sets, arguments.minutes, arguments.rate)
     for other in stages.values():
         other.load_state_dict(stage.state_dict())
         save_artifact(other, arguments.folder / other.name, {"recipe": Path(__file__).name})

@@ -93,17 +93,17 @@ def simulate(machine: Machine, work: Work, ranks: int, seed: int = 0) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ranks", type=int, nargs="+", default=[100, 1000, 10_000, 100_000])
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--structures", type=float, default=1e9)
     parser.add_argument("--rate", type=float, default=50.0, help="structures per second and rank")
     parser.add_argument("--size", type=float, default=25e3, help="bytes of a structure")
-    parser.add_argument("--shard-seconds", type=float, nargs="+", default=[1.0, 10.0, 120.0, 600.0])
+    parser.add_argument("--shard-seconds", type=float, nargs="+", default=[10.0, 120.0, 600.0])
     arguments = parser.parse_args()
     names = None
     for ranks in arguments.ranks:
         for seconds in arguments.shard_seconds:
             work = Work(arguments.structures, arguments.rate, arguments.size, seconds)
-            if work.structures / (work.rate * seconds) > 5e7:
+            if work.structures / (work.rate * seconds) < ranks:
                 continue
             row = {"shard_s": seconds, **simulate(Machine(), work, ranks)}
             if names is None:
