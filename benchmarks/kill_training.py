@@ -1,13 +1,13 @@
 """Kill a training again and again: it must end with the artifact of the run that nobody disturbed.
 
-    python benchmarks/kill_training.py FOLDER [--every 10] > record.md
+    python benchmarks/kill_training.py FOLDER [--every 12 --steps 40] > record.md
 
 Trains a small beads-to-C-alpha stage of the 20-residue example on two CPU ranks (ZeRO 2). One rank or both
 get SIGKILL at the points of `FAULTS`: between two operations of a step, of saving, publishing and rotating
 checkpoints, of a start and of the end, or in the middle of a file. The same command then starts again. At the
 end weights and losses are compared bit for bit. ``--every`` n: only every n-th point.
 
-Ranks are forked from this process, which has imported everything: 45 starts would else be 45 imports.
+Ranks are forked from this process, which has imported everything: 50 starts would else be 50 imports.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import os
 import platform
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,11 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from forked_ranks import fork_ranks, import_all, wait
+
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "trpcage"
 STAGE = "ucg5-ca"
 STEPS = 160
-LONGEST = 60.0
-"""Seconds that a rank may live on after the other one is killed."""
 
 
 @dataclass(frozen=True)
@@ -58,32 +57,32 @@ FAULTS = [
     Fault("weights file", "half through", all=True),
     Fault("weights file", "after"),
     Fault("weights renamed", "after", all=True),
-    # saving
-    Fault("prepare", "before", all=True),
-    Fault("prepare", "after"),
-    Fault("file of a rank", "before", caller=1),
-    Fault("file of a rank", "half through", caller=1),
-    Fault("file of a rank", "half through", all=True),
-    Fault("file of a rank", "half through", call=2),
-    Fault("file of a rank", "after", call=2, all=True),
-    Fault("ranks report files", "before", caller=1),
-    Fault("ranks report files", "after"),
-    # publishing
-    Fault("JSON text", "half through", call=2, all=True),
-    Fault("JSON text", "after", call=2),
-    Fault("manifest or pointer", "before"),
-    Fault("manifest or pointer", "after", all=True),
-    Fault("manifest or pointer", "before", call=2),
-    Fault("manifest or pointer", "after", call=2, all=True),
-    Fault("publish", "before", caller=0),
+    # the second save: there is a checkpoint already
+    Fault("prepare", "before", call=2, all=True),
+    Fault("prepare", "after", call=2),
+    Fault("file of a rank", "before", call=2, caller=1),
+    Fault("file of a rank", "half through", call=2, caller=1),
+    Fault("file of a rank", "half through", call=3, all=True),
+    Fault("file of a rank", "half through", call=4),
+    Fault("file of a rank", "after", call=4, all=True),
+    Fault("ranks report files", "before", call=2, caller=1),
+    Fault("ranks report files", "after", call=2),
+    # publishing it
+    Fault("publish", "before", call=2),
+    Fault("manifest", "before", call=3, all=True),
+    Fault("manifest", "half through", call=3),
+    Fault("manifest's rename", "half through", call=3, all=True),
+    Fault("manifest", "after", call=3),
+    Fault("pointer", "half through", call=4, all=True),
+    Fault("pointer", "after", call=4),
     # rotating
-    Fault("rotate", "before", all=True),
-    Fault("manifest removed", "before"),
-    Fault("manifest removed", "after", all=True),
-    Fault("folder removed", "half through"),
-    Fault("folder removed", "half through", all=True),
-    Fault("folder removed", "after"),
-    Fault("rotate", "after", all=True),
+    Fault("rotation", "before", all=True),
+    Fault("removal", "before", call=2),
+    Fault("removal of the manifest", "half through", call=2, all=True),
+    Fault("removal", "half through", call=2),
+    Fault("removal", "half through", call=2, all=True),
+    Fault("removal", "after", call=2),
+    Fault("rotation", "after", all=True),
     Fault("publish", "after"),
     # steps in between
     Fault("forward", "after", call=6, all=True),
@@ -104,8 +103,8 @@ FAULTS = [
     Fault("artifact", "before", all=True),
     Fault("artifact file", "half through"),
     Fault("artifact", "after", all=True),
-    Fault("done", "before"),
-    Fault("done", "after", caller=0),
+    Fault("record of the end", "before"),
+    Fault("record of the end", "after"),
 ]
 
 
@@ -128,16 +127,17 @@ def points() -> dict[str, tuple]:
         "file of a rank": (saving._Writer, "save", half_file),
         "ranks report files": (saving, "_gathered", None),
         "publish": (checkpoints.Checkpoints, "publish", None),
-        "JSON text": (json, "dump", half_json),
-        "manifest or pointer": (checkpoints, "write_json", None),
-        "rotate": (checkpoints.Checkpoints, "_prune", None),
-        "manifest removed": (Path, "unlink", None),
-        "folder removed": (shutil, "rmtree", half_tree),
+        "manifest": (checkpoints, "write_json", half_json),
+        "manifest's rename": (checkpoints, "write_json", unnamed_json),
+        "pointer": (checkpoints, "write_json", half_json),
+        "rotation": (checkpoints.Checkpoints, "_prune", None),
+        "removal of the manifest": (checkpoints.Checkpoints, "discard", half_removal),
+        "removal": (checkpoints.Checkpoints, "discard", most_of_removal),
         "newest checkpoint": (checkpoints.Checkpoints, "newest", None),
         "checkpoint loaded": (run, "load_engine", None),
         "artifact": (publish, "save_artifact", None),
         "artifact file": (safetensors.torch, "save_file", half_file),
-        "done": (publish, "write_json", None),
+        "record of the end": (publish, "write_json", None),
     }
 
 
@@ -153,15 +153,23 @@ def half_file(whole: Callable, *args, **kwargs) -> None:
     os.truncate(path, os.path.getsize(path) // 2)
 
 
-def half_json(_, record, file, **style) -> None:
-    text = json.dumps(record, **style)
-    file.write(text[: len(text) // 2])
-    file.flush()
+def half_json(_, path, record) -> None:
+    unnamed_json(_, path, record)
+    half_file(lambda path: None, path.with_name(path.name + ".part"))
 
 
-def half_tree(_, folder, *args, **kwargs) -> None:
-    for path in sorted(Path(folder).rglob("*.pt"))[::2]:
-        os.unlink(path)
+def unnamed_json(_, path, record) -> None:
+    path.with_name(path.name + ".part").write_text(json.dumps(record, indent=1))
+
+
+def half_removal(_, checkpoints, tag) -> None:
+    (checkpoints.folder / tag / "manifest.json").unlink(missing_ok=True)
+
+
+def most_of_removal(_, checkpoints, tag) -> None:
+    half_removal(_, checkpoints, tag)
+    for path in sorted((checkpoints.folder / tag).glob("*.pt"))[::2]:
+        path.unlink()
 
 
 def install(fault: Fault, rank: int) -> None:
@@ -186,87 +194,6 @@ def install(fault: Fault, rank: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(owner, name, deadly)
-
-
-def fork_ranks(size: int, action: Callable[[int], None], log: Path) -> list[int]:
-    """Process numbers of ``size`` ranks that run ``action(rank)``, in one process group, and append to a log.
-
-    They find each other as under torchrun. A process that forks must not have trained itself.
-    """
-    port, ranks = _free_port(), []
-    for rank in range(size):
-        pid = os.fork()
-        if pid == 0:
-            os.setpgid(0, ranks[0] if ranks else 0)
-            _become(rank, size, port, log)
-            _call(action, rank)
-        try:
-            os.setpgid(pid, ranks[0] if ranks else pid)
-        except (PermissionError, ProcessLookupError):  # it has done so, or is gone
-            pass
-        ranks.append(pid)
-    return ranks
-
-
-def _become(rank: int, size: int, port: int, log: Path) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-
-
-def _call(action: Callable[[int], None], rank: int) -> None:
-    import traceback
-
-    code = 1
-    try:
-        action(rank)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait(ranks: list[int]) -> tuple[list[int], float]:
-    """Exit codes, minus the signal where there was one, and seconds between the first end and the last.
-
-    What outlives the first by `LONGEST` is killed.
-    """
-    codes: dict[int, int] = {}
-    first = None
-    while len(codes) < len(ranks):
-        for pid in ranks:
-            if pid not in codes and (ended := os.waitpid(pid, os.WNOHANG))[0]:
-                codes[pid] = os.waitstatus_to_exitcode(ended[1])
-                first = first or time.monotonic()
-        if first and time.monotonic() - first > LONGEST:
-            os.killpg(ranks[0], signal.SIGKILL)
-        time.sleep(0.01)
-    return [codes[pid] for pid in ranks], time.monotonic() - first
-
-
-def import_all() -> None:
-    """Everything that a rank imports, on the CPU, without starting a thread."""
-    os.environ.update(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1")
-    import deepspeed.ops
-    import torch.utils.tensorboard  # noqa: F401
-
-    import hpcbackmap.frames.ingest
-    import hpcbackmap.training.trainer  # noqa: F401
-
-    torch.set_num_threads(1)
 
 
 def prepare(folder: Path, steps: int) -> list[str]:
@@ -334,7 +261,7 @@ def kill_at(fault: Fault, arguments: list[str], folder: Path) -> dict:
     finished = (stage / "done.json").exists()
     found["good"] = (
         all(codes[rank] == -signal.SIGKILL for rank in killed)
-        and all(code == (0 if finished else 5) or finished for code in survivors)
+        and all(code == 5 or (code == 0 and finished) for code in survivors)
         and found["after"] >= before
     )
     return found
@@ -344,9 +271,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th point")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the training")
     chosen = parser.parse_args()
     folder, began = chosen.folder.resolve(), time.monotonic()
-    arguments = prepare(folder, STEPS)
+    arguments = prepare(folder, chosen.steps)
     import_all()
     codes, _ = wait(fork_ranks(2, train(arguments, folder / "whole"), folder / "whole.log"))
     if codes != [0, 0]:
@@ -364,11 +292,12 @@ def main() -> None:
             for name in ("metrics.jsonl", "metrics.rank1.jsonl")
         ),
     }
-    print("\n".join(report(kills, checks, time.monotonic() - began)))
+    about = f"{len(kills)} kills, {chosen.steps} steps, {time.monotonic() - began:.0f} s"
+    print("\n".join(report(about, kills, checks)))
     sys.exit(0 if all(checks.values()) else 1)
 
 
-def report(kills: list[dict], checks: dict[str, bool], seconds: float) -> list[str]:
+def report(about: str, kills: list[dict], checks: dict[str, bool]) -> list[str]:
     import deepspeed
     import torch
 
@@ -376,8 +305,9 @@ def report(kills: list[dict], checks: dict[str, bool], seconds: float) -> list[s
 
     survivors = [kill["seconds"] for kill in kills if 5 in kill["codes"]]
     return [
-        f"{len(kills)} kills, {STEPS} steps, {seconds:.0f} s; hpcbackmap {__version__}, torch "
-        f"{torch.__version__}, deepspeed {deepspeed.__version__}, {platform.machine()}, {os.cpu_count()} cores.",
+        f"{about}; hpcbackmap {__version__}, torch "
+        f"{torch.__version__}, deepspeed {deepspeed.__version__}, {platform.machine()}, {os.cpu_count()} "
+        "cores.",
         f"A rank that lost the other one ended after {max(survivors, default=0):.1f} s at most.",
         "",
         *(f"- {name}: {'yes' if good else 'NO'}" for name, good in checks.items()),

@@ -8,13 +8,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcbackmap.config import Campaign
+from hpcbackmap.config import CHANGE_NO_WEIGHT, Campaign
 from hpcbackmap.errors import InputError
 
 __all__ = ["Step", "campaign_steps"]
-
-WATCHING = {"log_every", "checkpoint_every", "init_from"}
-"""Settings of a training that a finished one may have changed, or that are known by content alone."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def _ingested(campaign: Campaign) -> float | None:
 def _trained(campaign: Campaign, stage: str) -> float | None:
     path = campaign.path(f"stages/{stage}/done.json")
     before, config = _read(path).get("identity", {}), campaign.stages[stage]
-    train = config.train.model_dump(exclude=WATCHING)
+    train = config.train.model_dump(exclude=CHANGE_NO_WEIGHT | {"init_from"})
     same = before.get("model") == config.model.model_dump() and all(
         train.get(key, value) == value for key, value in before.get("train", {}).items()
     )

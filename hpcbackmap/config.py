@@ -21,6 +21,7 @@ from hpcbackmap.errors import ConfigError
 from hpcbackmap.resolution.build import resolution_name
 
 __all__ = [
+    "CHANGE_NO_WEIGHT",
     "BackmapConfig",
     "Campaign",
     "CgvaeConfig",
@@ -56,15 +57,35 @@ class SystemConfig(Model):
     """Needed where the trajectory format carries none (xtc, dcd)."""
     selection: str | None = None
     """mdtraj atom selection; default: all protein atoms."""
+    resolution: str | None = None
+    """What the files hold, where that is neither heavy atoms nor C-alpha atoms: ``com``, ``ucg10``, …"""
+    sequence: str | list[str] | None = None
+    """Of beads: FASTA text, or one-letter codes of each chain; default: residue names in the files."""
+    molecule: str | None = None
+    """Of beads, instead of `sequence`: structure of all heavy atoms, or frame store that holds this system."""
+    beads: list[int] | list[str] | None = None
+    """File particle of each bead in the ladder's order: numbers from 0, or selections of one particle each."""
     stride: Positive = 1
     cluster: str | None = None
     """Related systems share one: where systems name clusters, an epoch sees one frame of each cluster."""
+
+    @model_validator(mode="after")
+    def _beads_have_a_resolution(self) -> "SystemConfig":
+        for key in ("sequence", "molecule", "beads"):
+            if getattr(self, key) is not None and self.resolution is None:
+                raise ValueError(f"{key} is for files of beads; name their `resolution`, too")
+        if self.sequence is not None and self.molecule is not None:
+            raise ValueError("give sequence or molecule, not both")
+        if self.beads is not None and self.selection is not None:
+            raise ValueError("give selection or beads, not both")
+        return self
 
 
 class StoreConfig(Model):
     """Layout of the frame store."""
 
     path: str = "frames.zarr"
+    """Folder under the working folder, or a URL such as ``s3://bucket/frames.zarr``."""
     chunk_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     shard_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 64.0
     quantise: bool = False
@@ -119,6 +140,12 @@ class TrainConfig(Model):
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError("offload_optimizer is a part of ZeRO; set zero_stage to 1, 2 or 3")
         return self
+
+
+CHANGE_NO_WEIGHT = frozenset(
+    {"log_every", "checkpoint_every", "activation_checkpointing", "offload_optimizer"}
+)
+"""Keys of `TrainConfig` that change no weight, or like the number of ranks only its last bits."""
 
 
 class CgvaeConfig(Model):
@@ -190,7 +217,9 @@ class NodeGroup(Model):
     def _is_slurm_time(cls, time: Any) -> Any:
         if time is None or (isinstance(time, str) and SLURM_TIME.fullmatch(time)):
             return time
-        raise ValueError('write a time as "04:00:00" or 1-12:00:00, in quotes where YAML sees a number')
+        raise ValueError(
+            'write a time as "04:00:00" or 1-12:00:00, in quotes where YAML sees a number'
+        )
 
     @field_validator("sbatch")
     @classmethod
@@ -255,7 +284,8 @@ class Campaign(Model):
     workdir: str = "work"
     """Everything the campaign writes, relative to the campaign file."""
     ladder: list[str] = Field(min_length=2)
-    """Fine to coarse: ``fg``, ``ca``, ``com``, ``ucg:10[:segments|blobs|cgae]``, ``ucg:/4``, ``file:PATH``."""
+    """Fine to coarse: ``fg``; ``ca``, ``com``, ``bb``, ``ucg:10[:segments|blobs|cgae]``, ``ucg:/4``,
+    ``file:PATH``."""
     systems: list[SystemConfig] = Field(min_length=1)
     store: StoreConfig = StoreConfig()
     split: SplitConfig = SplitConfig()
@@ -284,6 +314,17 @@ class Campaign(Model):
             if stage.model.kind == "genzprot" and name != "ca-fg":
                 raise ValueError(
                     f"stages.{name}: genzprot rebuilds heavy atoms from ca; use cgvae here"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _systems_are_on_the_ladder(self) -> "Campaign":
+        known = self.resolutions()[1:]
+        for number, system in enumerate(self.systems):
+            if system.resolution is not None and system.resolution not in known:
+                raise ValueError(
+                    f"systems.{number}.resolution: {system.resolution!r} is not one of "
+                    f"{', '.join(known)}"
                 )
         return self
 
@@ -338,6 +379,10 @@ class Campaign(Model):
     def path(self, relative: str) -> Path:
         """A path of this campaign under its working folder."""
         return Path(self.workdir) / relative
+
+    def store_place(self) -> str:
+        """Folder or URL of the frame store."""
+        return self.store.path if "://" in self.store.path else str(self.path(self.store.path))
 
     def digest(self) -> str:
         """Of all settings but the nodes that they run on."""
@@ -442,7 +487,8 @@ def _resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
     ]
     for system in record["systems"]:
         system["trajectories"] = [resolve(item) for item in system["trajectories"]]
-        system["topology"] = system["topology"] and resolve(system["topology"])
+        for key in ("topology", "molecule"):
+            system[key] = system[key] and resolve(system[key])
     for stage in record["stages"].values():
         stage["artifact"] = stage["artifact"] and resolve(stage["artifact"])
         stage["train"]["init_from"] = stage["train"]["init_from"] and resolve(

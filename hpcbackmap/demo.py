@@ -148,7 +148,7 @@ def _export(campaign: Campaign, structures: Path) -> None:
     from hpcbackmap.frames.store import open_store
 
     made = open_store(campaign.path(campaign.backmap.output))
-    true = open_store(campaign.path(campaign.store.path))
+    true = open_store(campaign.store_place())
     rows = made.system(made.systems[0])
     members = math.prod(campaign.draws().values())
     frames = rows.n_frames // members

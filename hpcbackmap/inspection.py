@@ -21,7 +21,7 @@ def describe_campaign(campaign: Campaign) -> dict:
     if steps[0].done:
         from hpcbackmap.frames.store import open_store
 
-        store = open_store(campaign.path(campaign.store.path))
+        store = open_store(campaign.store_place())
     described = {
         "campaign": campaign.name,
         "workdir": campaign.workdir,
@@ -58,13 +58,16 @@ def describe_folder(path: Path) -> dict:
 
 
 def _planned_systems(campaign: Campaign) -> dict:
-    """Trajectory files that `ingest` would read, with globs resolved."""
-    return {
-        system.name: {
-            "files": [file for item in system.trajectories for file in sorted(glob(item))]
-        }
-        for system in campaign.systems
-    }
+    """Trajectory files that `ingest` would read, with globs resolved; of beads, which is which."""
+    planned = {}
+    for system in campaign.systems:
+        files = [file for item in system.trajectories for file in sorted(glob(item))]
+        planned[system.name] = {"files": files}
+        if system.resolution is not None:
+            from hpcbackmap.frames.survey import planned_beads
+
+            planned[system.name]["beads"] = planned_beads(system, campaign.ladder)
+    return planned
 
 
 def _store_systems(store) -> dict:

@@ -42,7 +42,7 @@ def backmap(
     """
     started = time.monotonic()
     deadline = None if time_limit is None else started + time_limit
-    source = open_store(campaign.backmap.input or campaign.path(campaign.store.path))
+    source = open_store(campaign.backmap.input or campaign.store_place())
     output, device = campaign.path(campaign.backmap.output), _device(comm)
     stages = load_chain(_artifacts(campaign), campaign.descent())
     draws = list(campaign.draws().values())
@@ -54,10 +54,12 @@ def backmap(
         comm, lambda: _plan_and_output(campaign, source, chains, output, comm.size)
     )
     with StopSignals() as stop, ExitStack() as held:
-        on_first_rank(comm, lambda: held.enter_context(only_run(output, *part)) and None)
+        sign = []
+        on_first_rank(comm, lambda: sign.append(held.enter_context(only_run(output, *part))))
         todo = _missing(plan, output, comm, part)
         if todo:
             if comm.rank == 0:
+                sign[0]()
                 _announce(plan, comm, device, todo)
             _work(plan, source, output, chains, comm, todo, stop, deadline, groups)
         else:

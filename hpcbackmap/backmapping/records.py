@@ -98,14 +98,15 @@ class Records:
 def only_run(output: Path, index: int, count: int):
     """Hold the lock of one of ``count`` parts of an output; it falls with the process, however it dies.
 
-    Runs of other parts may go on side by side. Raises ResourceError if another run works on this part.
+    Runs of other parts may go on side by side. Gives a function that writes this process's name into the
+    locks, for others to read. Raises ResourceError if another run works on this part.
     """
     files = [_acquire(output / ".lock", output, fcntl.LOCK_EX if count == 1 else fcntl.LOCK_SH)]
     try:
         if count > 1:
             name = f".lock-{index}-of-{count}"
             files.append(_acquire(output / name, output, fcntl.LOCK_EX))
-        yield
+        yield lambda: [_sign(file) for file in files]
     finally:
         for file in files:
             file.close()
@@ -124,10 +125,13 @@ def _acquire(path: Path, output: Path, kind: int):
         if error.errno not in NO_LOCKS:
             raise
         log.warning("%s: this file system has no locks; start one run at a time", output)
+    return file
+
+
+def _sign(file) -> None:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
-    return file
 
 
 def _write_durably(path: Path, text: str) -> None:

@@ -129,7 +129,7 @@ def open_sources(campaign: Campaign) -> Sources:
     from hpcbackmap.frames.split import split_frames
     from hpcbackmap.frames.store import open_store
 
-    own = open_store(campaign.path(campaign.store.path))
+    own = open_store(campaign.store_place())
     generated = open_store(campaign.path(campaign.backmap.output))
     ranges = split_frames(own, campaign.split)
     truth, held_out = own, "held-out frames"

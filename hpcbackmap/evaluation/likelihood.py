@@ -45,7 +45,7 @@ def evaluate_elbo(campaign: Campaign, comm) -> dict:
     Raises InputError for missing stores, stages or test frames and for a stage without finite numbers,
     ConfigError for a campaign without stages.
     """
-    store = open_store(campaign.path(campaign.store.path))
+    store = open_store(campaign.store_place())
     stages = _load_stages(campaign, _device(comm))
     blocks = _blocks(store, _held_out(store, campaign))
     judged, record, error = [], None, None

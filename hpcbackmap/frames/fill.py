@@ -7,57 +7,67 @@ import numpy as np
 from hpcbackmap.frames import layout
 from hpcbackmap.frames.store import FrameStore
 from hpcbackmap.frames.survey import SystemSurvey
+from hpcbackmap.frames.written import Unit, Written
 
-__all__ = ["fill_shards"]
+__all__ = ["fill_units"]
+
+MENDED = "mended"
+"""Kept with the observables of frames, and counted instead of stored."""
 
 
-def fill_shards(
-    store: FrameStore, surveys: list[SystemSurvey], rank: int, world: int
-) -> Iterator[tuple[str, int]]:
-    """Write this rank's share of the shards, each whole; yields what was written and its number of frames.
+def fill_units(
+    store: FrameStore, surveys: list[SystemSurvey], units: list[Unit]
+) -> Iterator[tuple[Unit, Written]]:
+    """Write these units, each whole, in their order; yields each when it is on the disk.
 
-    The ranks divide the shards in contiguous runs, so that each reads its files once and in order.
+    Neighbouring shards of a system are read in one go.
     Raises InputError for frames that cannot be read, OutputError.
     """
     by_name = {survey.name: survey for survey in surveys}
-    packs = store.packs
-    packed = {name for pack in packs for name in pack}
-    shards = [
-        (name, shard)
-        for name in store.systems
-        if name not in packed
-        for shard in range(store.system(name).n_shards)
-    ]
-    mine = shards[rank * len(shards) // world : (rank + 1) * len(shards) // world]
-    for name in dict.fromkeys(name for name, _ in mine):
-        numbers = [shard for owner, shard in mine if owner == name]
+    for run in _runs(units):
+        name, first = run[0]
+        if name is None:
+            yield run[0], _fill_pack(store, by_name, first)
+            continue
         system, size = store.system(name), store.system(name).shard_frames
-        stop = min(system.n_frames, (numbers[-1] + 1) * size)
-        levels = _levels(store, by_name[name], numbers[0] * size, stop)
-        for shard, (positions, observables) in zip(numbers, _regroup(levels, size), strict=True):
-            system.write_shard(shard, positions, observables)
-            yield name, len(observables["step"])
-    for pack in range(rank, len(packs), world):
-        contents = {name: _whole_system(store, by_name[name]) for name in packs[pack]}
-        positions = {name: content[0] for name, content in contents.items()}
-        observables = {name: content[1] for name, content in contents.items()}
-        store.write_pack(pack, positions, observables)
-        yield f"pack {pack}", sum(len(values["step"]) for values in observables.values())
+        stop = min(system.n_frames, (run[-1].number + 1) * size)
+        levels = _regroup(_levels(store, by_name[name], first * size, stop), size)
+        for unit, (positions, observables) in zip(run, levels, strict=True):
+            mended = int(observables.pop(MENDED).sum())
+            system.write_shard(unit.number, positions, observables)
+            yield unit, Written(len(observables["step"]), mended)
 
 
-def _whole_system(store, survey: SystemSurvey) -> tuple[dict, dict]:
-    levels = _levels(store, survey, 0, survey.n_frames)
-    return next(_regroup(levels, survey.n_frames))
+def _runs(units: list[Unit]) -> list[list[Unit]]:
+    """Shards that follow each other in one system together; every pack alone."""
+    runs: list[list[Unit]] = []
+    for unit in units:
+        if unit.system is not None and runs and runs[-1][-1] == (unit.system, unit.number - 1):
+            runs[-1].append(unit)
+        else:
+            runs.append([unit])
+    return runs
 
 
-def _levels(store, survey, start: int, stop: int) -> Iterator[tuple[dict, dict]]:
+def _fill_pack(store: FrameStore, by_name: dict[str, SystemSurvey], pack: int) -> Written:
+    positions, observables, mended = {}, {}, 0
+    for name in store.packs[pack]:
+        levels = _levels(store, by_name[name], 0, by_name[name].n_frames)
+        positions[name], observables[name] = next(_regroup(levels, by_name[name].n_frames))
+        mended += int(observables[name].pop(MENDED).sum())
+    store.write_pack(pack, positions, observables)
+    return Written(sum(len(values["step"]) for values in observables.values()), mended)
+
+
+def _levels(store, survey: SystemSurvey, start: int, stop: int) -> Iterator[tuple[dict, dict]]:
     """Pieces of frames at every stored resolution, and their observables."""
     ladder = store.system(survey.name).ladder
-    for positions, steps, times, _ in survey.read(start, stop):
+    for piece in survey.read_pieces(start, stop):
+        positions = piece.positions
         if store.attributes["quantised"]:
             positions = layout.from_quanta(layout.to_quanta(positions))
         levels = ladder.coarsen(positions, start=store.resolutions[0])
-        yield levels, {"step": steps, "time": times}
+        yield levels, {"step": piece.steps, "time": piece.times, MENDED: piece.mended}
 
 
 def _regroup(pieces: Iterator[tuple[dict, dict]], size: int) -> Iterator[tuple[dict, dict]]:

@@ -1,7 +1,8 @@
 """From trajectory files to a frame store.
 
 Looked at first, written next to the final place, renamed when all frames are accounted for: a store that
-has its name is whole. Ranks divide systems to look at, and shards to write.
+has its name is whole. What an interrupted ingest has written stays, and the next one does the rest. Ranks
+divide systems to look at, and shards to write.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import json
 import logging
 import shutil
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import mdtraj
@@ -17,12 +19,15 @@ import zarr
 
 from hpcbackmap import __version__
 from hpcbackmap.config import Campaign
-from hpcbackmap.errors import ConfigError, HpcbackmapError, IncompleteError, InputError
-from hpcbackmap.frames.fill import fill_shards
+from hpcbackmap.errors import ConfigError, HpcbackmapError, IncompleteError, InputError, OutputError
+from hpcbackmap.frames.fill import fill_units
+from hpcbackmap.frames.place import exists, is_url, remove, size_of
+from hpcbackmap.frames.progress import FrameProgress
 from hpcbackmap.frames.shards import flush, writing
 from hpcbackmap.frames.split import split_systems
 from hpcbackmap.frames.store import FrameStore, create_store, open_store
 from hpcbackmap.frames.survey import SystemSurvey, survey_system
+from hpcbackmap.frames.written import WrittenUnits, all_units, only_ingest, record_folder
 from hpcbackmap.mpi import on_first_rank, raise_together
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.ladder import Ladder
@@ -38,46 +43,75 @@ LADDER_FRAMES = 200
 def ingest(campaign: Campaign, comm) -> dict:
     """Read the campaign's trajectories into its frame store. Collective over ``comm``.
 
-    Returns counts: systems, chains, residues, frames in the files and in the store, atoms left out of a
-    frame by kind, bytes; ``status`` is ``written`` or ``nothing to do`` (the store was there already).
+    Returns counts: systems, chains, residues, frames in the files and in the store, frames made whole, atoms
+    left out of a frame by kind, bytes, compression (float32 positions to bytes on the disk); ``status`` is
+    ``written`` or ``nothing to do`` (the store was there already).
     Raises InputError for unusable input, ConfigError if another campaign's store is in the way,
-    OutputError if it cannot be written, IncompleteError if frames are unaccounted for.
+    OutputError if it cannot be written, ResourceError if another ingest is writing it, IncompleteError if
+    frames are unaccounted for.
     """
-    path = campaign.path(campaign.store.path)
+    place = campaign.store_place()
     names = [system.name for system in campaign.systems]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"systems: two are called {name!r}")
-    surveys = _share(comm, campaign.systems, survey_system)
+    surveys = _share(comm, campaign.systems, lambda system: survey_system(system, campaign.ladder))
     request = _request(campaign, surveys)
-    found = on_first_rank(comm, lambda: _find_finished(path, request) is not None)
+    found = on_first_rank(comm, lambda: _find_finished(place, request) is not None)
     if found:
-        log.info("%s: nothing to do", path)
-        return on_first_rank(comm, lambda: _summary(path, surveys, "nothing to do"))
-    return _write_store(campaign, comm, path, surveys, request)
+        log.info("%s: nothing to do", place)
+        return on_first_rank(comm, lambda: _summary(place, surveys, "nothing to do"))
+    with ExitStack() as held:
+        if not is_url(place):
+            on_first_rank(comm, lambda: held.enter_context(only_ingest(Path(place))))
+        _write_store(campaign, comm, place, surveys, request)
+    return on_first_rank(comm, lambda: _summary(place, surveys, "written"))
 
 
-def _write_store(campaign, comm, path: Path, surveys: list[SystemSurvey], request: dict) -> dict:
-    partial = path.with_name(path.name + ".partial")
+def _write_store(campaign, comm, place: str, surveys: list[SystemSurvey], request: dict) -> None:
+    partial = place if is_url(place) else place + ".partial"
     training = split_systems(surveys, campaign.split)["train"]
     ladders = _share(comm, surveys, lambda survey: _build_ladder(campaign, survey, training))
+    on_first_rank(comm, lambda: _prepare(campaign, partial, surveys, ladders, request))
+    store = open_store(partial, incomplete_ok=True)
     try:
-        on_first_rank(comm, lambda: _create(campaign, partial, surveys, ladders, request))
-        store, written, error = open_store(partial, incomplete_ok=True), 0, None
+        frames, mended = _fill(store, surveys, comm)
+    except InputError:
+        on_first_rank(comm, lambda: remove(partial))
+        raise
+    frames, mended = comm.allreduce(frames), comm.allreduce(mended)
+    on_first_rank(comm, lambda: _finish(store, place, surveys, frames, mended))
+
+
+def _fill(store: FrameStore, surveys: list[SystemSurvey], comm) -> tuple[int, int]:
+    """Write what is missing, shared by the ranks; this rank's frames and how many were made whole,
+    those of an earlier run that it found included.
+    """
+    units, records = all_units(store), WrittenUnits(store)
+    found = [records.find(unit) for unit in units[comm.rank :: comm.size]]
+    there = comm.bcast(comm.gather([written is not None for written in found]))
+    missing = [unit for i, unit in enumerate(units) if not there[i % comm.size][i // comm.size]]
+    done = [written for written in found if written is not None]
+    mine = missing[
+        comm.rank * len(missing) // comm.size : (comm.rank + 1) * len(missing) // comm.size
+    ]
+    earlier = comm.allreduce(sum(written.frames for written in done))
+    if earlier:
+        log.info("%s: %d frames are there from an earlier ingest", store.path, earlier)
+    total = sum(survey.n_frames for survey in surveys)
+    error: HpcbackmapError | None = None
+    with FrameProgress(comm, earlier, total) as progress:
         try:
-            for names, count in fill_shards(store, surveys, comm.rank, comm.size):
-                written += count
-                log.info("%s: %d of %d frames", names, written, sum(s.n_frames for s in surveys))
+            for unit, written in fill_units(store, surveys, mine):
+                records.publish(unit, written)
+                done.append(written)
+                progress.tell(written.frames)
+        except OutputError as failure:
+            error = OutputError(f"{failure}; what is written stays, the same command continues")
         except HpcbackmapError as failure:
             error = failure
         raise_together(comm, error)
-        written = comm.allreduce(written)
-        on_first_rank(comm, lambda: _finish(store, path, surveys, written))
-    except HpcbackmapError:
-        if comm.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return on_first_rank(comm, lambda: _summary(path, surveys, "written"))
+    return sum(written.frames for written in done), sum(written.mended for written in done)
 
 
 def _share(comm, items: list, work) -> list:
@@ -104,6 +138,7 @@ def _request(campaign: Campaign, surveys: list[SystemSurvey]) -> dict:
                 "stride": system.stride,
                 "topology": survey.topology_sha256,
                 "files": {file.name: file.sha256 for file in survey.files},
+                **_beads(survey),
             }
             for system, survey in zip(campaign.systems, surveys, strict=True)
         ],
@@ -111,6 +146,17 @@ def _request(campaign: Campaign, surveys: list[SystemSurvey]) -> dict:
     if _from_structures(campaign):
         request |= {"split": campaign.split.model_dump(), "seed": campaign.seed}
     return json.loads(json.dumps(request))
+
+
+def _beads(survey: SystemSurvey) -> dict:
+    """Of a system of beads: what they are, and the file particle of each."""
+    if survey.ladder is None:
+        return {}
+    return {
+        "resolution": survey.resolution,
+        "ladder": survey.ladder.digest,
+        "beads": survey.index.tolist(),
+    }
 
 
 def _without_place(spec: str) -> str:
@@ -126,23 +172,29 @@ def _from_structures(campaign: Campaign) -> bool:
     return any(spec.endswith((":blobs", ":cgae")) for spec in campaign.ladder)
 
 
-def _find_finished(path: Path, request: dict) -> FrameStore | None:
-    """The store that this request would make, if it exists. Refuses to touch anything else at its place."""
-    if not path.exists():
+def _find_finished(place: str, request: dict) -> FrameStore | None:
+    """The store that this request would make, if it exists. Refuses to touch anything else at its place but an
+    unfinished store at a URL, where ingest writes in place.
+    """
+    if not exists(place):
         return None
-    store = open_store(path)
+    store = open_store(place, incomplete_ok=is_url(place))
+    if not store.complete:
+        return None
     before = store.attributes["provenance"].get("request", {})
     changed = [key for key in request.keys() | before.keys() if request.get(key) != before.get(key)]
     if changed:
         raise ConfigError(
-            f"{path}: made from other input or settings (differs in: {', '.join(sorted(changed))}); "
+            f"{place}: made from other input or settings (differs in: {', '.join(sorted(changed))}); "
             "remove it, or give store.path another name"
         )
     return store
 
 
 def _build_ladder(campaign: Campaign, survey: SystemSurvey, training: list) -> Ladder:
-    if survey.coarse and campaign.ladder[1] != "ca":
+    if survey.ladder is not None and len(survey.ladder.resolutions) == len(campaign.ladder):
+        return survey.ladder
+    if survey.resolution == "ca" and survey.ladder is None and campaign.ladder[1] != "ca":
         raise InputError(
             f"{survey.files[0].path}: C-alpha atoms only; that needs a ladder of fg, ca, …, "
             f"not fg, {campaign.ladder[1]}"
@@ -158,37 +210,90 @@ def _build_ladder(campaign: Campaign, survey: SystemSurvey, training: list) -> L
             )
         spread = np.unique(np.linspace(0, len(frames) - 1, LADDER_FRAMES).round().astype(int))
         pieces = [piece for i in frames[spread] for piece, *_ in survey.read(int(i), int(i) + 1)]
-        positions = np.concatenate(pieces)
-        if survey.coarse:
-            positions = positions[:, survey.topology.atom_residue]
+        positions = _as_atoms(survey, np.concatenate(pieces))
     return build_ladder(survey.topology, campaign.ladder, positions, campaign.seed)
 
 
-def _create(campaign, partial: Path, surveys, ladders, request) -> None:
-    coarse = [survey for survey in surveys if survey.coarse]
-    if coarse and len(coarse) < len(surveys):
-        raise InputError(
-            f"system {coarse[0].name} has C-alpha atoms only, others have all; ingest them into two stores"
-        )
-    if partial.exists():
-        log.info("%s: removed, an earlier ingest was interrupted", partial)
+def _as_atoms(survey: SystemSurvey, positions: np.ndarray) -> np.ndarray:
+    """Heavy atoms [F, A, 3] that have the given means: every atom where its particle is."""
+    if survey.ladder is not None:
+        return positions[:, survey.ladder.composed(survey.resolution).bead]
+    return positions[:, survey.topology.atom_residue] if survey.resolution == "ca" else positions
+
+
+def _prepare(campaign, partial: str, surveys, ladders, request) -> None:
+    """An empty store for this request at ``partial``, or what an interrupted ingest has left of it there.
+
+    At a URL nothing is renamed, and an interrupted ingest begins anew.
+    """
+    _require_one_resolution(surveys)
+    if is_url(partial):
+        remove(partial)
+        _create(campaign, partial, surveys, ladders, request)
+        return
+    if exists(partial):
+        if _continues(partial, ladders, request):
+            log.info("%s: an earlier ingest was interrupted; continuing", partial)
+            return
+        log.info("%s: removed, an ingest of other input was interrupted", partial)
+        remove(partial)
+    new = partial + ".new"
+    remove(new)
+    try:
+        _create(campaign, new, surveys, ladders, request)
         with writing(partial):
-            shutil.rmtree(partial)
+            record_folder(new).mkdir()
+            Path(new).rename(partial)
+    except HpcbackmapError:
+        remove(new)
+        raise
+
+
+def _require_one_resolution(surveys: list[SystemSurvey]) -> None:
+    coarse = [survey for survey in surveys if survey.resolution != "fg"]
+    if not coarse or len({survey.resolution for survey in surveys}) == 1:
+        return
+    first = coarse[0]
+    held = "C-alpha atoms only" if first.resolution == "ca" else f"{first.resolution} only"
+    raise InputError(f"system {first.name} has {held}, others do not; ingest them into two stores")
+
+
+def _continues(partial: str, ladders: list[Ladder], request: dict) -> bool:
+    """Whether an unfinished store was begun for the same request, by this version."""
+    try:
+        store = open_store(partial, incomplete_ok=True)
+        before = store.attributes["provenance"]
+        return (
+            before.get("request") == request
+            and before.get("versions") == _versions()
+            and [store.system(name).ladder.digest for name in store.systems]
+            == [ladder.digest for ladder in ladders]
+        )
+    except (InputError, KeyError):
+        return False
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "hpcbackmap": __version__,
+        "mdtraj": mdtraj.__version__,
+        "numpy": np.__version__,
+        "zarr": zarr.__version__,
+    }
+
+
+def _create(campaign, path: str, surveys, ladders, request) -> None:
     provenance = {
         "request": request,
         "dropped_atoms": {survey.name: survey.dropped for survey in surveys},
-        "versions": {
-            "hpcbackmap": __version__,
-            "mdtraj": mdtraj.__version__,
-            "numpy": np.__version__,
-            "zarr": zarr.__version__,
-        },
+        "versions": _versions(),
     }
+    resolutions = campaign.resolutions()
     create_store(
-        partial,
+        path,
         {survey.name: ladder for survey, ladder in zip(surveys, ladders, strict=True)},
         {survey.name: survey.n_frames for survey in surveys},
-        campaign.resolutions()[1 if coarse else 0 :],
+        resolutions[resolutions.index(surveys[0].resolution) :],
         campaign.store,
         provenance,
         observables={"step": "int64", "time": "float64"},
@@ -197,28 +302,41 @@ def _create(campaign, partial: Path, surveys, ladders, request) -> None:
     )
 
 
-def _finish(store: FrameStore, path: Path, surveys: list[SystemSurvey], written: int) -> None:
+def _finish(
+    store: FrameStore, place: str, surveys: list[SystemSurvey], frames: int, mended: int
+) -> None:
     expected = sum(survey.n_frames for survey in surveys)
-    if written != expected:
-        raise IncompleteError(f"{path}: {written} frames were written, the files hold {expected}")
-    store.mark_complete()
-    with writing(path):
-        Path(store.path).rename(path)
-        flush(path.parent)
+    if frames != expected:
+        raise IncompleteError(f"{place}: {frames} frames were written, the files hold {expected}")
+    store.mark_complete(frames_made_whole=mended)
+    if is_url(place):
+        return
+    with writing(place):
+        shutil.rmtree(record_folder(store.path))
+        Path(store.path).rename(place)
+        flush(Path(place).parent)
 
 
-def _summary(path: Path, surveys: list[SystemSurvey], status: str) -> dict:
+def _summary(place: str, surveys: list[SystemSurvey], status: str) -> dict:
     dropped = Counter()
     for survey in surveys:
         dropped.update(survey.dropped)
+    store = open_store(place)
+    systems = [store.system(name) for name in store.systems]
+    raw = sum(
+        12 * system.n_frames * sum(map(system.n_particles, store.resolutions)) for system in systems
+    )
+    size = size_of(place)
     return {
         "status": status,
-        "store": str(path),
+        "store": place,
         "systems": len(surveys),
         "chains": sum(len(survey.topology.chain_ids) for survey in surveys),
         "residues": sum(survey.topology.n_residues for survey in surveys),
         "frames_in": sum(file.n_frames for survey in surveys for file in survey.files),
         "frames_out": sum(survey.n_frames for survey in surveys),
+        "frames_made_whole": store.attributes.get("frames_made_whole", 0),
         "dropped_atoms": dict(dropped),
-        "bytes": sum(item.stat().st_size for item in path.rglob("*") if item.is_file()),
+        "bytes": size,
+        "compression": round(raw / size, 2),
     }

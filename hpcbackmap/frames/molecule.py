@@ -5,6 +5,7 @@ Shapes: F frames, R residues; positions in nm. A message names the file and the 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def bonds_of(topology: Topology, coarse: bool) -> Links:
         pairs,
         np.full(len(pairs), low),
         np.full(len(pairs), high),
-        lambda particle: _label(topology, particle, coarse),
+        partial(_label, topology, coarse),
     )
 
 
@@ -85,9 +86,7 @@ def require_bonds(
     require_links(bonds_of(topology, coarse), positions, numbers, path)
 
 
-def require_links(
-    links: Links, positions: np.ndarray, numbers: Sequence[int], path: str
-) -> None:
+def require_links(links: Links, positions: np.ndarray, numbers: Sequence[int], path: str) -> None:
     """Refuse positions [F, N, 3] of which a known distance is out of bounds."""
     wrong = links.broken(positions)
     if not wrong.any():
@@ -137,7 +136,7 @@ def _calpha_pairs(topology: Topology) -> np.ndarray:
     return np.stack([second - 1, second], axis=1)
 
 
-def _label(topology: Topology, particle: int, coarse: bool) -> str:
+def _label(topology: Topology, coarse: bool, particle: int) -> str:
     if coarse:
         return topology.label(particle)
     residue = int(topology.atom_residue[particle])

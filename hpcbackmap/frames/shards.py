@@ -1,14 +1,17 @@
 """Sharded arrays of a store: read with checksums, written whole, one shard at a time, onto the disk."""
 
+import asyncio
 import os
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import zarr
+from zarr.core.sync import sync
 
 from hpcbackmap.errors import InputError, OutputError
 from hpcbackmap.frames import layout
+from hpcbackmap.frames.place import exists, is_url
 
 __all__ = ["ShardedArrays", "flush", "writing"]
 
@@ -18,9 +21,10 @@ class ShardedArrays:
 
     def __init__(self, path: str, root: zarr.Group):
         self.path = path
-        self.folder = None if "://" in path else Path(path)
+        self.folder = None if is_url(path) else Path(path)
         self._root = root
         self._arrays: dict[str, zarr.Array] = {}
+        self._seen: set[tuple[str, int]] = set()
 
     def array(self, path: str) -> zarr.Array:
         """The array at ``path``; opened once. Frames that are not numbers are written like others."""
@@ -34,6 +38,18 @@ class ShardedArrays:
             return None
         return self.folder.joinpath(path, "c", str(shard), *["0"] * (self.array(path).ndim - 1))
 
+    def exists(self, path: str, shard: int) -> bool:
+        """Whether a shard was written; a missing one would read as numbers that are not there."""
+        file = self.file(path, shard)
+        if file is not None:
+            return file.exists()
+        if (path, shard) not in self._seen:
+            zeros = "/0" * (self.array(path).ndim - 1)
+            if not exists(f"{self.path}/{path}/c/{shard}{zeros}"):
+                return False
+            self._seen.add((path, shard))
+        return True
+
     def read(self, path: str, start: int, stop: int) -> np.ndarray:
         """Rows of one array; quantised positions as float32, nm.
 
@@ -42,12 +58,7 @@ class ShardedArrays:
         array = self.array(path)
         size = array.shards[0]
         shards = range(start // size, -(-stop // size))
-        for shard in shards:
-            file = self.file(path, shard)
-            if file is not None and not file.exists():
-                raise InputError(
-                    f"{self.path}: shard {shard} of {path} is missing; make the store again"
-                )
+        self._require_files(path, shards)
         try:
             values = array[start:stop]
         except Exception as error:  # checksum, codec and file errors have no common class in zarr
@@ -59,7 +70,31 @@ class ShardedArrays:
             raise InputError(
                 f"{self.path}: shard {culprit} of {path} is damaged ({reason}); make the store again"
             ) from None
-        return layout.from_quanta(values) if _quantised(array) else values
+        return _positions(array, values)
+
+    def read_together(self, pieces: list[tuple[str, int, int]]) -> list[np.ndarray]:
+        """What `read` gives for every (path, start, stop), in less time: all are under way at once."""
+        for path, start, stop in pieces:
+            size = self.array(path).shards[0]
+            self._require_files(path, range(start // size, -(-stop // size)))
+
+        async def all_pieces():
+            # zarr has no public way to wait for several reads in one go
+            return await asyncio.gather(
+                *[
+                    self.array(path)._async_array.getitem(slice(start, stop))
+                    for path, start, stop in pieces
+                ]
+            )
+
+        try:
+            values = sync(all_pieces())
+        except Exception:
+            return [self.read(*piece) for piece in pieces]
+        return [
+            _positions(self.array(path), rows)
+            for (path, _, _), rows in zip(pieces, values, strict=True)
+        ]
 
     def write(self, path: str, shard: int, values: np.ndarray) -> None:
         """One shard of one array, whole, and onto the disk. Raises OutputError."""
@@ -76,6 +111,13 @@ class ShardedArrays:
                 for folder in file.parents[: array.ndim + 1]:
                     flush(folder)
 
+    def _require_files(self, path: str, shards: range) -> None:
+        for shard in shards:
+            if not self.exists(path, shard):
+                raise InputError(
+                    f"{self.path}: shard {shard} of {path} is missing; make the store again"
+                )
+
     @staticmethod
     def _readable(array, start: int, stop: int) -> bool:
         try:
@@ -83,6 +125,10 @@ class ShardedArrays:
         except Exception:
             return False
         return True
+
+
+def _positions(array: zarr.Array, values: np.ndarray) -> np.ndarray:
+    return layout.from_quanta(values) if _quantised(array) else values
 
 
 def _quantised(array: zarr.Array) -> bool:

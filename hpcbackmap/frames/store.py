@@ -16,6 +16,7 @@ from hpcbackmap.config import StoreConfig
 from hpcbackmap.errors import ConfigError, IncompleteError, InputError, OutputError
 from hpcbackmap.frames import layout
 from hpcbackmap.frames.arrays import create_arrays
+from hpcbackmap.frames.place import exists, require_backend
 from hpcbackmap.frames.shards import ShardedArrays, flush, writing
 from hpcbackmap.frames.system import StoredSystem
 from hpcbackmap.resolution.ladder import Ladder
@@ -29,10 +30,11 @@ def open_store(path: str | Path, incomplete_ok: bool = False) -> "FrameStore":
     path: folder, or a URL that zarr understands.
     Raises InputError if it is missing, no frame store, of a newer format, or incomplete.
     """
+    require_backend(path)
     try:
         root = zarr.open_group(str(path), mode="r+" if incomplete_ok else "r")
     except (OSError, ValueError, KeyError) as error:
-        if "://" not in str(path) and not Path(path).exists():
+        if not exists(str(path)):
             raise InputError(
                 f"{path}: no such frame store; `hpcbackmap ingest` and `hpcbackmap backmap` make them"
             ) from None
@@ -112,6 +114,7 @@ def create_store(
         "provenance": provenance,
     }
     attributes["digest"] = _content_digest(attributes, blob)
+    require_backend(path)
     with writing(path):
         if "://" not in str(path):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +169,16 @@ class FrameStore:
             )
         return self._systems[name]
 
+    def read_together(self, pieces: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
+        """What `StoredSystem.read` gives for every (system, resolution, start, stop), in less time."""
+        places = [self.system(name).place(*frames) for name, *frames in pieces]
+        return [
+            rows.reshape(-1, self.system(name).n_particles(resolution), 3)
+            for (name, resolution, *_), rows in zip(
+                pieces, self._arrays.read_together(places), strict=True
+            )
+        ]
+
     def write_pack(
         self, pack: int, positions: dict[str, dict], observables: dict[str, dict]
     ) -> None:
@@ -183,9 +196,10 @@ class FrameStore:
             path = layout.observable_path(name, self.resolutions[0])
             self._arrays.write(f"packs/{pack}/{path}", 0, values)
 
-    def mark_complete(self) -> None:
+    def mark_complete(self, **facts) -> None:
         """Declare the store finished; only then does `open_store` open it for reading.
 
+        facts: further attributes, JSON-ready, that only the whole store can tell; not in the digest.
         Raises IncompleteError that names the first shard that was never written.
         """
         for system in self._systems.values():
@@ -195,8 +209,8 @@ class FrameStore:
                         f"{self.path}: shard {shard} of system {system.name} was never written"
                     )
         with writing(self.path):
-            self._root.attrs["complete"] = True
-            self.attributes["complete"] = True
+            self._root.attrs.update(facts | {"complete": True})
+            self.attributes.update(facts | {"complete": True})
             if self._arrays.folder is not None:
                 flush(self._arrays.folder / "zarr.json")
                 flush(self._arrays.folder)

@@ -5,6 +5,9 @@ that are stored together) are shuffled and put in line; a window of the line is 
 lanes, and a batch takes one frame from each. So a batch mixes frames from all over the window, and a rank,
 which owns some lanes, reads only its part of it. Where systems have clusters, an epoch shows one frame of
 each cluster.
+
+One thread per rank reads the next window while this one is used: Zarr decodes outside the interpreter's
+lock, so worker processes would only add copies, and a way to hang. docs/format.md has the figures.
 """
 
 from collections.abc import Iterator
@@ -19,6 +22,13 @@ from hpcbackmap.frames.split import FrameRange
 from hpcbackmap.frames.store import FrameStore
 
 __all__ = ["FrameStream", "StreamBatch"]
+
+BLOCK_MB = 4
+"""Larger blocks are read no faster."""
+WINDOW_BLOCKS = 32
+"""Blocks that a window holds at least, unless chunks are too large for it."""
+TOGETHER = 64
+"""Blocks to read at once at most, if they are small."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class FrameStream:
         self.store, self.fine, self.coarse = store, fine, coarse
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.shuffle, self.start = shuffle, start
+        self._budget_mb = budget_mb
         self._blocks = [block for part in ranges for block in self._cut(part)]
         self._order = self._make_order(seed, clusters)
         self.n_samples = self._order.n_samples
@@ -79,7 +90,7 @@ class FrameStream:
         if self.n_samples == 0 or 0 < left < world:
             raise InputError(f"{store.path}: {left} frames to stream for {world} rank(s)")
         self._last_batch = -1 if shuffle else max(0, (left - world) // batch_size)
-        self.window = self._window_samples(ranges, budget_mb)
+        self.window = self._window_samples({part.system for part in ranges})
 
     def __iter__(self) -> Iterator[StreamBatch]:
         samples = self._samples()
@@ -99,26 +110,33 @@ class FrameStream:
 
     def _cut(self, part: FrameRange) -> Iterator[FrameRange]:
         """The blocks of a range; they begin and end where stored chunks of the finer resolution do."""
-        size = self.store.system(part.system).block_frames(self.fine)
+        size = self._block_frames(part.system)
         start = part.start
         while start < part.stop:
             stop = min(part.stop, (start // size + 1) * size)
             yield FrameRange(part.system, start, stop)
             start = stop
 
-    def _window_samples(self, ranges: list[FrameRange], budget_mb: float) -> int:
+    def _block_frames(self, system: str) -> int:
+        """A stored chunk, doubled while a window still holds enough blocks to mix."""
+        size = self.store.system(system).block_frames(self.fine)
+        most = min(BLOCK_MB, self._budget_mb / 2 / WINDOW_BLOCKS)
+        while 2 * size * self._frame_mb(system) <= most:
+            size *= 2
+        return size
+
+    def _frame_mb(self, system: str) -> float:
+        stored = self.store.system(system)
+        return 12e-6 * (stored.n_particles(self.fine) + stored.n_particles(self.coarse))
+
+    def _window_samples(self, systems: set[str]) -> int:
         """Samples per window, a multiple of the batch: two windows fit into the budget."""
-        systems = {part.system for part in ranges}
-        particles = (
-            sum(self.store.system(name).n_particles(level) for level in (self.fine, self.coarse))
-            for name in systems
-        )
-        batch_mb = 12e-6 * max(particles) * self.batch_size
-        batches = int(budget_mb / (2 * batch_mb))
+        batch_mb = self.batch_size * max(self._frame_mb(name) for name in systems)
+        batches = int(self._budget_mb / (2 * batch_mb))
         if batches == 0:
             raise ConfigError(
-                f"store.budget_mb is {budget_mb:g}; two batches of {self.batch_size} frames need "
-                f"{2 * batch_mb:.3g}"
+                f"store.budget_mb is {self._budget_mb:g}; two batches of {self.batch_size} frames "
+                f"need {2 * batch_mb:.3g}"
             )
         return batches * self.batch_size
 
@@ -160,18 +178,37 @@ class FrameStream:
                 return
 
     def _load(self, blocks: np.ndarray, rows: np.ndarray) -> Iterator[tuple]:
-        """Read what these places need, block by block; then samples in their order."""
+        """Read what these places need, a few blocks at a time; then samples in their order."""
         pieces = {}
-        for number in np.unique(blocks):
-            block, used = self._blocks[number], rows[blocks == number]
-            first, stop = int(used.min()), int(used.max()) + 1
-            stored = self.store.system(block.system)
-            fine, coarse = (
-                stored.read(level, block.start + first, block.start + stop)
-                for level in (self.fine, self.coarse)
+        for group in self._groups(np.unique(blocks)):
+            spans = []
+            for number in group:
+                used = rows[blocks == number]
+                spans.append((self._blocks[number], int(used.min()), int(used.max()) + 1))
+            arrays = self.store.read_together(
+                [
+                    (block.system, level, block.start + first, block.start + stop)
+                    for block, first, stop in spans
+                    for level in (self.fine, self.coarse)
+                ]
             )
-            pieces[number] = (block, first, fine, coarse)
+            for i, (number, (block, first, _)) in enumerate(zip(group, spans, strict=True)):
+                pieces[number] = (block, first, arrays[2 * i], arrays[2 * i + 1])
         return self._pick(pieces, blocks, rows)
+
+    def _groups(self, numbers: np.ndarray) -> Iterator[list[int]]:
+        """Blocks to read at once: four large ones, or many small ones."""
+        most = self._budget_mb / 2 / WINDOW_BLOCKS * 4
+        group, megabytes = [], 0.0
+        for number in numbers:
+            block = self._blocks[number]
+            size = self._frame_mb(block.system) * (block.stop - block.start)
+            if group and (megabytes + size > most or len(group) == TOGETHER):
+                yield group
+                group, megabytes = [], 0.0
+            group.append(int(number))
+            megabytes += size
+        yield group
 
     @staticmethod
     def _pick(pieces: dict, blocks: np.ndarray, rows: np.ndarray) -> Iterator[tuple]:

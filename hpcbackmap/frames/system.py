@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -79,14 +80,21 @@ class StoredSystem:
 
         Raises InputError for frames or a resolution that do not exist, and for damaged data.
         """
+        path, first, last = self.place(resolution, start, stop)
+        rows = self._arrays.read(path, first, last)
+        return rows.reshape(-1, self.n_particles(resolution), 3)
+
+    def place(self, resolution: str, start: int, stop: int) -> tuple[str, int, int]:
+        """Where these frames are: array, its first row, the row after the last.
+
+        Raises InputError for frames or a resolution that do not exist.
+        """
         self._require_frames(start, stop)
-        particles = self.n_particles(resolution)
-        path = self._position_path(resolution)
+        particles, path = self.n_particles(resolution), self._position_path(resolution)
         if not self._packed:
-            return self._arrays.read(path, start, stop)
+            return path, start, stop
         first = self._pack_row[resolution]
-        rows = self._arrays.read(path, first + start * particles, first + stop * particles)
-        return rows.reshape(-1, particles, 3)
+        return path, first + start * particles, first + stop * particles
 
     def read_observable(self, name: str, start: int, stop: int) -> np.ndarray:
         """Values of an observable (``step``, ``time``, ``member``, …) for frames ``start`` to ``stop``, [n]."""
@@ -117,9 +125,14 @@ class StoredSystem:
             self._arrays.write(self._position_path(resolution), shard, values)
 
     def shard_exists(self, shard: int) -> bool:
-        """Whether every array of a shard has its file; in object storage, always true."""
+        """Whether every array of a shard was written."""
+        number = 0 if self._packed else shard
+        return all(self._arrays.exists(path, number) for path in self._paths())
+
+    def shard_files(self, shard: int) -> list[Path]:
+        """The file of every array of a shard, or of the system's pack; none in object storage."""
         files = [self._arrays.file(path, 0 if self._packed else shard) for path in self._paths()]
-        return all(file is None or file.exists() for file in files)
+        return [file for file in files if file is not None]
 
     def _paths(self) -> Iterator[str]:
         for resolution in self._resolutions:

@@ -18,6 +18,7 @@ import numpy as np
 from mdtraj.formats.registry import FormatRegistry
 
 from hpcbackmap.errors import InputError
+from hpcbackmap.frames.gsd import frame_count, gsd_topology, is_gsd, read_gsd
 
 __all__ = ["describe_file", "holds_topology", "load_topology", "read_frames"]
 
@@ -25,7 +26,7 @@ PIECE_BYTES = 8e6
 """Coordinates that are read at a time."""
 _WHOLE = (".pdb", ".pdb.gz", ".cif", ".cif.gz", ".gro")
 """Text formats, which mdtraj can only read whole."""
-_WITH_TOPOLOGY = (*_WHOLE, ".h5", ".hdf5", ".lh5")
+_WITH_TOPOLOGY = (*_WHOLE, ".h5", ".hdf5", ".lh5", ".gsd")
 
 
 def holds_topology(path: str) -> bool:
@@ -35,6 +36,8 @@ def holds_topology(path: str) -> bool:
 def load_topology(path: str) -> mdtraj.Topology:
     """Topology of any file that mdtraj understands. Raises InputError."""
     with _reading(path):
+        if is_gsd(path):
+            return gsd_topology(path)
         return (
             _load_whole(path, _stamp(path)).topology
             if _is_whole(path)
@@ -52,6 +55,12 @@ def describe_file(path: str, topology: mdtraj.Topology) -> tuple[int, np.ndarray
         if _is_whole(path):
             whole = _load_whole(path, _stamp(path))
             n_frames, first = whole.n_frames, whole.xyz[0]
+            _require_atoms(path, topology, len(first))
+        elif is_gsd(path):
+            n_frames = frame_count(path)
+            if n_frames == 0:
+                raise InputError(f"{path}: no frames")
+            first = next(read_gsd(path, 0, 1, 1))[0][0]
             _require_atoms(path, topology, len(first))
         else:
             with _c_output_to_stderr(), _open(path) as file:
@@ -84,6 +93,9 @@ def read_frames(
     """
     size = max(1, int(PIECE_BYTES / (12 * topology.n_atoms)))
     with _reading(path):
+        if is_gsd(path):
+            yield from read_gsd(path, start, stop, size)
+            return
         if _is_whole(path):
             whole = _load_whole(path, _stamp(path))
             boxes = whole.unitcell_vectors
@@ -113,7 +125,8 @@ def _reading(path: str):
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except ImportError as error:
-        raise InputError(f"{path}: reading this format needs {error.name or 'PyTables'}") from None
+        needed = "gsd (pip install 'hpcbackmap[gsd]')" if is_gsd(path) else error.name or "PyTables"
+        raise InputError(f"{path}: reading this format needs {needed}") from None
     except Exception as error:  # mdtraj's readers raise nearly every class there is
         reason = textwrap.shorten(str(error) or type(error).__name__, 120, placeholder=" …")
         raise InputError(f"{path}: cannot be read, perhaps truncated ({reason})") from None
@@ -122,7 +135,7 @@ def _reading(path: str):
 def _open(path: str):
     if not str(path).endswith(tuple(FormatRegistry.fileobjects)):
         raise InputError(
-            f"{path}: not a trajectory file that mdtraj knows (xtc, dcd, trr, h5, pdb, pdb.gz, …)"
+            f"{path}: not a trajectory file that mdtraj knows (xtc, dcd, trr, h5, pdb, pdb.gz, gro, gsd, …)"
         )
     if not Path(path).exists():
         raise FileNotFoundError(path)

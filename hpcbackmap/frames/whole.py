@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from hpcbackmap.frames.molecule import Links
 
-__all__ = ["Mender"]
+__all__ = ["Mender", "whole_along_order"]
 
 SMALLEST_CELL = 1.0
 """Height (nm) below which a cell is a placeholder, as in PDB files without a crystal."""
@@ -66,11 +66,13 @@ class Mender:
     def _images(self, positions: np.ndarray, cells: np.ndarray) -> np.ndarray:
         """Cell vectors to add to every particle, whole numbers [F, N, 3]."""
         inverse = np.linalg.inv(cells)
-        images = -np.rint((positions - positions[:, self._parent]) @ inverse)
+        fractions = np.ascontiguousarray((positions @ inverse).transpose(1, 0, 2))
+        steps = np.rint(fractions[self._parent] - fractions).astype(np.int16)
         above = self._parent
         while not np.array_equal(above, above[above]):
-            images = images + images[:, above]
+            steps += steps[above]
             above = above[above]
+        images = steps.transpose(1, 0, 2).astype(np.float64)
         if len(self._fragments) == 1:
             return images
         whole = positions + images @ cells
@@ -81,6 +83,30 @@ class Mender:
             centres[number] = centres[number] + np.einsum("fi,fij->fj", shift, cells)
             images[:, self._fragments[number]] += shift[:, None]
         return images
+
+
+def whole_along_order(positions: np.ndarray, cell: np.ndarray, chains: np.ndarray) -> np.ndarray:
+    """One frame [N, 3] whose bonds are not yet known: each atom in the image nearest to the one before it.
+
+    chains: of each atom, int [N]; each chain is taken near the one before it. Without a usable cell [3, 3],
+    the frame as it is.
+    """
+    if not usable_cells(cell[None])[0]:
+        return positions
+    here, cell = positions.astype(np.float64), cell.astype(np.float64)
+    images = -np.rint(np.diff(here, axis=0, prepend=here[:1]) @ np.linalg.inv(cell))
+    images[1:][chains[1:] != chains[:-1]] = 0
+    for chain in np.unique(chains):
+        images[chains == chain] = images[chains == chain].cumsum(axis=0)
+    here += images @ cell
+    centre = None
+    for chain in dict.fromkeys(chains.tolist()):
+        atoms = chains == chain
+        if centre is not None:
+            gap = here[atoms].mean(axis=0) - centre
+            here[atoms] += nearest_image(gap[None], cell[None], np.linalg.inv(cell)[None])[0] @ cell
+        centre = here[atoms].mean(axis=0)
+    return here.astype(positions.dtype)
 
 
 def usable_cells(cells: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.protein.residues import BACKBONE
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.mapping import Mapping
@@ -35,8 +36,9 @@ def build_ladder(
     """Ladder of one system.
 
     specs: fine to coarse, the first is ``fg``; ``ca``, ``com`` (residue centre of mass),
-    ``ucg:N[:segments|blobs|cgae]`` (N beads), ``ucg:/n[...]`` (n residues per bead), ``file:PATH``
-    (YAML with ``bead`` and optional ``weight``, one entry per particle of the resolution before it).
+    ``bb`` (centre of mass of N, CA, C and O, as Martini's BB beads), ``ucg:N[:segments|blobs|cgae]``
+    (N beads), ``ucg:/n[...]`` (n residues per bead), ``file:PATH`` (YAML with ``bead`` and
+    optional ``weight``, one entry per particle of the resolution before it).
     positions: heavy atoms of some frames [F, A, 3], nm; blobs and cgae need them.
     Raises ConfigError for a specification that is not understood, InputError for one that does not fit.
     """
@@ -45,7 +47,7 @@ def build_ladder(
     residue_of = topology.atom_residue
     for spec in specs[1:]:
         kind, _, rest = spec.partition(":")
-        if kind in ("ca", "com"):
+        if kind in ("ca", "com", "bb"):
             if level != topology.n_atoms:
                 raise ConfigError(f"ladder: {spec} must come right after fg")
             mapping = Mapping(topology.atom_residue, _site_weights(topology, kind))
@@ -60,7 +62,7 @@ def build_ladder(
             mapping = _from_file(rest, level)
         else:
             raise ConfigError(
-                f"ladder: {spec!r} is no resolution; know ca, com, ucg:N, ucg:/n, file:PATH"
+                f"ladder: {spec!r} is no resolution; know ca, com, bb, ucg:N, ucg:/n, file:PATH"
             )
         if mapping.n_coarse > level:
             raise InputError(f"ladder: {spec} has {mapping.n_coarse} beads for {level} particles")
@@ -75,6 +77,8 @@ def build_ladder(
 def _site_weights(topology: Topology, kind: str) -> np.ndarray:
     if kind == "com":
         return topology.masses
+    if kind == "bb":
+        return np.where(np.isin(topology.atom_names, BACKBONE), topology.masses, 0.0)
     weight = np.zeros(topology.n_atoms)
     weight[topology.ca_index] = 1.0
     return weight

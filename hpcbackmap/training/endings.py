@@ -19,7 +19,7 @@ UNWRITABLE = (
     errno.EPERM,
     errno.EROFS,
 )
-LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Socket Timeout")
+LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "failed to recv")
 """Words of torch's errors where another rank does not answer."""
 
 

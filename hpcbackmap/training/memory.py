@@ -1,8 +1,8 @@
 """What the training of a stage takes on every rank, before it is started, and whether ZeRO would help.
 
 Weights, gradients and optimiser state follow from the sizes of the parameters, cut and padded as DeepSpeed
-does. Activations are measured: a few frames go forward and backward on the CPU. Buffers that do not grow with
-the stage (`engine.BUCKET`, communication) and the libraries themselves come on top.
+does. Activations are measured: a few frames go forward and backward on the CPU. On top come the buffers of a
+reduction and of an optimiser step, up to one more copy of the gradients, the data stream and the libraries.
 """
 
 import weakref
@@ -90,7 +90,7 @@ def stage_memory(campaign: Campaign, name: str) -> dict:
         known = ", ".join(key for key, stage in campaign.stages.items() if not stage.artifact)
         raise ConfigError(f"--stage {name}: not a stage to train; there are: {known or 'none'}")
     micro_batch(name, config.train, 1)
-    store = open_store(campaign.path(campaign.store.path))
+    store = open_store(campaign.store_place())
     ladders = [store.system(system).ladder for system in store.systems]
     stage = build_stage(name, config.model, ladders, config.train.seed)
     sizes = [parameter.numel() for parameter in stage.parameters()]

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hpcbackmap.config import CHANGE_NO_WEIGHT
 from hpcbackmap.errors import ConfigError, InputError, OutputError
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.base import Stage
@@ -20,18 +21,10 @@ from hpcbackmap.training.checkpoints import (
 )
 from hpcbackmap.training.saving import file_record
 
-__all__ = ["finished_training", "publish_artifact", "save_weights"]
+__all__ = ["finished_training", "model_card", "publish_artifact", "save_weights"]
 
 DONE = "done.json"
-WATCHING = frozenset(
-    {
-        "train.log_every",
-        "train.checkpoint_every",
-        "train.activation_checkpointing",
-        "train.offload_optimizer",
-    }
-)
-"""Settings that change no weight, or like the number of ranks only its last bits."""
+WATCHING = frozenset(f"train.{key}" for key in CHANGE_NO_WEIGHT)
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> str:
@@ -79,12 +72,15 @@ def publish_artifact(
 ) -> None:
     """`artifact/` with the weights of file ``weights``, then `done.json`; each appears whole."""
     stage.load_state_dict(load_file(weights))
-    save_artifact(stage, folder / "artifact", _card(identity, result))
+    save_artifact(stage, folder / "artifact", model_card(identity, result))
     write_json(folder / DONE, {"identity": identity, "result": result})
 
 
-def _card(identity: dict, result: dict) -> dict:
-    """What the model card says."""
+def model_card(identity: dict, result: dict) -> dict:
+    """What the model card says.
+
+    result: ``steps``, ``frames_seen``, ``minutes`` of the weights, their ``validation`` and ``best_step``.
+    """
     return {
         "stage": identity["stage"],
         "trained": date.today().isoformat(),

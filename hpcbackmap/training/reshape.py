@@ -18,7 +18,9 @@ def reshaped(folder: Path, tag: str, world: World) -> Iterator[str]:
     """Tag of a temporary copy of checkpoint ``tag`` that any number of ranks can load.
 
     For ZeRO 1 to 3; the engine's configuration needs ``checkpoint.load_universal``. Without ZeRO a
-    checkpoint suits any number of ranks as it is.
+    checkpoint suits any number of ranks as it is. What a killed run leaves of the copy goes with the next
+    checkpoint.
+    Raises InputError where DeepSpeed cannot convert it.
     """
     universal = f"universal_{tag}"
     on_rank_zero(world, lambda: _convert(folder / tag, folder / universal))
@@ -45,4 +47,7 @@ def _convert(source: Path, target: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True)
     if finished.returncode:
         reason = (finished.stderr.strip() or "no message").splitlines()[-1]
-        raise InputError(f"{source}: cannot be converted for another number of ranks: {reason}")
+        raise InputError(
+            f"{source}: cannot be converted for another number of ranks ({reason}); continue on as many "
+            "as before"
+        )

@@ -40,16 +40,16 @@ def train(campaign: Campaign, stage_name: str, deepspeed_config: str | Path | No
     config = _config_of(campaign, stage_name)
     world = read_world(os.environ)
     settings = engine_config(stage_name, config.train, world.size, deepspeed_config)
-    with StopSignals() as stop:
+    folder = campaign.path("stages") / stage_name
+    with StopSignals() as stop, explained(folder / "checkpoints"):
         device = join(world, f"{campaign.name}/{stage_name}")
-        store = open_store(campaign.path(campaign.store.path))
-        folder = campaign.path("stages") / stage_name
+        store = open_store(campaign.store_place())
         identity = _identity(campaign, stage_name, store)
         done = on_rank_zero(world, lambda: finished_training(folder, identity))
         if done is not None:
             log.info("%s is trained already (%s): nothing to do", stage_name, folder / "artifact")
             return done
-        with only_training(folder, world), explained(folder / "checkpoints"):
+        with only_training(folder, world):
             on_rank_zero(world, lambda: _write_settings(folder, campaign, settings))
             about = start_record(campaign, stage_name, world, device)
             announce(about)

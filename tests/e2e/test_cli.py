@@ -337,7 +337,8 @@ def test_a_usage_error_exits_with_2():
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "ingest", "train", "backmap", "evaluate", "report", "export", "inspect"]
+    "command",
+    ["demo", "ingest", "train", "backmap", "evaluate", "report", "export", "artifact", "inspect"],
 )
 def test_every_command_explains_itself(command):
     text = succeed(command, "--help").stdout

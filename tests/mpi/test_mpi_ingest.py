@@ -38,7 +38,7 @@ def mpirun(ranks: int, *command: str) -> subprocess.CompletedProcess:
 def write_campaign(folder: Path, example_dir: Path, trajectories: str) -> Path:
     path = folder / "campaign.yaml"
     path.write_text(
-        f"name: t\nladder: [fg, ca, 'ucg:5:blobs']\nstore: {{chunk_mb: 0.02, shard_mb: 0.05}}\nsystems:\n"
+        f"name: t\nladder: [fg, ca, 'ucg:5:blobs']\nstore: {{chunk_mb: 0.02, shard_mb: 0.2}}\nsystems:\n"
         f"  - {{name: a, topology: {example_dir}/trpcage_top.pdb, trajectories: [{trajectories}]}}\n"
         f"  - {{name: b, trajectories: [{example_dir}/trpcage_top.pdb]}}\n"
         f"  - {{name: c, trajectories: [{example_dir}/trpcage_top.pdb]}}\n"

@@ -32,12 +32,12 @@ MAY_IMPORT = {
     "children": {"errors"},
     "demo": ROOM | {"evaluation", "campaign", "children"},
 }
-COMMANDS = {"cli", "console", "__main__"}
+COMMANDS = {"cli", "commands", "console", "__main__"}
 ONLY_IN = {
     "deepspeed": {"training"},
     "mpi4py": {"mpi"},
     "zarr": {"frames"},
-    "typer": {"cli", "console", "demo", "children"},
+    "typer": {"cli", "commands", "console", "demo", "children"},
 }
 HEAVY = {"torch", "torch_geometric", "deepspeed", "mpi4py", "mdtraj", "zarr", "matplotlib", "scipy"}
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from hpcbackmap.config import Campaign
-from hpcbackmap.errors import ConfigError, InputError, OutputError
+from hpcbackmap.errors import ConfigError, InputError, OutputError, ResourceError
 from hpcbackmap.frames.ingest import ingest
 from hpcbackmap.frames.store import open_store
+from hpcbackmap.frames.written import only_ingest
 from hpcbackmap.mpi import LocalComm
 
 CHUNKS = {"chunk_mb": 0.05, "shard_mb": 0.1}
@@ -301,33 +302,79 @@ def test_unwritable_places(trpcage, top, tmp_path, full_disk):
     system = {"topology": top, "trajectories": [str(tmp_path / "t.xtc")]}
     with pytest.raises(OutputError, match=r"Not a directory|File exists"):
         run(tmp_path / "t.xtc", system)
-    with full_disk(20_000):
-        refused(tmp_path / "w", OutputError, "frames.zarr.partial.*File too large", system)
+    with (
+        full_disk(20_000),
+        pytest.raises(OutputError, match=r"partial.*large; what is written stays"),
+    ):
+        run(tmp_path / "w", system)
+    summary, made = run(tmp_path / "w", system)
+    assert summary["status"] == "written" and store_of(made).complete
 
 
-def test_killed_ingest_leaves_nothing_that_opens(trpcage, top, tmp_path):
-    """Kill it while it writes; the next run starts over and ends with the same store."""
+INGEST = (
+    "import sys; from hpcbackmap.config import Campaign; from hpcbackmap.frames.ingest import ingest\n"
+    "from hpcbackmap.mpi import LocalComm; ingest(Campaign.model_validate_json(sys.argv[1]), LocalComm())"
+)
+
+
+def content(store):
+    files = sorted(item for item in store.rglob("*") if item.is_file())
+    return {str(file.relative_to(store)): file.read_bytes() for file in files}
+
+
+def test_killed_ingest_is_continued(trpcage, top, tmp_path, caplog):
+    """Kill it while it writes and damage a shard: the rest is done, and the store is the undisturbed one."""
     system = {"topology": top, "trajectories": [str(tmp_path / "t.xtc")]}
-    mdtraj.join([trpcage] * 12).save(str(tmp_path / "t.xtc"))
-    made = campaign(tmp_path, system)
-    code = (
-        "import sys; from hpcbackmap.config import Campaign; from hpcbackmap.frames.ingest import ingest\n"
-        "from hpcbackmap.mpi import LocalComm; ingest(Campaign.model_validate_json(sys.argv[1]), LocalComm())"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, made.model_dump_json()])
-    partial = tmp_path / "frames.zarr.partial"
+    store = {"shard_mb": 0.3}
+    mdtraj.join([trpcage] * 2).save(str(tmp_path / "t.xtc"))
+    made = campaign(tmp_path / "w", system, store=store)
+    process = subprocess.Popen([sys.executable, "-c", INGEST, made.model_dump_json()])
+    partial = tmp_path / "w" / "frames.zarr.partial"
     deadline = time.monotonic() + 60
-    while not list(partial.glob("systems/s0/particles/fg/position/value/c/*")):
+    while len(records := sorted(partial.glob(".written/*.json"))) < 3:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
     process.wait()
-    assert not (tmp_path / "frames.zarr").exists()
+    assert not (tmp_path / "w" / "frames.zarr").exists()
     with pytest.raises(InputError, match="unfinished"):
         open_store(partial)
-    summary, _ = run(tmp_path, system)
-    assert summary["status"] == "written" and summary["frames_out"] == 12 * trpcage.n_frames
-    assert not partial.exists()
+    first, second = (
+        partial / f"systems/s0/particles/fg/position/value/c/{shard}/0/0" for shard in (0, 1)
+    )
+    untouched = first.stat().st_mtime_ns
+    second.write_bytes(second.read_bytes()[:-5])
+    assert len(records) >= 3
+    with caplog.at_level(logging.INFO):
+        summary, _ = run(tmp_path / "w", system, store=store)
+    assert "continuing" in caplog.text and "shard.s0.1: damaged" in caplog.text
+    assert summary["status"] == "written" and summary["frames_out"] == 2 * trpcage.n_frames
+    whole = tmp_path / "w" / "frames.zarr"
+    assert (whole / first.relative_to(partial)).stat().st_mtime_ns == untouched
+    run(tmp_path / "undisturbed", system, store=store)
+    assert content(whole) == content(tmp_path / "undisturbed" / "frames.zarr")
+
+
+def test_a_second_ingest_of_one_store_is_refused(trpcage, top, tmp_path):
+    trpcage[:5].save(str(tmp_path / "t.xtc"))
+    system = {"topology": top, "trajectories": [str(tmp_path / "t.xtc")]}
+    with (
+        only_ingest(tmp_path / "w" / "frames.zarr"),
+        pytest.raises(ResourceError, match="another ingest is writing it"),
+    ):
+        run(tmp_path / "w", system)
+    assert run(tmp_path / "w", system)[0]["status"] == "written"
+
+
+def test_unfinished_ingest_of_other_input_is_begun_anew(trpcage, top, tmp_path, full_disk):
+    trpcage.save(str(tmp_path / "t.xtc"))
+    system = {"topology": top, "trajectories": [str(tmp_path / "t.xtc")]}
+    with full_disk(20_000), pytest.raises(OutputError):
+        run(tmp_path, system)
+    assert (tmp_path / "frames.zarr.partial").exists()
+    summary, made = run(tmp_path, system, ladder=("fg", "ca", "ucg:4"))
+    assert summary["status"] == "written" and store_of(made).resolutions == ("fg", "ca", "ucg4")
+    assert [item.name for item in tmp_path.glob("frames.zarr*")] == ["frames.zarr"]
 
 
 def test_frames_are_counted_in_the_log(trpcage, top, tmp_path, caplog):

@@ -1,0 +1,99 @@
+"""Commands that judge what was made: evaluate, report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpcbackmap import console
+from hpcbackmap.commands.options import CampaignFile, Json, Overrides, load
+from hpcbackmap.config import Campaign
+from hpcbackmap.errors import ConfigError
+
+__all__ = ["evaluate", "report"]
+
+
+def evaluate(
+    campaign: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CAMPAIGN]", help="Campaign whose backmapped frames are judged."),
+    ] = None,
+    overrides: Overrides = None,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="Instead: trajectory with the true atoms.")
+    ] = None,
+    generated: Annotated[
+        Path | None, typer.Option("--generated", help="Trajectory to judge against --truth.")
+    ] = None,
+    truth_top: Annotated[
+        Path | None, typer.Option("--truth-top", help="Topology, where --truth carries none.")
+    ] = None,
+    generated_top: Annotated[
+        Path | None,
+        typer.Option("--generated-top", help="Topology, where --generated carries none."),
+    ] = None,
+    elbo: Annotated[
+        bool,
+        typer.Option("--elbo", help="Instead: ELBO of every stage and of the ladder, held out."),
+    ] = False,
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="Judge at most so many frames.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare backmapped structures with the truth and with trivial baselines.
+
+    For a campaign: hpcbackmap evaluate campaign.yaml
+    For two files:  hpcbackmap evaluate --truth md.xtc --truth-top md.pdb --generated made.pdb
+    Likelihoods:    hpcbackmap evaluate campaign.yaml --elbo --frames 200
+    """
+    alone = campaign is not None and truth is None and generated is None
+    if (elbo or frames) and not alone:
+        raise ConfigError("evaluate: --elbo and --frames need a campaign, and no files")
+    if alone:
+        cap = [f"evaluate.max_frames={frames}"] if frames else []
+        resolved = load(campaign, [*(overrides or []), *cap])
+    if elbo:
+        _evaluate_elbo(resolved, as_json)
+        return
+    from hpcbackmap.evaluation import evaluate
+
+    if alone:
+        from hpcbackmap.mpi import get_comm
+
+        record = evaluate.evaluate_campaign(resolved, get_comm())
+    elif campaign is None and truth is not None and generated is not None:
+        record = evaluate.evaluate_files(truth, generated, truth_top, generated_top)
+    else:
+        raise ConfigError("evaluate: give a campaign, or both --truth and --generated")
+    if as_json:
+        console.show(record, as_json)
+    else:
+        console.show_lines(evaluate.five_figures(record))
+
+
+def _evaluate_elbo(campaign: Campaign, as_json: bool) -> None:
+    from hpcbackmap.evaluation.elbo_table import elbo_lines
+    from hpcbackmap.evaluation.likelihood import evaluate_elbo
+    from hpcbackmap.mpi import get_comm
+
+    record = evaluate_elbo(campaign, get_comm())
+    if as_json:
+        console.show(record, as_json)
+    else:
+        console.show_lines(elbo_lines(record))
+
+
+def report(
+    campaign: CampaignFile,
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="HTML file; default: report.html of the campaign."),
+    ] = None,
+) -> None:
+    """Write the evaluation as one self-contained HTML page with pictures."""
+    resolved = load(campaign, overrides)
+    from hpcbackmap.evaluation.report import write_report
+
+    typer.echo(write_report(resolved, output or resolved.path("report.html")))

@@ -1,0 +1,126 @@
+"""A frame store in object storage: made, streamed and backmapped from by its URL, on a stand-in for S3."""
+
+import mdtraj
+import numpy as np
+import pytest
+
+from hpcbackmap.backmapping.driver import backmap
+from hpcbackmap.config import Campaign, GenzprotConfig
+from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.frames.ingest import ingest
+from hpcbackmap.frames.split import split_frames
+from hpcbackmap.frames.store import open_store
+from hpcbackmap.frames.stream import FrameStream
+from hpcbackmap.frames.verify import verify_store
+from hpcbackmap.mpi import LocalComm
+from hpcbackmap.stages.artifact import save_artifact
+from hpcbackmap.stages.build import build_stage
+
+FRAMES = 60
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """URL of an empty bucket."""
+    server_module = pytest.importorskip("moto.server", reason="needs moto[server]")
+    s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("frames")
+        yield "s3://frames"
+    server.stop()
+
+
+@pytest.fixture
+def campaign(example_dir, tmp_path):
+    top = str(example_dir / "trpcage_top.pdb")
+    mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:FRAMES].save(str(tmp_path / "t.xtc"))
+
+    def make(path, ladder=("fg", "ca")):
+        return Campaign(
+            name="t",
+            workdir=str(tmp_path / "work"),
+            ladder=ladder,
+            systems=[{"name": "s", "topology": top, "trajectories": [str(tmp_path / "t.xtc")]}],
+            store={"path": path, "chunk_mb": 0.02, "shard_mb": 0.06},
+        )
+
+    return make
+
+
+def streamed(store, made):
+    ranges = split_frames(store, made.split)["train"]
+    stream = FrameStream(store, ranges, "fg", "ca", 8, 3, 0, 1, 1.0)
+    batches = iter(stream)
+    return [next(batches) for _ in range(8)]
+
+
+def test_a_store_by_url_is_the_same_store(bucket, campaign):
+    there, here = campaign(f"{bucket}/a/frames.zarr"), campaign("frames.zarr")
+    summary = ingest(there, LocalComm())
+    assert summary["status"] == "written" and summary["frames_out"] == FRAMES
+    local = ingest(here, LocalComm())
+    assert summary["bytes"] == pytest.approx(local["bytes"], rel=0.01)
+    remote_store, local_store = open_store(there.store_place()), open_store(here.store_place())
+    assert remote_store.digest == local_store.digest
+    for remote, batch in zip(
+        streamed(remote_store, there), streamed(local_store, here), strict=True
+    ):
+        np.testing.assert_array_equal(remote.frames, batch.frames)
+        np.testing.assert_array_equal(remote.fine, batch.fine)
+    assert verify_store(there.store_place(), LocalComm())["frames"] == FRAMES
+    assert ingest(there, LocalComm())["status"] == "nothing to do"
+    with pytest.raises(ConfigError, match=r"made from other input or settings .*ladder"):
+        ingest(campaign(f"{bucket}/a/frames.zarr", ("fg", "ca", "ucg:5")), LocalComm())
+
+
+def test_backmapping_starts_from_a_url(bucket, campaign, tmp_path):
+    there = campaign(f"{bucket}/d/frames.zarr")
+    ingest(there, LocalComm())
+    ladder = open_store(there.store_place()).system("s").ladder
+    stage = build_stage("ca-fg", GenzprotConfig(width=8, layers=1, rounds=1), [ladder], seed=0)
+    save_artifact(stage, tmp_path / "artifact", {})
+    settings = there.model_dump() | {
+        "stages": {
+            "ca-fg": {"model": {"kind": "genzprot"}, "artifact": str(tmp_path / "artifact")}
+        },
+        "backmap": {"members": 1, "frames": "0:4", "input": there.store_place()},
+    }
+    made = Campaign.model_validate(settings)
+    backmap(made, LocalComm())
+    found = open_store(made.path("backmapped.zarr")).system("s").read("fg", 0, 4)
+    expected = open_store(there.store_place()).system("s").read("ca", 0, 4)
+    np.testing.assert_allclose(ladder.coarsen(found)["ca"], expected, rtol=0, atol=1e-5)
+
+
+def test_what_is_lost_or_unfinished_is_noticed(bucket, campaign):
+    s3fs = pytest.importorskip("s3fs")
+    files = s3fs.S3FileSystem(skip_instance_cache=True)
+    made = campaign(f"{bucket}/b/frames.zarr")
+    ingest(made, LocalComm())
+    files.rm("frames/b/frames.zarr/systems/s/particles/fg/position/value/c/1/0/0")
+    system = open_store(made.store_place()).system("s")
+    size = system.shard_frames
+    assert np.isfinite(system.read("fg", 0, size)).all()
+    with pytest.raises(InputError, match=r"shard 1 of .*fg.* is missing"):
+        system.read("fg", size, size + 1)
+    open_store(made.store_place(), incomplete_ok=True)._root.attrs["complete"] = False
+    with pytest.raises(InputError, match="unfinished"):
+        open_store(made.store_place())
+    assert ingest(made, LocalComm())["status"] == "written"
+    assert np.isfinite(open_store(made.store_place()).system("s").read("fg", 0, FRAMES)).all()
+    with pytest.raises(InputError, match="no such frame store"):
+        open_store(f"{bucket}/nothing")
+    with files.open("frames/c/notes.txt", "w") as file:
+        file.write("mine")
+    with pytest.raises(InputError, match="not a frame store"):
+        ingest(campaign(f"{bucket}/c"), LocalComm())
+    assert files.exists("frames/c/notes.txt")
+    with pytest.raises(ConfigError, match="nothing here serves nowhere:// URLs"):
+        ingest(campaign("nowhere://x"), LocalComm())

@@ -1,0 +1,111 @@
+"""Molecules that the periodic box cuts: whole again, equal to what was cut."""
+
+import mdtraj
+import numpy as np
+import pytest
+
+from hpcbackmap.config import SystemConfig
+from hpcbackmap.errors import InputError
+from hpcbackmap.frames.molecule import Links
+from hpcbackmap.frames.survey import survey_system
+from hpcbackmap.frames.whole import Mender
+
+BOXES = {
+    "orthorhombic": [[3.0, 0, 0], [0, 3.4, 0], [0, 0, 3.2]],
+    "triclinic": [[3.4, 0, 0], [1.1, 3.2, 0], [-1.2, 1.3, 2.9]],
+}
+
+
+def wrapped(trajectory, cell, shift):
+    """Every atom in the box, the molecule moved by ``shift`` (fractions of the box) so that it is cut."""
+    moved = mdtraj.Trajectory(trajectory.xyz.copy(), trajectory.topology, trajectory.time)
+    cell = np.array(cell)
+    fractions = moved.xyz.astype(np.float64) @ np.linalg.inv(cell) + shift
+    moved.xyz = ((fractions % 1.0) @ cell).astype(np.float32)
+    moved.unitcell_vectors = np.tile(cell, (len(moved), 1, 1)).astype(np.float32)
+    return moved
+
+
+def about_first(positions):
+    return positions - positions[:, :1]
+
+
+@pytest.fixture(scope="module")
+def trpcage(example_dir):
+    folder = str(example_dir)
+    return mdtraj.load(f"{folder}/trpcage.xtc", top=f"{folder}/trpcage_top.pdb")[:40]
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_a_wrapped_trajectory_is_the_unwrapped_one(trpcage, example_dir, tmp_path, box):
+    cut = wrapped(trpcage, BOXES[box], [0.02, 0.5, 0.97])
+    system = {"name": "s", "topology": str(example_dir / "trpcage_top.pdb")}
+    for name, trajectory in (("cut", cut), ("whole", trpcage)):
+        trajectory.save(str(tmp_path / f"{name}.trr"))
+    found, expected = (
+        survey_system(SystemConfig(**system, trajectories=[str(tmp_path / f"{name}.trr")]))
+        for name in ("cut", "whole")
+    )
+    assert found.topology == expected.topology, "no chain break where the box cuts"
+    pieces = list(found.read_pieces(0, len(trpcage)))
+    positions = np.concatenate([piece.positions for piece in pieces])
+    original = np.concatenate([piece for piece, *_ in expected.read(0, len(trpcage))])
+    np.testing.assert_allclose(about_first(positions), about_first(original), rtol=0, atol=1e-5)
+    assert np.concatenate([piece.mended for piece in pieces]).sum() > len(trpcage) // 2
+
+
+def test_chains_stay_beside_each_other(example_dir, tmp_path):
+    """Two chains, the second a box away: together again, in a simulation. Where the author of a crystal
+    structure put it, it stays."""
+    one = mdtraj.load(str(example_dir / "trpcage_top.pdb"))
+    both = one.stack(one)
+    cell = np.diag([6.0, 6.0, 6.0])
+    both.xyz[:, one.n_atoms :] += np.float32([2.0, 0.3, 0])
+    both.unitcell_vectors = cell[None].astype(np.float32)
+    apart = both[:]
+    apart.xyz[:, one.n_atoms :] += np.float32([6.0, -6.0, 0])
+    for name, trajectory in (("both", both), ("apart", apart)):
+        trajectory.save(str(tmp_path / f"{name}.pdb"))
+        trajectory.save(str(tmp_path / f"{name}.trr"))
+
+    def read(name):
+        survey = survey_system(
+            SystemConfig(
+                name="s", topology=str(tmp_path / "both.pdb"), trajectories=[str(tmp_path / name)]
+            )
+        )
+        (piece,) = survey.read_pieces(0, 1)
+        return piece.positions, int(piece.mended.sum())
+
+    expected, mended = read("both.trr")
+    assert mended == 0
+    found, mended = read("apart.trr")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert mended == 1
+    crystal, mended = read("apart.pdb")
+    assert mended == 0 and np.abs(crystal - expected).max() > 5
+
+
+def test_what_another_image_does_not_mend_is_refused(trpcage, example_dir, tmp_path):
+    broken = wrapped(trpcage, BOXES["orthorhombic"], [0.5, 0.5, 0.5])
+    broken.xyz[7, 80:] += np.float32([0.7, 0, 0])
+    broken.save(str(tmp_path / "broken.trr"))
+    survey = survey_system(
+        SystemConfig(
+            name="s",
+            topology=str(example_dir / "trpcage_top.pdb"),
+            trajectories=[str(tmp_path / "broken.trr")],
+        )
+    )
+    with pytest.raises(InputError, match=r"broken.trr: frame 7: .* are bonded, but"):
+        list(survey.read(0, len(trpcage)))
+
+
+@pytest.mark.parametrize("cell", [np.zeros((3, 3)), np.eye(3) * 0.1, np.full((3, 3), np.nan)])
+def test_a_placeholder_is_no_box(cell):
+    """Bonds are not made shorter with what stands for "no box" in XTC and PDB files."""
+    pair = Links(np.array([[0, 1]]), np.array([0.1]), np.array([0.3]), str)
+    positions = np.array([[[0, 0, 0], [1.05, 0, 0]]], dtype=np.float32)
+    found, changed = Mender(2, pair, gather=True).mend(positions, cell[None])
+    assert not changed.any()
+    np.testing.assert_array_equal(found, positions)
