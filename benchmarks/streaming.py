@@ -2,7 +2,6 @@
 
     python benchmarks/streaming.py FOLDER > benchmarks/records/DATE-streaming.md
     python benchmarks/streaming.py FOLDER --grid            chunk, shard and codec, 214 residues
-    python benchmarks/streaming.py FOLDER --mixing          neighbours in a batch, nothing is read
 
 Frames are one conformation with 0.05 nm of noise, rounded to 0.001 nm as XTC files are; the readers take
 turns, each in processes of its own that start together. Files are in the page cache. The stand-in for S3
@@ -24,7 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from unittest import mock
 
@@ -49,9 +48,7 @@ BATCH = 32
 SEQUENTIAL = 512
 """Frames per read of the plain readers: the fastest of 32, 128, 512 and 2048 for Zarr."""
 EPOCHS = 2
-NEAR = 128
-"""Frames of a block of 214 residues at the default budget."""
-S3_MEGABYTES = 16
+S3_MEGABYTES = 8
 """The stand-in is slow: it copies a whole object for every range of it."""
 SINGLE = 128
 """Random single frames to read from a store, each of which costs a chunk."""
@@ -76,33 +73,26 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=96, help="of positions per system")
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--grid", action="store_true")
-    parser.add_argument("--mixing", action="store_true")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [hardware(), ""]
-    if arguments.grid:
-        lines += grid(folder, arguments.megabytes, arguments.turns)
-    elif arguments.mixing:
-        lines = mixing()
-    else:
-        lines += comparison(folder, arguments.megabytes, arguments.turns)
-    print("\n".join(lines))
+    print(hardware(), end="\n\n")
+    measured = grid if arguments.grid else comparison
+    for line in measured(folder, arguments.megabytes, arguments.turns):
+        print(line, flush=True)
 
 
-def comparison(folder: Path, megabytes: float, turns: int) -> list[str]:
+def comparison(folder: Path, megabytes: float, turns: int) -> Iterator[str]:
     """Tables of all readers, one per system and place."""
-    lines = []
     for name, residues in SYSTEMS.items():
         case = make_files(folder / str(residues), residues, megabytes)
-        lines += table(f"{name}, local", case, str(case / "frames.zarr"), turns)
+        yield from table(f"{name}, local", case, str(case / "frames.zarr"), turns)
         small = make_files(folder / f"{residues}-s3", residues, S3_MEGABYTES)
         with s3_stand_in(small / "frames.zarr") as url:
             if url is None:
-                lines += [f"{name}, S3 stand-in: skipped, needs moto[server] and s3fs", ""]
+                yield f"{name}, S3 stand-in: skipped, needs moto[server] and s3fs"
             else:
-                lines += table(f"{name}, S3 stand-in", small, url, 1)
-    return lines
+                yield from table(f"{name}, S3 stand-in", small, url, 1)
 
 
 def table(title: str, case: Path, store: str, turns: int) -> list[str]:
@@ -171,52 +161,6 @@ def grid(folder: Path, megabytes: float, turns: int) -> list[str]:
     for case in cases:
         shutil.rmtree(case)
     return lines
-
-
-class Imagined:
-    """Stands in for a store of one system of 214 residues; its positions are the numbers of the frames."""
-
-    path, first_frame, n_frames = "imagined", 0, 200_000
-
-    def system(self, name: str) -> "Imagined":
-        return self
-
-    def block_frames(self, level: str) -> int:
-        return 32
-
-    def n_particles(self, level: str) -> int:
-        return {"fg": 1656, "ca": 214}[level]
-
-    def read_together(self, pieces: list[tuple]) -> list[np.ndarray]:
-        return [np.empty((stop - start, 0, 3), np.float32) for _, _, start, stop in pieces]
-
-
-def mixing() -> list[str]:
-    """Distance in the store between frames of a batch, as a share of the store."""
-    n_frames = Imagined.n_frames
-    lines = [
-        f"{n_frames} frames of 214 residues; distance of two frames of a batch / frames of the store.",
-        "",
-        f"| budget MB | batch | 10 % | 25 % | 50 % | 75 % | 90 % | within {NEAR} frames | side by side |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for budget, batch in product((32, 256), (8, 32, 128)):
-        whole = [FrameRange("p", 0, n_frames)]
-        flow = FrameStream(Imagined(), whole, *LEVELS, batch, 0, 0, 1, budget)
-        batches = [next_batch.frames for next_batch in islice(flow, n_frames // batch)]
-        lines.append(f"| {budget} | {batch} | {distances(np.stack(batches), n_frames)} |")
-    permutation = np.random.default_rng(0).permutation(n_frames).reshape(-1, 32)
-    lines.append(f"| random permutation | 32 | {distances(permutation, n_frames)} |")
-    return lines
-
-
-def distances(batches: np.ndarray, n_frames: int) -> str:
-    """Table cells. batches: [batches, frames]."""
-    mixed = np.random.default_rng(0).permuted(batches, axis=1)
-    any_two, beside = (np.abs(np.diff(order, axis=1)).ravel() for order in (mixed, batches))
-    cells = [f"{np.percentile(any_two, p) / n_frames:.3f}" for p in (10, 25, 50, 75, 90)]
-    near = [f"{100 * np.mean(apart < NEAR):.1f} %" for apart in (any_two, beside)]
-    return " | ".join(cells + near)
 
 
 def measure(reader: str, case: str, store: str, shuffled: bool, ranks: int) -> dict:
@@ -406,7 +350,7 @@ def s3_stand_in(store: Path) -> Iterator[str | None]:
         "no_proxy": host,
     }
     with mock.patch.dict(os.environ, settings):
-        files = s3fs.S3FileSystem()
+        files = s3fs.S3FileSystem(skip_instance_cache=True)
         files.mkdir("benchmark")
         files.put(str(store), "benchmark/frames.zarr", recursive=True)
         yield "s3://benchmark/frames.zarr"
