@@ -351,9 +351,10 @@ def s3_stand_in(store: Path) -> Iterator[str | None]:
     }
     with mock.patch.dict(os.environ, settings):
         files = s3fs.S3FileSystem(skip_instance_cache=True)
-        files.mkdir("benchmark")
-        files.put(str(store), "benchmark/frames.zarr", recursive=True)
-        yield "s3://benchmark/frames.zarr"
+        bucket = f"frames-{store.parent.name}"
+        files.mkdir(bucket)
+        files.put(str(store), f"{bucket}/frames.zarr", recursive=True)
+        yield f"s3://{bucket}/frames.zarr"
     server.stop()
 
 

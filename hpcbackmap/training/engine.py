@@ -121,6 +121,8 @@ UNSUITED = {
     "elasticity": {"enabled": False},
     "curriculum_learning": {"enabled": False},
     "progressive_layer_drop": {"enabled": False},
+    "checkpoint": {"writer": None, "use_node_local_storage": False},
+    "datastates_ckpt": None,
     "zero_optimization": {
         "cpu_offload": False,
         "offload_optimizer": {"device": "none", "super_offload": False, "ratio": 1.0},
@@ -129,7 +131,8 @@ UNSUITED = {
     },
 }
 """What a file may say of these keys, if it names them. Else it would change precision, batches or what the
-network is called with, ask for an optimiser that DeepSpeed compiles first, or hide the gradient norm."""
+network is called with, ask for an optimiser that DeepSpeed compiles first, hide the gradient norm, or write
+checkpoints in the background or where only one node sees them."""
 CAMPAIGN_KEYS = {
     "train_batch_size": "batch_size",
     "train_micro_batch_size_per_gpu": "batch_size / (ranks x accumulation)",

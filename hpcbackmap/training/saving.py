@@ -73,9 +73,8 @@ class _Writer:
             self.error = str(error.strerror or error)
         except RuntimeError as error:  # torch's own writer
             free = shutil.disk_usage(self.place).free / 2**20
-            self.error = (
-                f"cannot write {Path(path).name}, {free:.0f} MB are free ({error})".splitlines()[0]
-            )
+            reason = str(error).splitlines()[0]
+            self.error = f"cannot write {Path(path).name}, {free:.0f} MB are free ({reason})"
 
 
 def _gathered(part: tuple, world: World) -> list[tuple]:

@@ -93,6 +93,7 @@ def test_offloaded_optimiser_needs_a_gpu_and_no_compiler(tmp_path, monkeypatch):
         ({"bfloat16": {"enabled": True}}, r"bfloat16.enabled is true, but .*train.precision"),
         ({"amp": {"enabled": True}}, r"amp.enabled is true, but stages.ca-fg.train.precision"),
         ({"elasticity": {"enabled": True, "max_train_batch_size": 9}}, r"elasticity.enabled"),
+        ({"checkpoint": {"writer": {"decoupled": True}}}, r"checkpoint.writer is .* makes it null"),
         ({"torch_autocast": {"enabled": True}}, r"torch_autocast.enabled is true, but"),
         (
             {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
