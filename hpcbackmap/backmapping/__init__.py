@@ -1,0 +1,1 @@
+"""From coarse frames to atoms: chain, plan, driver."""

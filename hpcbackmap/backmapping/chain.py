@@ -61,9 +61,11 @@ class Chain:
             self.step(number, descent)
         return self.levels(descent)
 
-    def run_all(self, descents: Iterable["Descent"]) -> Iterator[list[dict[str, np.ndarray]]]:
-        """`run` of each."""
-        return map(self.run, descents)
+    def run_all(
+        self, descents: Iterable["Descent"]
+    ) -> Iterator[tuple["Descent", list[dict[str, np.ndarray]]]]:
+        """Each with its `run`; none is kept."""
+        return ((descent, self.run(descent)) for descent in descents)
 
     @torch.no_grad()
     def step(self, number: int, descent: "Descent") -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hpcbackmap.backmapping.chain import Chain, load_chain
 from hpcbackmap.backmapping.pipeline import Groups, Link, RemoteChain, serve
 from hpcbackmap.backmapping.plan import Plan, Shard
-from hpcbackmap.backmapping.planning import make_plan
+from hpcbackmap.backmapping.planning import chosen_frames, make_plan
 from hpcbackmap.backmapping.progress import Progress
 from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.worker import Worker
@@ -46,12 +46,11 @@ def backmap(
     output, device = campaign.path(campaign.backmap.output), _device(comm)
     stages = load_chain(_artifacts(campaign), campaign.descent())
     draws = list(campaign.draws().values())
-    chains = {
-        name: Chain(stages, source.system(name).ladder, device, draws) for name in source.systems
-    }
+    frames = chosen_frames(campaign, source)
+    chains = {name: Chain(stages, source.system(name).ladder, device, draws) for name in frames}
     groups = Groups(pipeline, len(stages), comm.rank, comm.size) if pipeline else None
     plan = on_first_rank(
-        comm, lambda: _plan_and_output(campaign, source, chains, output, comm.size)
+        comm, lambda: _plan_and_output(campaign, source, frames, chains, output, comm.size)
     )
     with StopSignals() as stop, ExitStack() as held:
         sign = []
@@ -91,10 +90,12 @@ def _device(comm):
     return torch.device("cuda", comm.local_rank % torch.cuda.device_count())
 
 
-def _plan_and_output(campaign, source: FrameStore, chains, output: Path, ranks: int) -> Plan:
+def _plan_and_output(
+    campaign, source: FrameStore, frames, chains, output: Path, ranks: int
+) -> Plan:
     """The plan, and an output that was made by it."""
     there = _stored_plan(output)
-    plan = make_plan(campaign, source, _artifacts(campaign), chains, ranks, there)
+    plan = make_plan(campaign, source, _artifacts(campaign), frames, chains, ranks, there)
     if there is None:
         _create(campaign, plan, source, output)
         there = _stored_plan(output)

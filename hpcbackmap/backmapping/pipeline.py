@@ -86,8 +86,10 @@ class RemoteChain:
             self._arrived.append(self._receive())
         return self._chain.run(self._link.answer())
 
-    def run_all(self, descents: Iterable[Descent]) -> Iterator[list[dict[str, np.ndarray]]]:
-        """`run` of each; the next ones are asked for before they are needed."""
+    def run_all(
+        self, descents: Iterable[Descent]
+    ) -> Iterator[tuple[Descent, list[dict[str, np.ndarray]]]]:
+        """Each with its `run`; the next ones are asked for before they are needed."""
         coming = iter(descents)
         for descent in islice(coming, AHEAD):
             self._ask(descent)
@@ -95,7 +97,7 @@ class RemoteChain:
             arrived = self._arrived.popleft() if self._arrived else self._receive()
             for descent in islice(coming, 1):
                 self._ask(descent)
-            yield self._chain.run(arrived)
+            yield arrived, self._chain.run(arrived)
 
     def _ask(self, descent: Descent) -> None:
         self._link.ask(self._system, descent)

@@ -12,7 +12,7 @@ from hpcbackmap.errors import InputError
 from hpcbackmap.frames.split import split_frames
 from hpcbackmap.frames.store import FrameStore
 
-__all__ = ["make_plan"]
+__all__ = ["chosen_frames", "make_plan"]
 
 FRAME_BYTES = 12
 """Of one particle in one frame."""
@@ -22,13 +22,14 @@ def make_plan(
     campaign: Campaign,
     source: FrameStore,
     folders: dict[str, Path],
+    frames: dict[str, list[list[int]]],
     chains: dict[str, Chain],
     ranks: int,
     there: dict | None,
 ) -> Plan:
     """The campaign's plan. Sizes that are ``auto`` come from the stored plan ``there``, or are measured.
 
-    Raises InputError if the input has not the resolution to start from, or no frames.
+    frames: see `chosen_frames`. Raises InputError if the input has not the resolution to start from.
     """
     settings = campaign.backmap
     known = campaign.resolutions()
@@ -48,7 +49,7 @@ def make_plan(
         stages={rung: _artifact_digest(folders[rung]) for rung in campaign.descent()},
         start=start,
         resolutions=[name for name in made if settings.keep is None or name in settings.keep],
-        frames=_chosen_frames(campaign, source),
+        frames=frames,
         draws=campaign.draws(),
         mode=settings.mode,
         seed=settings.seed,
@@ -78,8 +79,11 @@ def _with_sizes(plan: Plan, source: FrameStore, chains, ranks: int, sizes: dict)
     return Plan(**(vars(plan) | {"batch_frames": batch, "shard_frames": shard}))
 
 
-def _chosen_frames(campaign: Campaign, source: FrameStore) -> dict[str, list[list[int]]]:
-    """Of every system: held-out frames of the campaign's own store, or all of a store that the user brings."""
+def chosen_frames(campaign: Campaign, source: FrameStore) -> dict[str, list[list[int]]]:
+    """Of every system: held-out frames of the campaign's own store, or all of a store that the user brings.
+
+    [start, stop, step] ranges of local indices. Raises InputError if there are none.
+    """
     if campaign.backmap.input:
         ranges = {name: [range(source.system(name).n_frames)] for name in source.systems}
     else:

@@ -84,11 +84,11 @@ class Worker:
         ]
         unusable = _unusable(coarse, plan.start)
         usable = _usable(coarse, unusable)
-        descents = [Descent(usable[part], frames[part], plan.members, plan.seed) for part in parts]
+        descents = (Descent(usable[part], frames[part], plan.members, plan.seed) for part in parts)
         chain, quarantined = self.chains[shard.system], []
         blocks: dict[str, list[np.ndarray]] = {name: [] for name in plan.resolutions}
         begun, known = time.perf_counter(), 0
-        for part, descent, drawn in zip(parts, descents, chain.run_all(descents), strict=True):
+        for part, (descent, drawn) in zip(parts, chain.run_all(descents), strict=True):
             if self.stop.received:
                 raise Interrupted
             reasons = {

@@ -1,0 +1,1 @@
+"""Residues, topology, internal coordinates."""

@@ -1,0 +1,1 @@
+"""The conditional VAEs, their ELBO and artifacts."""

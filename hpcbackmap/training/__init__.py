@@ -1,0 +1,1 @@
+"""Trainer, ranks, checkpoints; the only room that imports deepspeed."""

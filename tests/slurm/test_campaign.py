@@ -65,7 +65,7 @@ class Project:
 
     def elsewhere(self, workdir: str) -> list[str]:
         """Overrides for the same frames in another working folder."""
-        return [f"workdir={workdir}", f"store.path={self.folder}/work/frames.zarr"]
+        return [f"workdir={workdir}", f"store.path={self.folder / 'work' / 'frames.zarr'}"]
 
     @property
     def file(self) -> str:

@@ -51,7 +51,7 @@ def data(tmp_path):
             more("1jbb_A_1", "C" * 40, "c5"),
         ],
     )
-    bm5 = {"1XXX_l_1": "GG" + IG[:20], "2XXX_r_1": OTHER, "3XXX_r_1": THIRD, "4XXX_r_1": THIRD[5:]}
+    bm5 = {"1ABC_l_1": "GG" + IG[:20], "2ABC_r_1": OTHER, "3ABC_r_1": THIRD, "4ABC_r_1": THIRD[5:]}
     bm5 |= {"1B6C_l_1": THIRD[::-1]}
     rows = [{"file": f"{name}.pdb.gz", "sequence": text} for name, text in bm5.items()]
     write_index(tmp_path / "static_bm5", rows)
@@ -65,10 +65,10 @@ def test_chains_clusters_and_split(recipe, data):
         "1aaa_A_1": "c1",
         "1bbb_A_1": "c2",
         "1ccc_A_1": "c3",
-        "1XXX_l_1": "c1",
-        "2XXX_r_1": "b-2XXX_r_1",
-        "3XXX_r_1": "b-3XXX_r_1",
-        "4XXX_r_1": "b-3XXX_r_1",
+        "1ABC_l_1": "c1",
+        "2ABC_r_1": "b-2ABC_r_1",
+        "3ABC_r_1": "b-3ABC_r_1",
+        "4ABC_r_1": "b-3ABC_r_1",
     }, "no relative, no academic licence; held-out chains attract none"
     assert made["split"]["validation_names"] == ["1bbb_A_1"]
     assert made["split"]["test_names"] == ["1ccc_A_1"]
@@ -81,7 +81,7 @@ def test_campaign_is_valid(recipe, data, ladder, stage):
     text = yaml.safe_dump(recipe.campaign(data, ladder))
     campaign = Campaign.model_validate(yaml.safe_load(text))
     assert list(campaign.stages) == [stage]
-    assert campaign.clusters()["1XXX_l_1"] == "c1"
+    assert campaign.clusters()["1ABC_l_1"] == "c1"
 
 
 def test_of_the_real_data_no_test_family_trains(recipe, data_dir):
