@@ -32,6 +32,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from hpcbackmap.allocator import keep_freed_memory
 from hpcbackmap.config import StoreConfig
 from hpcbackmap.frames import layout
 from hpcbackmap.frames.split import FrameRange
@@ -188,6 +189,7 @@ def keep_barrier(barrier) -> None:
 
 def read(reader: str, case: str, store: str, shuffled: bool, rank: int, ranks: int) -> dict:
     """In a process of its own: what one rank reads, and its time, from the first batch on."""
+    keep_freed_memory()
     pieces = READERS[reader](case, store, shuffled, rank, ranks)
     warm = next(pieces)
     read.barrier.wait()

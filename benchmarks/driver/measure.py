@@ -1,6 +1,6 @@
 """What the MPI driver costs: where a structure's time goes, weak scaling, memory over a long run.
 
-    python benchmarks/driver/measure.py FOLDER [--frames 300000] [--short 12000] > record.md
+    python benchmarks/driver/measure.py FOLDER [--frames 300000] [--short 12000] [--turns 3] > record.md
 
 The 20-residue example from its C-alpha trace with the shipped heavy-atom stage: the example's frames, over
 and over, each moved by 0.01 nm of noise. Leaves FOLDER/driver.json and FOLDER/driver-memory.png. What is there
@@ -28,6 +28,7 @@ from hpcbackmap.resolution.build import build_ladder
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "trpcage"
 NOISE = 0.01
+LONG = "2 ranks, long"
 SAMPLE_SECONDS = 1.0
 
 
@@ -38,22 +39,26 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", type=int, default=300_000, help="of the long run")
     parser.add_argument("--short", type=int, default=12_000, help="frames per rank of the others")
+    parser.add_argument("--turns", type=int, default=3, help="of one and two ranks")
     parser.add_argument("--cores", type=int, nargs=2, default=(0, 1))
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     make_input(folder, max(arguments.frames, 2 * arguments.short))
     results = folder / "driver.json"
     record = json.loads(results.read_text()) if results.exists() else {}
-    for ranks in (1, 2):
-        key = f"{ranks} rank(s)"
-        if key not in record:
-            frames = ranks * arguments.short
-            record[key] = run(folder, f"short{ranks}", ranks, frames, arguments.cores)
-            results.write_text(json.dumps(record, indent=1))
-    if "long" not in record:
-        record["long"] = run(folder, "long", 2, arguments.frames, arguments.cores)
+    for turn in range(arguments.turns):
+        for ranks in (1, 2):
+            key = f"{ranks} rank(s), turn {turn + 1}"
+            if key not in record:
+                options = [f"backmap.output=short{ranks}-{turn}.zarr"]
+                options.append(f"backmap.frames=0:{ranks * arguments.short}")
+                record[key] = run(folder, ranks, options, arguments.cores)
+                results.write_text(json.dumps(record, indent=1))
+    if LONG not in record:
+        options = ["backmap.output=long.zarr", f"backmap.frames=0:{arguments.frames}"]
+        record[LONG] = run(folder, 2, options, arguments.cores)
         results.write_text(json.dumps(record, indent=1))
-    plot(record["long"], folder / "driver-memory.png")
+    plot(record[LONG], folder / "driver-memory.png")
     print("\n".join(lines(record)))
 
 
@@ -89,29 +94,33 @@ def make_input(folder: Path, frames: int) -> None:
     (folder / "campaign.yaml").write_text(yaml.safe_dump(record))
 
 
-def run(folder: Path, name: str, ranks: int, frames: int, cores) -> dict:
-    """One run of the command, each rank on a core of its own: seconds, the ranks' journals, memory."""
+def run(folder: Path, ranks: int, options: list[str], cores) -> dict:
+    """One run of the command, each rank on a core of its own: seconds, the ranks' journals, memory.
+
+    options: of the command; the first one names the output.
+    """
+    output = folder / options[0].partition("=")[2]
     command = [
         *("mpirun", "-n", str(ranks), "--bind-to", "none", "--oversubscribe"),
         *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
         *("bash", "-c", pinned(cores), "hpcbackmap"),
         *(sys.executable, "-m", "hpcbackmap", "backmap", str(folder / "campaign.yaml")),
-        *(f"backmap.output={name}.zarr", f"backmap.frames=0:{frames}"),
+        *options,
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMPI_MCA_osc": "^ucx"}
     begun = time.monotonic()
-    log = (folder / f"{name}.log").open("a")
+    log = output.with_suffix(".log").open("a")
     with log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        memory = watch(process, folder / f"{name}.zarr")
+        memory = watch(process, output)
     if process.returncode:
-        sys.exit(f"{name} ended with {process.returncode}; see {folder / f'{name}.log'}")
-    journals = sorted((folder / f"{name}.zarr" / ".shards").glob("rank*.jsonl"))
+        sys.exit(f"the run ended with {process.returncode}; see {log.name}")
+    journals = sorted((output / ".shards").glob("rank*.jsonl"))
     entries = [
         [json.loads(line) for line in journal.read_text().splitlines()] for journal in journals
     ]
     return {
-        "frames": frames,
+        "rows": sum(entry["rows"] for journal in entries for entry in journal),
         "ranks": ranks,
         "wall_seconds": time.monotonic() - begun,
         "journals": entries,
@@ -155,24 +164,29 @@ def split(record: dict) -> dict[str, float]:
 
 def lines(record: dict) -> list[str]:
     shown = [
-        "| run | frames | wall s | " + " | ".join(PARTS) + " | sum, µs a structure |",
+        "| run | structures | wall s | " + " | ".join(PARTS) + " | sum, µs a structure |",
         "|---" * (len(PARTS) + 4) + "|",
     ]
     for name, entry in record.items():
         parts = split(entry)
         cells = [f"{parts.get(part, 0):.1f}" for part in PARTS]
         shown.append(
-            f"| {name} | {entry['frames']} | {entry['wall_seconds']:.0f} | "
+            f"| {name} | {entry['rows']} | {entry['wall_seconds']:.0f} | "
             + " | ".join(cells)
             + f" | {sum(parts.values()):.0f} |"
         )
-    one, two = (sum(split(record[f"{n} rank(s)"]).values()) for n in (1, 2))
-    memory = np.array(record["long"]["memory"])
+    turns = [name.partition(", ")[2] for name in record if name.startswith("1 rank(s)")]
+    ratios = []
+    for turn in turns:
+        one, two = (sum(split(record[f"{n} rank(s), {turn}"]).values()) for n in (1, 2))
+        ratios.append(100 * one / two)
+    memory = np.array(record[LONG]["memory"])
     settled = memory[memory[:, 1] >= 2]
     half = len(settled) // 2
     shown += [
         "",
-        f"Weak scaling, 1 to 2 ranks: {100 * one / two:.1f} % (time of a structure on its rank).",
+        f"Weak scaling, 1 to 2 ranks (time of a structure on its rank): {np.median(ratios):.1f} % "
+        f"({min(ratios):.1f} to {max(ratios):.1f} over turns).",
         f"Memory of the largest rank in the long run: {settled[:half, 2].max():.0f} MB at most in the first "
         f"half, {settled[half:, 2].max():.0f} MB in the second.",
     ]
@@ -191,7 +205,7 @@ def plot(record: dict, path: Path) -> None:
     memory = np.array(record["memory"])
     shards = max(memory[:, 1].max(), 1)
     figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    ax.plot(memory[:, 1] / shards * record["frames"] / 1e3, memory[:, 2], color="#0072B2")
+    ax.plot(memory[:, 1] / shards * record["rows"] / 1e3, memory[:, 2], color="#0072B2")
     ax.set_xlabel("thousand structures written")
     ax.set_ylabel("MB of the largest rank")
     ax.set_ylim(bottom=0)

@@ -69,9 +69,9 @@ class Records:
         rows = self.plan.rows(shard)
         system = store.system(shard.system)
         for resolution in self.plan.resolutions:
-            digest.update(system.read(resolution, *rows).tobytes())
+            digest.update(system.read(resolution, *rows))
         for name in system.observables:
-            digest.update(system.read_observable(name, *rows).tobytes())
+            digest.update(system.read_observable(name, *rows))
         return digest.hexdigest()
 
     def audit(self) -> tuple[int, list[dict]]:

@@ -11,7 +11,7 @@ import torch
 from hpcbackmap.backmapping.chain import Chain
 from hpcbackmap.backmapping.worker import read_frames
 
-__all__ = ["choose_batch", "choose_shard"]
+__all__ = ["choose_batch", "choose_shard", "seconds_per_frame"]
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ MEMORY_SHARE = 0.5
 SHARD_SECONDS = 120.0
 SHARD_BYTES = 256e6
 """Most that the arrays of one shard may hold; a rank has them in memory until it writes."""
-SHARDS_PER_RANK = 4
-"""At least, so that no rank waits long for the last one."""
+SHARDS_PER_RANK = 16
+"""At least, so that waiting for the last one costs a few percent (benchmarks/driver/scale.py)."""
 
 
 def choose_batch(chain: Chain, system, resolution: str, local: list[int], members, ranks: int):

@@ -42,13 +42,8 @@ class Worker:
         journal: Path,
         tell: Callable[[int, int, float], None],
     ):
-        self.plan, self.source, self.chains, self.stop, self.tell = (
-            plan,
-            source,
-            chains,
-            stop,
-            tell,
-        )
+        self.plan, self.source, self.chains = plan, source, chains
+        self.stop, self.tell = stop, tell
         self.store = open_store(str(output), incomplete_ok=True)
         self.records = Records(plan, output)
         self.journal = journal
@@ -114,9 +109,9 @@ class Worker:
         quarantined: list[dict],
         spent: Counter,
     ) -> None:
-        """Batches of a shard as one whole, then its record and a line in the journal."""
+        """Batches of a shard, which are used up, as one whole; then its record and a line in the journal."""
         rows = self.plan.rows_per_frame
-        arrays = {name: np.concatenate(parts) for name, parts in blocks.items()}
+        arrays = {name: np.concatenate(blocks.pop(name)) for name in self.plan.resolutions}
         observables = {
             "source_frame": np.repeat(np.array(frames, dtype=np.int64), rows),
             "member": np.tile(np.arange(rows, dtype=np.int64), len(frames)),

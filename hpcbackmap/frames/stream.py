@@ -153,7 +153,7 @@ class FrameStream:
         ), size
 
     def _samples(self) -> Iterator[tuple]:
-        """This rank's samples in order: (system, frame, fine [N, 3], coarse [B, 3]). Reads a window ahead."""
+        """This rank's samples: (system, frame, fine [1, N, 3], coarse [1, B, 3]). Reads a window ahead."""
         with ThreadPoolExecutor(max_workers=1) as reader:
             windows = self._windows()
             ahead = reader.submit(next, windows, None)
@@ -214,13 +214,13 @@ class FrameStream:
     def _pick(pieces: dict, blocks: np.ndarray, rows: np.ndarray) -> Iterator[tuple]:
         for number, row in zip(blocks, rows, strict=True):
             block, first, fine, coarse = pieces[number]
-            yield block.system, block.start + int(row), fine[row - first], coarse[row - first]
+            here = slice(row - first, row - first + 1)
+            yield block.system, block.start + int(row), fine[here], coarse[here]
 
     def _batch(self, picked: list[tuple], position: int) -> StreamBatch:
         names, frames, fine, coarse = zip(*picked, strict=True)
         offsets = [self.store.system(name).first_frame for name in names]
-        if len(set(names)) == 1:
-            join, systems = np.stack, [names[0]]
-        else:
-            join, systems = lambda parts: np.concatenate(parts)[None], list(names)
-        return StreamBatch(join(fine), join(coarse), systems, np.add(offsets, frames), position)
+        alike = len(set(names)) == 1
+        fine, coarse = (np.concatenate(parts, axis=0 if alike else 1) for parts in (fine, coarse))
+        systems = [names[0]] if alike else list(names)
+        return StreamBatch(fine, coarse, systems, np.add(offsets, frames), position)

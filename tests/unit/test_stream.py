@@ -277,6 +277,7 @@ BUDGET_MB = 4.0
 READER = f"""
 import sys
 from pathlib import Path
+from hpcbackmap.allocator import keep_freed_memory
 from hpcbackmap.frames.split import FrameRange
 from hpcbackmap.frames.store import open_store
 from hpcbackmap.frames.stream import FrameStream
@@ -285,6 +286,7 @@ def resident_mb(kind):
     status = Path("/proc/self/status").read_text()
     return int(status.split(kind + ":")[1].split()[0]) * 1.024e-3
 
+keep_freed_memory()
 store = open_store(sys.argv[1])
 frames = store.system("p").n_frames
 store.system("p").read("fg", 0, 1)
