@@ -270,6 +270,15 @@ class BackmapConfig(Model):
     shard_frames: Positive | Literal["auto"] = "auto"
     """Frames of a shard; ``auto``: about two minutes of work, measured when the plan is made."""
 
+    @field_validator("output")
+    @classmethod
+    def _is_a_folder(cls, output: str) -> str:
+        if "://" in output:
+            raise ValueError(
+                "backmapping writes to a folder, not to a URL; copy it when it is whole"
+            )
+        return output
+
 
 class EvaluateConfig(Model):
     max_frames: Positive | None = None
@@ -382,7 +391,8 @@ class Campaign(Model):
 
     def store_place(self) -> str:
         """Folder or URL of the frame store."""
-        return self.store.path if "://" in self.store.path else str(self.path(self.store.path))
+        place = self.store.path
+        return place.rstrip("/") if "://" in place else str(self.path(place))
 
     def digest(self) -> str:
         """Of all settings but the nodes that they run on."""

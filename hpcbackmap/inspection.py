@@ -8,7 +8,7 @@ from hpcbackmap.campaign import campaign_steps
 from hpcbackmap.config import Campaign
 from hpcbackmap.errors import InputError
 
-__all__ = ["describe_campaign", "describe_folder"]
+__all__ = ["describe_campaign", "describe_folder", "describe_store"]
 
 
 def describe_campaign(campaign: Campaign) -> dict:
@@ -42,12 +42,17 @@ def describe_folder(path: Path) -> dict:
         return _artifact(path)
     if not (path / "zarr.json").exists():
         raise InputError(f"{path}: neither a campaign file, nor a frame store, nor an artifact")
+    return describe_store(str(path))
+
+
+def describe_store(place: str) -> dict:
+    """A frame store in a folder or, by its URL, in object storage. Raises InputError."""
     from hpcbackmap.frames.store import open_store
 
-    store = open_store(path)
+    store = open_store(place)
     return {
-        "store": str(path),
-        "size": _size(path),
+        "store": place,
+        "size": _size(place),
         "resolutions": list(store.resolutions),
         "systems": _store_systems(store),
         **{
@@ -137,7 +142,7 @@ def _artifact(path: Path) -> dict:
     stage, config = load_artifact(path), read_artifact_config(path)
     return {
         "artifact": str(path),
-        "size": _size(path),
+        "size": _size(str(path)),
         "stage": stage.name,
         "kind": stage.kind,
         "parameters": sum(parameter.numel() for parameter in stage.parameters()),
@@ -146,7 +151,8 @@ def _artifact(path: Path) -> dict:
     }
 
 
-def _size(folder: Path) -> str:
-    """Bytes of the files below ``folder``, as ``12.3 MB``."""
-    total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return f"{total / 1e6:.1f} MB"
+def _size(place: str) -> str:
+    """Bytes of the files below, as ``12.3 MB``."""
+    from hpcbackmap.frames.place import size_of
+
+    return f"{size_of(place) / 1e6:.1f} MB"

@@ -1,6 +1,7 @@
 """Stop signals, noted when they come and obeyed at the next boundary of the work."""
 
 import signal
+import threading
 
 __all__ = ["StopSignals"]
 
@@ -8,7 +9,7 @@ __all__ = ["StopSignals"]
 class StopSignals:
     """While entered, SIGUSR1 (Slurm's warning), SIGTERM and SIGINT are noted in ``received``.
 
-    A second SIGINT interrupts at once.
+    A second SIGINT interrupts at once. Outside the main thread, where signals cannot be had, none is noted.
     """
 
     SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
@@ -17,7 +18,9 @@ class StopSignals:
         self.received: str | None = None
 
     def __enter__(self) -> "StopSignals":
-        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_) -> None:

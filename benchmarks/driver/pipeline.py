@@ -75,7 +75,7 @@ def prepare(folder: Path, members: int) -> None:
             "input": str(folder / "frames.zarr"),
             "members": members,
             "batch_frames": 64,
-            "shard_frames": 128,
+            "shard_frames": 256,
         },
     }
     campaign = folder / "campaign.yaml"

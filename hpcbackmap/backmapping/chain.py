@@ -164,11 +164,16 @@ def _with_numbers(positions: Tensor) -> Tensor:
 def load_chain(folders: dict[str, Path], rungs: list[str]) -> list[Stage]:
     """Trained stages of the rungs, in their order.
 
-    Raises InputError naming a rung without an artifact, or an artifact of another rung.
+    Raises InputError naming a rung without an artifact that can be read, or an artifact of another rung.
     """
     stages = []
     for rung in rungs:
-        stage = load_artifact(folders[rung])
+        try:
+            stage = load_artifact(folders[rung])
+        except InputError as error:
+            raise InputError(
+                f"stage {rung}: {error}; train the stage, or give another stages.{rung}.artifact"
+            ) from None
         if stage.name != rung:
             raise InputError(f"{folders[rung]}: holds stage {stage.name}, the ladder needs {rung}")
         stages.append(stage)

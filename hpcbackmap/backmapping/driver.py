@@ -10,12 +10,12 @@ from pathlib import Path
 from hpcbackmap.backmapping.chain import Chain, load_chain
 from hpcbackmap.backmapping.pipeline import Groups, Link, RemoteChain, serve
 from hpcbackmap.backmapping.plan import Plan, Shard
-from hpcbackmap.backmapping.planning import chosen_frames, make_plan
+from hpcbackmap.backmapping.planning import chosen_frames, make_plan, start_resolution
 from hpcbackmap.backmapping.progress import Progress
 from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.worker import Worker
 from hpcbackmap.config import Campaign, resolved_yaml
-from hpcbackmap.errors import ConfigError, OutputError, Stopped
+from hpcbackmap.errors import ConfigError, InputError, OutputError, Stopped
 from hpcbackmap.frames.store import FrameStore, create_store, open_store
 from hpcbackmap.mpi import on_first_rank
 from hpcbackmap.stopping import StopSignals
@@ -43,11 +43,12 @@ def backmap(
     started = time.monotonic()
     deadline = None if time_limit is None else started + time_limit
     source = open_store(campaign.backmap.input or campaign.store_place())
+    start_resolution(campaign, source)
     output, device = campaign.path(campaign.backmap.output), _device(comm)
     stages = load_chain(_artifacts(campaign), campaign.descent())
     draws = list(campaign.draws().values())
     frames = chosen_frames(campaign, source)
-    chains = {name: Chain(stages, source.system(name).ladder, device, draws) for name in frames}
+    chains = {name: _chain(stages, source, name, device, draws) for name in frames}
     groups = Groups(pipeline, len(stages), comm.rank, comm.size) if pipeline else None
     plan = on_first_rank(
         comm, lambda: _plan_and_output(campaign, source, frames, chains, output, comm.size)
@@ -77,6 +78,13 @@ def _artifacts(campaign: Campaign) -> dict[str, Path]:
         given = campaign.stages[rung].artifact
         folders[rung] = Path(given) if given else campaign.path(f"stages/{rung}/artifact")
     return folders
+
+
+def _chain(stages, source: FrameStore, system: str, device, draws) -> Chain:
+    try:
+        return Chain(stages, source.system(system).ladder, device, draws)
+    except InputError as error:
+        raise InputError(f"{source.path}: system {system}: {error}") from None
 
 
 def _device(comm):

@@ -12,7 +12,7 @@ from hpcbackmap.errors import InputError
 from hpcbackmap.frames.split import split_frames
 from hpcbackmap.frames.store import FrameStore
 
-__all__ = ["chosen_frames", "make_plan"]
+__all__ = ["chosen_frames", "make_plan", "start_resolution"]
 
 FRAME_BYTES = 12
 """Of one particle in one frame."""
@@ -29,15 +29,10 @@ def make_plan(
 ) -> Plan:
     """The campaign's plan. Sizes that are ``auto`` come from the stored plan ``there``, or are measured.
 
-    frames: see `chosen_frames`. Raises InputError if the input has not the resolution to start from.
+    frames: see `chosen_frames`. Raises InputError for a missing artifact.
     """
     settings = campaign.backmap
-    known = campaign.resolutions()
-    start = settings.start or known[-1]
-    if start not in source.resolutions:
-        raise InputError(
-            f"{source.path}: has {', '.join(source.resolutions)}, backmapping starts from {start}"
-        )
+    known, start = campaign.resolutions(), start_resolution(campaign, source)
     made = known[: known.index(start)]
     sizes = {"batch_frames": settings.batch_frames, "shard_frames": settings.shard_frames}
     for key, value in sizes.items():
@@ -77,6 +72,17 @@ def _with_sizes(plan: Plan, source: FrameStore, chains, ranks: int, sizes: dict)
         size = FRAME_BYTES * particles * plan.rows_per_frame
         shard = choose_shard(seconds, size, batch, plan.total_frames, ranks)
     return Plan(**(vars(plan) | {"batch_frames": batch, "shard_frames": shard}))
+
+
+def start_resolution(campaign: Campaign, source: FrameStore) -> str:
+    """Where the way down begins. Raises InputError if the input does not have it."""
+    start = campaign.backmap.start or campaign.resolutions()[-1]
+    if start not in source.resolutions:
+        raise InputError(
+            f"{source.path}: has {', '.join(source.resolutions)}, backmapping starts from {start}; give "
+            "another input, or backmap.start"
+        )
+    return start
 
 
 def chosen_frames(campaign: Campaign, source: FrameStore) -> dict[str, list[list[int]]]:

@@ -98,14 +98,18 @@ class Records:
 def only_run(output: Path, index: int, count: int):
     """Hold the lock of one of ``count`` parts of an output; it falls with the process, however it dies.
 
-    Runs of other parts may go on side by side. Gives a function that writes this process's name into the
-    locks, for others to read. Raises ResourceError if another run works on this part.
+    Runs of other parts may go on side by side if they count as many parts. Gives a function that writes this
+    process's name into the locks, for others to read. Raises ResourceError if another run works on this part,
+    or on parts of another size.
     """
     files = [_acquire(output / ".lock", output, fcntl.LOCK_EX if count == 1 else fcntl.LOCK_SH)]
     try:
         if count > 1:
             name = f".lock-{index}-of-{count}"
             files.append(_acquire(output / name, output, fcntl.LOCK_EX))
+            for other in output.glob(".lock-*-of-*"):
+                if not other.name.endswith(f"-of-{count}"):
+                    _acquire(other, output, fcntl.LOCK_SH).close()
         yield lambda: [_sign(file) for file in files]
     finally:
         for file in files:

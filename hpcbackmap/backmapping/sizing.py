@@ -9,7 +9,6 @@ import psutil
 import torch
 
 from hpcbackmap.backmapping.chain import Chain
-from hpcbackmap.backmapping.worker import read_frames
 
 __all__ = ["choose_batch", "choose_shard", "seconds_per_frame"]
 
@@ -37,7 +36,7 @@ def choose_batch(chain: Chain, system, resolution: str, local: list[int], member
     for batch in BATCHES:
         if batch > len(local):
             break
-        coarse = np.nan_to_num(read_frames(system, resolution, local[:batch]))
+        coarse = np.nan_to_num(system.read_at(resolution, local[:batch]))
         seconds, taken = _measure(chain, coarse, members)
         if taken > limit:
             break
@@ -50,7 +49,7 @@ def choose_batch(chain: Chain, system, resolution: str, local: list[int], member
 
 def seconds_per_frame(chain: Chain, system, resolution: str, local: list[int], members) -> float:
     """Of one batch of frames ``local``, which is backmapped and thrown away."""
-    coarse = np.nan_to_num(read_frames(system, resolution, local))
+    coarse = np.nan_to_num(system.read_at(resolution, local))
     return _measure(chain, coarse, members)[0] / len(local)
 
 

@@ -14,7 +14,6 @@ from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.records import Records
 from hpcbackmap.frames.molecule import straight_at
 from hpcbackmap.frames.store import FrameStore, open_store
-from hpcbackmap.frames.system import StoredSystem
 from hpcbackmap.stopping import StopSignals
 
 __all__ = ["Worker"]
@@ -70,7 +69,7 @@ class Worker:
         plan = self.plan
         local = plan.local_frames(shard)
         with _timed(spent, "read"):
-            coarse = read_frames(self.source.system(shard.system), plan.start, local)
+            coarse = self.source.system(shard.system).read_at(plan.start, local)
         first = self.source.system(shard.system).first_frame
         frames = [first + i for i in local]
         parts = [
@@ -217,18 +216,6 @@ def _first_failure(drawn: list[dict], chain: Chain) -> dict[tuple[int, int], str
             for frame in np.flatnonzero(bad).tolist():
                 failed.setdefault((frame, member), stage.name)
     return failed
-
-
-def read_frames(system: StoredSystem, resolution: str, local: list[int]) -> np.ndarray:
-    """Frames at ascending local indices, float32 [F, B, 3]; every stored block is read once."""
-    wanted = np.asarray(local)
-    blocks = wanted // system.block_frames(resolution)
-    pieces = []
-    for block in np.unique(blocks):
-        here = wanted[blocks == block]
-        first = int(here[0])
-        pieces.append(system.read(resolution, first, int(here[-1]) + 1)[here - first])
-    return np.concatenate(pieces)
 
 
 class _timed:

@@ -20,10 +20,12 @@ def evaluate(
     ] = None,
     overrides: Overrides = None,
     truth: Annotated[
-        Path | None, typer.Option("--truth", help="Instead: trajectory with the true atoms.")
+        str | None,
+        typer.Option("--truth", help="Instead: trajectory or store with the true atoms."),
     ] = None,
     generated: Annotated[
-        Path | None, typer.Option("--generated", help="Trajectory to judge against --truth.")
+        str | None,
+        typer.Option("--generated", help="Trajectory or store to judge against --truth."),
     ] = None,
     truth_top: Annotated[
         Path | None, typer.Option("--truth-top", help="Topology, where --truth carries none.")

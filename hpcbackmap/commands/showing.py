@@ -15,10 +15,10 @@ __all__ = ["artifact", "export", "inspect", "verify"]
 
 def export(
     store: Annotated[
-        Path, typer.Argument(metavar="STORE", help="Frame store, for example frames.zarr.")
+        str, typer.Argument(metavar="STORE", help="Frame store, for example frames.zarr.")
     ],
     output: Annotated[
-        Path,
+        str,
         typer.Option(
             "--output",
             "-o",
@@ -78,8 +78,8 @@ def artifact(
 
 
 def inspect(
-    path: Annotated[
-        Path,
+    place: Annotated[
+        str,
         typer.Argument(
             metavar="CAMPAIGN|STORE|ARTIFACT|shipped",
             help="What to look at; shipped: the stage that comes with the package.",
@@ -98,11 +98,14 @@ def inspect(
     """
     from hpcbackmap import inspection
 
-    if path.name == "shipped" and not path.exists():
+    path = Path(place)
+    if place == "shipped" and not path.exists():
         from hpcbackmap.backmapping.shipped import shipped_artifact
 
         path = shipped_artifact()
-    if stage is not None:
+    if "://" in place and stage is None:
+        console.show(inspection.describe_store(place), as_json)
+    elif stage is not None:
         if path.is_dir():
             raise ConfigError(f"inspect: --stage is for a campaign file, {path} is a folder")
         _inspect_memory(load(path, overrides), stage, as_json)

@@ -1,18 +1,21 @@
 """From a frame store to trajectory files that other programs read."""
 
 import logging
-import shutil
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import mdtraj
 import numpy as np
 
-from hpcbackmap.errors import ConfigError, HpcbackmapError, InputError
-from hpcbackmap.frames.shards import flush, writing
+from hpcbackmap.errors import ConfigError, HpcbackmapError, InputError, Interrupted
+from hpcbackmap.frames.joining import join_files
+from hpcbackmap.frames.place import is_url
 from hpcbackmap.frames.store import FrameStore
 from hpcbackmap.frames.system import StoredSystem
 from hpcbackmap.frames.writer import TrajectoryWriter, require_suffix
 from hpcbackmap.mpi import LocalComm, on_first_rank, raise_together
+from hpcbackmap.stopping import StopSignals
 
 __all__ = ["export"]
 
@@ -37,14 +40,16 @@ def export(
     """Write frames ``start``, ``start + stride``, … before ``stop`` as XTC, DCD or multi-model PDB.
 
     output: with ``{frame}`` in its name, one file for every frame, called by its number. system: may be left
-    out if the store holds one. comm: ranks that share the work (collective); XTC and single frames are
-    written by all, DCD and PDB by the first. A PDB of one frame is a topology for the other two. Heavy
-    atoms and C-alpha have their names; beads are called CG in residues BEA, one each. Frames without numbers
-    (quarantined ones) are left out, and told.
+    out if the store holds one. comm: ranks that share the work (collective). A PDB of one frame is a topology
+    for the other two. Heavy atoms and C-alpha have their names; beads are called CG in residues BEA, one each.
+    Frames without numbers (quarantined ones) are left out, and told.
     Returns the number of frames written. A file appears under its name when it is whole.
-    Raises ConfigError for an unknown suffix or no system, InputError for frames that do not exist,
-    OutputError if the file cannot be written.
+    Raises ConfigError for an unknown suffix, a URL or no system, InputError for frames that do not exist,
+    OutputError if the file cannot be written, Interrupted after a stop signal (nothing is left but files of
+    single frames that are whole).
     """
+    if is_url(output):
+        raise ConfigError(f"{output}: export writes files; give a path, and copy what it writes")
     output, comm = Path(output), comm or LocalComm()
     require_suffix(output)
     if system is None and len(store.systems) > 1:
@@ -60,25 +65,28 @@ def export(
             f"not {start} to {stop - 1}"
         )
     frames = range(start, stop, stride)
-    single = FRAME in output.name
-    sharing = comm.size if single or output.suffix == ".xtc" else 1
-    mine = frames[:0]
-    if comm.rank < sharing:
-        mine = frames[comm.rank * len(frames) // sharing : (comm.rank + 1) * len(frames) // sharing]
+    mine = frames[comm.rank * len(frames) // comm.size : (comm.rank + 1) * len(frames) // comm.size]
     written, error = 0, None
+    part = _part(output, comm.rank) if comm.size > 1 else output
     try:
-        if single:
-            written = _write_single(stored, resolution, output, mine)
-        elif sharing == 1:
-            written = _write(stored, resolution, output, mine) if comm.rank == 0 else 0
-        elif len(mine):
-            written = _write(stored, resolution, _part(output, comm.rank), mine)
+        with StopSignals() as signals:
+            pieces = _pieces(stored, resolution, mine, signals)
+            if FRAME in output.name:
+                written = _write_single(stored, resolution, output, pieces)
+            else:
+                written = _write(stored, resolution, part, pieces)
     except HpcbackmapError as failure:
         error = failure
-    raise_together(comm, error)
-    if not single and sharing > 1:
-        on_first_rank(comm, lambda: _join(output, comm.size))
+    try:
+        raise_together(comm, error)
+        if comm.size > 1 and FRAME not in output.name:
+            on_first_rank(comm, lambda: _join(output, comm.size))
+    finally:
+        if part != output:
+            part.unlink(missing_ok=True)
     written = comm.allreduce(written)
+    if not written:
+        raise InputError(f"{output}: none of the frames has coordinates that are numbers")
     if comm.rank == 0 and written < len(frames):
         log.warning(
             "%s: %d frame(s) without numbers were left out", store.path, len(frames) - written
@@ -86,22 +94,24 @@ def export(
     return written
 
 
-def _write(stored: StoredSystem, resolution: str, output: Path, frames: range) -> int:
-    """Frames into one file; how many."""
-    written = 0
-    with TrajectoryWriter(output, _topology(stored, resolution)) as file:
-        for positions, numbers, times in _pieces(stored, resolution, frames):
+def _write(stored: StoredSystem, resolution: str, part: Path, pieces: Iterator[tuple]) -> int:
+    """Pieces into one file, if there are any; how many frames."""
+    first, written = next(pieces, None), 0
+    if first is None:
+        return 0
+    with TrajectoryWriter(part, _topology(stored, resolution)) as file:
+        for positions, numbers, times in chain([first], pieces):
             file.append(positions, numbers, times)
             written += len(positions)
-        if written == 0:
-            raise InputError(f"{output}: none of the frames has coordinates that are numbers")
     return written
 
 
-def _write_single(stored: StoredSystem, resolution: str, output: Path, frames: range) -> int:
+def _write_single(
+    stored: StoredSystem, resolution: str, output: Path, pieces: Iterator[tuple]
+) -> int:
     topology, written = _topology(stored, resolution), 0
     width = len(str(stored.n_frames - 1))
-    for positions, numbers, times in _pieces(stored, resolution, frames):
+    for positions, numbers, times in pieces:
         for i, number in enumerate(numbers):
             name = output.name.replace(FRAME, f"{number:0{width}d}")
             with TrajectoryWriter(output.with_name(name), topology) as file:
@@ -110,16 +120,22 @@ def _write_single(stored: StoredSystem, resolution: str, output: Path, frames: r
     return written
 
 
-def _pieces(stored: StoredSystem, resolution: str, frames: range):
+def _pieces(
+    stored: StoredSystem, resolution: str, frames: range, signals: StopSignals
+) -> Iterator[tuple]:
     """Positions [n, particles, 3], numbers [n] and times [n] of the frames that have numbers."""
     kept = "time" in stored.observables
     size = max(1, int(PIECE_BYTES / (12 * stored.n_particles(resolution))))
     for first in range(0, len(frames), size):
+        if signals.received:
+            raise Interrupted(
+                f"export: stopped by {signals.received}; the same command starts over"
+            )
         part = frames[first : first + size]
-        span = part[0], part[-1] + 1
-        positions = stored.read(resolution, *span)[:: part.step]
-        numbers = np.array(part)
-        times = stored.read_observable("time", *span)[:: part.step] if kept else numbers
+        positions, numbers = stored.read_at(resolution, part), np.array(part)
+        times = numbers
+        if kept:
+            times = stored.read_observable("time", part[0], part[-1] + 1)[:: part.step]
         good = np.isfinite(positions).all(axis=(1, 2))
         if good.any():
             yield positions[good], numbers[good], times[good]
@@ -130,18 +146,9 @@ def _part(output: Path, rank: int) -> Path:
 
 
 def _join(output: Path, ranks: int) -> None:
-    """Frames of an XTC file stand for themselves, so that files may follow one another."""
     parts = [part for rank in range(ranks) if (part := _part(output, rank)).exists()]
-    first, *others = parts
-    with writing(output):
-        with first.open("ab") as joined:
-            for part in others:
-                with part.open("rb") as file:
-                    shutil.copyfileobj(file, joined, 1 << 22)
-        flush(first)
-        first.replace(output)
-        for part in others:
-            part.unlink()
+    if parts:
+        join_files(parts, output)
 
 
 def _topology(stored: StoredSystem, resolution: str) -> mdtraj.Topology:

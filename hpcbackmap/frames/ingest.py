@@ -8,7 +8,6 @@ divide systems to look at, and shards to write.
 import hashlib
 import json
 import logging
-import shutil
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +26,13 @@ from hpcbackmap.frames.shards import flush, writing
 from hpcbackmap.frames.split import split_systems
 from hpcbackmap.frames.store import FrameStore, create_store, open_store
 from hpcbackmap.frames.survey import SystemSurvey, survey_system
-from hpcbackmap.frames.written import WrittenUnits, all_units, only_ingest, record_folder
+from hpcbackmap.frames.written import (
+    WrittenUnits,
+    all_units,
+    begin_records,
+    only_ingest,
+    record_folder,
+)
 from hpcbackmap.mpi import on_first_rank, raise_together
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.ladder import Ladder
@@ -222,27 +227,29 @@ def _as_atoms(survey: SystemSurvey, positions: np.ndarray) -> np.ndarray:
 
 
 def _prepare(campaign, partial: str, surveys, ladders, request) -> None:
-    """An empty store for this request at ``partial``, or what an interrupted ingest has left of it there.
-
-    At a URL nothing is renamed, and an interrupted ingest begins anew.
-    """
+    """An empty store for this request at ``partial``, or what an interrupted ingest has left of it there."""
     _require_one_resolution(surveys)
-    if is_url(partial):
-        remove(partial)
-        _create(campaign, partial, surveys, ladders, request)
-        return
     if exists(partial):
         if _continues(partial, ladders, request):
             log.info("%s: an earlier ingest was interrupted; continuing", partial)
             return
+        if is_url(partial) and exists(record_folder(partial)):
+            raise ConfigError(  # there are no locks, it may be at work
+                f"{partial}: there is an unfinished store of other input, settings or library versions; if no "
+                "ingest of it runs, remove it, or give store.path another name"
+            )
         log.info("%s: removed, an ingest of other input was interrupted", partial)
         remove(partial)
+    if is_url(partial):
+        _create(campaign, partial, surveys, ladders, request)
+        begin_records(partial)
+        return
     new = partial + ".new"
     remove(new)
     try:
         _create(campaign, new, surveys, ladders, request)
+        begin_records(new)
         with writing(partial):
-            record_folder(new).mkdir()
             Path(new).rename(partial)
     except HpcbackmapError:
         remove(new)
@@ -264,7 +271,8 @@ def _continues(partial: str, ladders: list[Ladder], request: dict) -> bool:
         store = open_store(partial, incomplete_ok=True)
         before = store.attributes["provenance"]
         return (
-            before.get("request") == request
+            exists(record_folder(partial))
+            and before.get("request") == request
             and before.get("versions") == _versions()
             and [store.system(name).ladder.digest for name in store.systems]
             == [ladder.digest for ladder in ladders]
@@ -309,10 +317,10 @@ def _finish(
     if frames != expected:
         raise IncompleteError(f"{place}: {frames} frames were written, the files hold {expected}")
     store.mark_complete(frames_made_whole=mended)
+    remove(record_folder(store.path))
     if is_url(place):
         return
     with writing(place):
-        shutil.rmtree(record_folder(store.path))
         Path(store.path).rename(place)
         flush(Path(place).parent)
 

@@ -1,15 +1,33 @@
 """Where a store is: a folder, or a URL of an object store (through fsspec)."""
 
 import shutil
+import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
-from hpcbackmap.errors import ConfigError
+from hpcbackmap.errors import ConfigError, HpcbackmapError, ResourceError
 
-__all__ = ["exists", "is_url", "remove", "require_backend", "size_of"]
+__all__ = [
+    "exists",
+    "filesystem",
+    "is_url",
+    "reaching",
+    "reason",
+    "remove",
+    "require_backend",
+    "size_of",
+    "without_slash",
+]
 
 
 def is_url(place: str | Path) -> bool:
     return "://" in str(place)
+
+
+def without_slash(place: str | Path) -> str:
+    """A URL that ends in / would make keys with an empty part."""
+    place = str(place)
+    return place.rstrip("/") if is_url(place) and not place.endswith("://") else place
 
 
 def require_backend(place: str | Path) -> None:
@@ -27,11 +45,34 @@ def require_backend(place: str | Path) -> None:
 
 
 def exists(place: str) -> bool:
-    """Whether there is anything. Raises ConfigError, OSError."""
+    """Whether there is anything. Raises ConfigError, ResourceError, for a folder OSError."""
     if not is_url(place):
         return Path(place).exists()
-    files, path = _filesystem(place)
-    return files.exists(path)
+    files, path = filesystem(place)
+    with reaching(place):
+        return files.exists(path)
+
+
+@contextmanager
+def reaching(place: str):
+    """Turns what the client of an object store raises when it has no access into ResourceError; errors about
+    files, and those of a folder, pass.
+    """
+    try:
+        yield
+    except (FileNotFoundError, HpcbackmapError):
+        raise
+    except Exception as error:  # every client has error classes of its own
+        if not is_url(place):
+            raise
+        raise ResourceError(
+            f"{place}: no access ({reason(error)}); are its address and the credentials right?"
+        ) from None
+
+
+def reason(error: Exception) -> str:
+    """What an object store's client says, in a line."""
+    return textwrap.shorten(str(error) or type(error).__name__, 150, placeholder=" …")
 
 
 def remove(place: str) -> None:
@@ -39,7 +80,7 @@ def remove(place: str) -> None:
     if not is_url(place):
         shutil.rmtree(place, ignore_errors=True)
         return
-    files, path = _filesystem(place)
+    files, path = filesystem(place)
     if files.exists(path):
         files.rm(path, recursive=True)
 
@@ -48,11 +89,12 @@ def size_of(place: str) -> int:
     """Bytes of all files below."""
     if not is_url(place):
         return sum(item.stat().st_size for item in Path(place).rglob("*") if item.is_file())
-    files, path = _filesystem(place)
+    files, path = filesystem(place)
     return files.du(path)
 
 
-def _filesystem(place: str):
+def filesystem(place: str) -> tuple:
+    """What serves a URL (fsspec), as it is now, and the path there. Raises ConfigError."""
     require_backend(place)
     import fsspec
 

@@ -9,11 +9,16 @@ import numpy as np
 import zarr
 from zarr.core.sync import sync
 
-from hpcbackmap.errors import InputError, OutputError
+from hpcbackmap.errors import HpcbackmapError, InputError, OutputError
 from hpcbackmap.frames import layout
-from hpcbackmap.frames.place import exists, is_url
+from hpcbackmap.frames.place import exists, is_url, reason
 
 __all__ = ["ShardedArrays", "flush", "writing"]
+
+
+AGAIN = (
+    "`hpcbackmap backmap` makes such a shard again, for `hpcbackmap ingest` remove the store first"
+)
 
 
 class ShardedArrays:
@@ -32,11 +37,13 @@ class ShardedArrays:
             self._arrays[path] = self._root[path].with_config({"write_empty_chunks": True})
         return self._arrays[path]
 
+    def place(self, path: str, shard: int) -> str:
+        """File or URL of one shard."""
+        return f"{self.path}/{path}/c/{shard}" + "/0" * (self.array(path).ndim - 1)
+
     def file(self, path: str, shard: int) -> Path | None:
         """File of one shard; None in object storage."""
-        if self.folder is None:
-            return None
-        return self.folder.joinpath(path, "c", str(shard), *["0"] * (self.array(path).ndim - 1))
+        return None if self.folder is None else Path(self.place(path, shard))
 
     def exists(self, path: str, shard: int) -> bool:
         """Whether a shard was written; a missing one would read as numbers that are not there."""
@@ -44,8 +51,7 @@ class ShardedArrays:
         if file is not None:
             return file.exists()
         if (path, shard) not in self._seen:
-            zeros = "/0" * (self.array(path).ndim - 1)
-            if not exists(f"{self.path}/{path}/c/{shard}{zeros}"):
+            if not exists(self.place(path, shard)):
                 return False
             self._seen.add((path, shard))
         return True
@@ -68,7 +74,7 @@ class ShardedArrays:
             )
             reason = str(error).split(".")[0]
             raise InputError(
-                f"{self.path}: shard {culprit} of {path} is damaged ({reason}); make the store again"
+                f"{self.path}: shard {culprit} of {path} is damaged ({reason}); {AGAIN}"
             ) from None
         return _positions(array, values)
 
@@ -114,9 +120,7 @@ class ShardedArrays:
     def _require_files(self, path: str, shards: range) -> None:
         for shard in shards:
             if not self.exists(path, shard):
-                raise InputError(
-                    f"{self.path}: shard {shard} of {path} is missing; make the store again"
-                )
+                raise InputError(f"{self.path}: shard {shard} of {path} is missing; {AGAIN}")
 
     @staticmethod
     def _readable(array, start: int, stop: int) -> bool:
@@ -137,11 +141,19 @@ def _quantised(array: zarr.Array) -> bool:
 
 @contextmanager
 def writing(path: str | Path):
-    """Turns a failed write (full disk, no permission) into OutputError that names ``path``."""
+    """Turns a failed write (full disk, no permission, an object store that does not answer) into OutputError
+    that names ``path``.
+    """
     try:
         yield
+    except HpcbackmapError:
+        raise
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # clients of object stores have error classes of their own
+        if not is_url(path):
+            raise
+        raise OutputError(f"{path}: {reason(error)}") from None
 
 
 def flush(path: Path) -> None:

@@ -16,7 +16,7 @@ from hpcbackmap.config import StoreConfig
 from hpcbackmap.errors import ConfigError, IncompleteError, InputError, OutputError
 from hpcbackmap.frames import layout
 from hpcbackmap.frames.arrays import create_arrays
-from hpcbackmap.frames.place import exists, require_backend
+from hpcbackmap.frames.place import exists, require_backend, without_slash
 from hpcbackmap.frames.shards import ShardedArrays, flush, writing
 from hpcbackmap.frames.system import StoredSystem
 from hpcbackmap.resolution.ladder import Ladder
@@ -30,16 +30,16 @@ def open_store(path: str | Path, incomplete_ok: bool = False) -> "FrameStore":
     path: folder, or a URL that zarr understands.
     Raises InputError if it is missing, no frame store, of a newer format, or incomplete.
     """
-    require_backend(path)
+    path = without_slash(path)
     try:
-        root = zarr.open_group(str(path), mode="r+" if incomplete_ok else "r")
-    except (OSError, ValueError, KeyError) as error:
-        if not exists(str(path)):
+        if not exists(path):
             raise InputError(
                 f"{path}: no such frame store; `hpcbackmap ingest` and `hpcbackmap backmap` make them"
-            ) from None
+            )
+        root = zarr.open_group(path, mode="r+" if incomplete_ok else "r")
+    except (OSError, ValueError, KeyError) as error:
         if isinstance(error, PermissionError):
-            raise InputError(f"{path}: {error.strerror}") from None
+            raise InputError(f"{path}: {error.strerror or error}") from None
         raise InputError(f"{path}: not a frame store (no Zarr group that can be read)") from None
     attributes = dict(root.attrs)
     if attributes.get("format") != layout.FORMAT:
@@ -52,7 +52,7 @@ def open_store(path: str | Path, incomplete_ok: bool = False) -> "FrameStore":
         )
     if not attributes["complete"] and not incomplete_ok:
         raise InputError(f"{path}: unfinished, what wrote it has stopped; run that command again")
-    return FrameStore(str(path), root)
+    return FrameStore(path, root)
 
 
 def create_store(

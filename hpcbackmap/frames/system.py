@@ -1,8 +1,7 @@
 """One system of a frame store: reading its frames, writing its shards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -84,6 +83,17 @@ class StoredSystem:
         rows = self._arrays.read(path, first, last)
         return rows.reshape(-1, self.n_particles(resolution), 3)
 
+    def read_at(self, resolution: str, frames: Sequence[int]) -> np.ndarray:
+        """Positions of the frames with these ascending numbers; no more of the rest than a block is held."""
+        wanted = np.asarray(frames)
+        blocks = wanted // self.block_frames(resolution)
+        pieces = []
+        for block in np.unique(blocks):
+            here = wanted[blocks == block]
+            first = int(here[0])
+            pieces.append(self.read(resolution, first, int(here[-1]) + 1)[here - first])
+        return np.concatenate(pieces)
+
     def place(self, resolution: str, start: int, stop: int) -> tuple[str, int, int]:
         """Where these frames are: array, its first row, the row after the last.
 
@@ -129,10 +139,9 @@ class StoredSystem:
         number = 0 if self._packed else shard
         return all(self._arrays.exists(path, number) for path in self._paths())
 
-    def shard_files(self, shard: int) -> list[Path]:
-        """The file of every array of a shard, or of the system's pack; none in object storage."""
-        files = [self._arrays.file(path, 0 if self._packed else shard) for path in self._paths()]
-        return [file for file in files if file is not None]
+    def shard_places(self, shard: int) -> list[str]:
+        """File or URL of every array of a shard, or of the system's pack."""
+        return [self._arrays.place(path, 0 if self._packed else shard) for path in self._paths()]
 
     def _paths(self) -> Iterator[str]:
         for resolution in self._resolutions:

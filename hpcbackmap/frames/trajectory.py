@@ -63,7 +63,7 @@ def describe_file(path: str, topology: mdtraj.Topology) -> tuple[int, np.ndarray
             first = next(read_gsd(path, 0, 1, 1))[0][0]
             _require_atoms(path, topology, len(first))
         else:
-            with _c_output_to_stderr(), _open(path) as file:
+            with _no_c_output(), _open(path) as file:
                 n_frames = len(file)
                 promised = _promised_frames(path)
                 if n_frames < promised:
@@ -104,7 +104,7 @@ def read_frames(
                 cells = None if boxes is None else boxes[first:last]
                 yield whole.xyz[first:last], whole.time[first:last], cells
             return
-        with _c_output_to_stderr():
+        with _no_c_output():
             file = _open(path)
             file.seek(start)
         with file:
@@ -139,22 +139,27 @@ def _open(path: str):
         )
     if not Path(path).exists():
         raise FileNotFoundError(path)
+    if Path(path).stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty")
     return mdtraj.open(path)
 
 
 @contextmanager
-def _c_output_to_stderr():
-    """The DCD reader prints what it found, from C, to standard output, where results belong."""
+def _no_c_output():
+    """Readers in C print what they found, and half lines about errors that they also raise."""
     flush = ctypes.CDLL(None).fflush
     flush(None)
-    standard_output = os.dup(1)
-    os.dup2(2, 1)
+    before = {number: os.dup(number) for number in (1, 2)}
+    with open(os.devnull, "wb") as nothing:
+        for number in before:
+            os.dup2(nothing.fileno(), number)
     try:
         yield
     finally:
         flush(None)
-        os.dup2(standard_output, 1)
-        os.close(standard_output)
+        for number, copy in before.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def _require_atoms(path: str, topology: mdtraj.Topology, n_atoms: int) -> None:

@@ -1,4 +1,4 @@
-"""What an interrupted ingest has written: a record beside each finished shard, with its checksum."""
+"""What an interrupted ingest has written: a record of each finished shard, with its checksum."""
 
 import fcntl
 import hashlib
@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpcbackmap.errors import ResourceError
-from hpcbackmap.frames.place import is_url
+from hpcbackmap.frames.place import filesystem, is_url, reaching
 from hpcbackmap.frames.shards import flush, writing
 from hpcbackmap.frames.store import FrameStore
 
-__all__ = ["Unit", "Written", "WrittenUnits", "all_units", "only_ingest", "record_folder"]
+__all__ = [
+    "Unit",
+    "Written",
+    "WrittenUnits",
+    "all_units",
+    "begin_records",
+    "only_ingest",
+    "record_folder",
+]
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +54,18 @@ def all_units(store: FrameStore) -> list[Unit]:
 
 
 class WrittenUnits:
-    """Records of the finished units of a store in a folder; object storage has none."""
+    """Records of the finished units of an unfinished store."""
 
     def __init__(self, store: FrameStore):
         self._store = store
-        self._folder = None if is_url(store.path) else record_folder(store.path)
 
     def find(self, unit: Unit) -> Written | None:
-        """What the record of a unit says, if its files are what they were then."""
-        if self._folder is None:
-            return None
+        """What the record of a unit says, if its files are what they were then. Raises ResourceError."""
         try:
-            record = json.loads(self._path(unit).read_text())
-            if record["files"] == self._checksums(unit):
+            with reaching(self._store.path):
+                text, files = _read(self._place(unit)), self._checksums(unit)
+            record = json.loads(text)
+            if record["files"] == files:
                 return Written(record["frames"], record["mended"])
         except FileNotFoundError:
             return None
@@ -69,18 +76,12 @@ class WrittenUnits:
 
     def publish(self, unit: Unit, written: Written) -> None:
         """Record a unit that is on the disk. Raises OutputError."""
-        if self._folder is None:
-            return
-        record = written._asdict() | {"files": self._checksums(unit)}
-        path = self._path(unit)
-        scratch = path.with_suffix(".part")
-        with writing(path):
-            scratch.write_text(json.dumps(record))
-            flush(scratch)
-            scratch.rename(path)
+        with writing(self._place(unit)):
+            record = written._asdict() | {"files": self._checksums(unit)}
+            _write(self._place(unit), json.dumps(record))
 
-    def _path(self, unit: Unit) -> Path:
-        return self._folder / f"{self._name(unit)}.json"
+    def _place(self, unit: Unit) -> str:
+        return f"{record_folder(self._store.path)}/{self._name(unit)}.json"
 
     @staticmethod
     def _name(unit: Unit) -> str:
@@ -89,21 +90,55 @@ class WrittenUnits:
         )
 
     def _checksums(self, unit: Unit) -> dict[str, str]:
-        """SHA-256 of every file of a unit. Raises FileNotFoundError."""
-        files = set()
+        """Of every file of a unit, by path in the store. Raises FileNotFoundError."""
+        places = set()
         for name in [unit.system] if unit.system else self._store.packs[unit.number]:
-            files |= set(self._store.system(name).shard_files(unit.number))
-        checksums = {}
-        for path in sorted(files):
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            checksums[str(path.relative_to(self._store.path))] = digest
-        return checksums
+            places |= set(self._store.system(name).shard_places(unit.number))
+        return {
+            place.removeprefix(f"{self._store.path}/"): _checksum(place) for place in sorted(places)
+        }
 
 
-def record_folder(partial: str) -> Path:
+def record_folder(partial: str) -> str:
     """Where an unfinished store keeps its records; removed when it is whole."""
-    return Path(partial) / ".written"
+    return f"{partial}/.written"
+
+
+def begin_records(partial: str) -> None:
+    """A place for the records of a store whose arrays are all made. Raises OutputError."""
+    with writing(partial):
+        if not is_url(partial):
+            Path(record_folder(partial)).mkdir()
+        _write(f"{record_folder(partial)}/begun", "")
+
+
+def _read(place: str) -> str:
+    """Raises FileNotFoundError."""
+    if is_url(place):
+        files, path = filesystem(place)
+        return files.cat_file(path).decode()
+    return Path(place).read_text()
+
+
+def _write(place: str, text: str) -> None:
+    """Whole or not at all."""
+    if is_url(place):
+        files, path = filesystem(place)
+        files.pipe_file(path, text.encode())
+        return
+    scratch = Path(place).with_suffix(".part")
+    scratch.write_text(text)
+    flush(scratch)
+    scratch.rename(place)
+
+
+def _checksum(place: str) -> str:
+    """SHA-256 of a file; of an object, what its store says changes with it. Raises FileNotFoundError."""
+    if is_url(place):
+        files, path = filesystem(place)
+        return str(files.checksum(path))
+    with Path(place).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -119,6 +154,8 @@ def only_ingest(path: Path):
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_nlink == 0:  # whose lock it was has removed it meanwhile
+                raise BlockingIOError
         except BlockingIOError:
             raise ResourceError(
                 f"{path}: another ingest is writing it; wait for it, or stop it"

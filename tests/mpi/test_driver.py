@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import mdtraj
 import numpy as np
 import pytest
 import yaml
@@ -15,6 +16,7 @@ import yaml
 from hpcbackmap.backmapping.driver import backmap
 from hpcbackmap.config import load_campaign
 from hpcbackmap.errors import InputError, OutputError, ResourceError, Stopped
+from hpcbackmap.frames.export import export
 from hpcbackmap.frames.ingest import ingest
 from hpcbackmap.frames.store import create_store, open_store
 from hpcbackmap.mpi import get_comm
@@ -130,17 +132,24 @@ def test_stages_on_ranks_of_their_own_give_the_same_bits(campaign_folder, undist
         assert np.array_equal(mine, theirs)
 
 
-def test_ranks_export_one_file_in_order(campaign_folder, undisturbed, tmp_path):
-    store = str(campaign_folder / "work" / "alone.zarr")
-    for ranks in (0, 3):
-        output = str(tmp_path / f"{ranks}.xtc")
-        done = subprocess.run(
-            launched(ranks, "export", store, "-o", output, "--stride", "2"),
-            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "0.xtc").read_bytes() == (tmp_path / "3.xtc").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.xtc", "3.xtc"]
+@pytest.mark.parametrize("suffix", ["xtc", "dcd", "pdb"])
+def test_ranks_export_one_file_in_order(campaign_folder, undisturbed, tmp_path, suffix):
+    store = campaign_folder / "work" / "alone.zarr"
+    one, three = tmp_path / f"1.{suffix}", tmp_path / f"3.{suffix}"
+    written = export(open_store(store), "fg", one, stride=2)
+    done = subprocess.run(
+        launched(3, "export", str(store), "-o", str(three), "--stride", "2"),
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    title = slice(92, 264) if suffix == "dcd" else slice(0)  # has a date in it
+    first, second = (bytearray(path.read_bytes()) for path in (one, three))
+    del first[title], second[title]
+    assert first == second
+    if suffix != "pdb":
+        export(open_store(store), "fg", tmp_path / "top.pdb", stop=1)
+        assert mdtraj.load(str(three), top=str(tmp_path / "top.pdb")).n_frames == written
+    assert {path.name for path in tmp_path.iterdir()} <= {one.name, three.name, "top.pdb"}
 
 
 def test_output_is_accounted_for(campaign_folder, undisturbed):
@@ -305,6 +314,10 @@ def test_runs_share_the_shards_of_one_plan(campaign_folder, undisturbed):
         open_store(output)
     with only_run(output, 0, 2), pytest.raises(ResourceError, match="is writing it"):
         backmap(campaign, get_comm())
+    with only_run(output, 0, 2), pytest.raises(ResourceError, match="is writing it"):
+        backmap(campaign, get_comm(), part=(2, 3))
+    with only_run(output, 0, 2), only_run(output, 1, 2):
+        pass
     last = run(campaign_folder, 0, name, "--part", "1/2", "--json")
     assert json.loads(last.stdout)["shards_missing"] == 0
     assert np.array_equal(contents(campaign_folder, "array.zarr")[0], undisturbed[0])

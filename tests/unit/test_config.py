@@ -89,6 +89,8 @@ def test_paths_are_relative_to_the_file_not_to_the_caller(campaign_file, monkeyp
     assert campaign.systems[0].trajectories == [str(folder / "*.xtc")]
     assert campaign.systems[0].topology == str(folder / "top.pdb")
     assert campaign.backmap.input == "s3://bucket/coarse.zarr"
+    with pytest.raises(ConfigError, match=r"backmap.output: .*to a folder, not to a URL"):
+        load_campaign(campaign_file, ["backmap.output=s3://bucket/fine.zarr"])
 
 
 def test_the_resolved_file_says_the_same_from_anywhere(campaign_file, tmp_path_factory):

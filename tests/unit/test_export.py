@@ -1,11 +1,15 @@
 """Export: what other programs read is what the store holds."""
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import mdtraj
 import numpy as np
 import pytest
 
 from hpcbackmap.config import Campaign
-from hpcbackmap.errors import ConfigError, InputError, OutputError
+from hpcbackmap.errors import ConfigError, InputError, Interrupted, OutputError
 from hpcbackmap.frames import export as module
 from hpcbackmap.frames.export import export
 from hpcbackmap.frames.ingest import ingest
@@ -75,6 +79,8 @@ def test_names_and_times(store, tmp_path):
 def test_impossible_exports_are_refused(store, tmp_path):
     with pytest.raises(ConfigError, match=r"a.gro: can write .xtc, .dcd, .pdb, not .gro"):
         export(store, "fg", tmp_path / "a.gro")
+    with pytest.raises(ConfigError, match=r"s3://bucket/a.xtc: export writes files"):
+        export(store, "fg", "s3://bucket/a.xtc")
     with pytest.raises(InputError, match="no resolution 'com'"):
         export(store, "com", tmp_path / "a.xtc")
     with pytest.raises(InputError, match="no system 'q'"):
@@ -105,6 +111,28 @@ def test_a_file_for_every_frame(store, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == expected
     found = mdtraj.load(str(tmp_path / expected[1])).xyz[0]
     np.testing.assert_allclose(found, store.system("trpcage").read("fg", 8, 9)[0], atol=5.1e-4)
+
+
+def test_a_stop_signal_leaves_no_file(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PIECE_BYTES", 10_000)
+    system = store.system("trpcage")
+    read = type(system).read
+
+    def interrupted(self, resolution, start, stop):
+        if start > 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, resolution, start, stop)
+
+    monkeypatch.setattr(type(system), "read", interrupted)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        export(store, "fg", tmp_path / "a.xtc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_thread_exports(store, tmp_path):
+    """Where stop signals cannot be had, as in the cell of a notebook that runs beside others."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(export, store, "ca", tmp_path / "a.xtc", stop=5).result() == 5
 
 
 def test_frames_without_numbers_are_left_out_and_told(store, tmp_path, monkeypatch, caplog):

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "config": {"errors", "resolution"},
     "mpi": {"errors"},
     "stopping": set(),
-    "frames": BASE | {"mpi"},
+    "frames": BASE | {"mpi", "stopping"},
     "stages": BASE,
     "training": ROOM | {"stopping"},
     "backmapping": ROOM | {"stopping"},

@@ -102,7 +102,9 @@ def test_every_format_gives_every_frame(trpcage, top, tmp_path, capfd, suffix, s
     assert system.sources == [("t", 0, len(expected))]
     found = system.read("fg", 0, len(expected))
     np.testing.assert_allclose(found, expected, rtol=0, atol=6e-4)
-    assert capfd.readouterr().out == "", "standard output is for results"
+    shown = capfd.readouterr()
+    assert shown.out == "", "standard output is for results"
+    assert "plugin" not in shown.err
 
 
 def test_rerun_has_nothing_to_do_and_another_campaign_is_refused(trpcage, top, tmp_path):
@@ -206,7 +208,7 @@ def test_wrong_files_are_named(trpcage, top, tmp_path, data_dir):
     empty.write_bytes(b"")
     refused(out, InputError, "README.md: not a trajectory", system(data_dir / "README.md"))
     refused(out, InputError, "no such trajectory", system(tmp_path))
-    refused(out, InputError, "empty.xtc", system(empty))
+    refused(out, InputError, "empty.xtc: the file is empty", system(empty))
     text = tmp_path / "text.dcd"
     text.write_text("this is no trajectory\n" * 50)
     refused(out, InputError, "text.dcd", system(text))

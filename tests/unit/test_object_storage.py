@@ -1,13 +1,19 @@
 """A frame store in object storage: made, streamed and backmapped from by its URL, on a stand-in for S3."""
 
+import json
+import logging
+
+import fsspec
 import mdtraj
 import numpy as np
 import pytest
 
 from hpcbackmap.backmapping.driver import backmap
+from hpcbackmap.cli import main
 from hpcbackmap.config import Campaign, GenzprotConfig
-from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.errors import ConfigError, InputError, ResourceError
 from hpcbackmap.frames.ingest import ingest
+from hpcbackmap.frames.shards import ShardedArrays
 from hpcbackmap.frames.split import split_frames
 from hpcbackmap.frames.store import open_store
 from hpcbackmap.frames.stream import FrameStream
@@ -48,7 +54,7 @@ def campaign(example_dir, tmp_path):
             workdir=str(tmp_path / "work"),
             ladder=ladder,
             systems=[{"name": "s", "topology": top, "trajectories": [str(tmp_path / "t.xtc")]}],
-            store={"path": path, "chunk_mb": 0.02, "shard_mb": 0.06},
+            store={"path": path, "chunk_mb": 0.02, "shard_mb": 0.03},
         )
 
     return make
@@ -97,6 +103,79 @@ def test_backmapping_starts_from_a_url(bucket, campaign, tmp_path):
     found = open_store(made.path("backmapped.zarr")).system("s").read("fg", 0, 4)
     expected = open_store(there.store_place()).system("s").read("ca", 0, 4)
     np.testing.assert_allclose(ladder.coarsen(found)["ca"], expected, rtol=0, atol=1e-5)
+
+
+def test_an_interrupted_ingest_continues(bucket, campaign, monkeypatch, caplog):
+    """Shards that are there are not written again, unless they are not what was written."""
+    made = campaign(f"{bucket}/e/frames.zarr")
+    write, written = ShardedArrays.write, []
+
+    def dies(self, path, shard, values):
+        if shard == 2:
+            raise KeyboardInterrupt
+        write(self, path, shard, values)
+
+    def counted(self, path, shard, values):
+        written.append((path.split("/")[3], shard))
+        write(self, path, shard, values)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ShardedArrays, "write", dies)
+        ingest(made, LocalComm())
+    with pytest.raises(InputError, match="unfinished"):
+        open_store(made.store_place())
+    other = made.model_copy(update={"store": made.store.model_copy(update={"quantise": True})})
+    with pytest.raises(ConfigError, match="unfinished store of other input"):
+        ingest(other, LocalComm())
+    damaged = f"{bucket}/e/frames.zarr/systems/s/particles/ca/position/value/c/1/0/0"
+    fsspec.open(damaged, "wb").open().close()
+    monkeypatch.setattr(ShardedArrays, "write", counted)
+    with caplog.at_level(logging.INFO):
+        summary = ingest(made, LocalComm())
+    assert "continuing" in caplog.text and "shard.s.1: damaged" in caplog.text
+    assert summary["frames_out"] == FRAMES
+    assert ("fg", 1) in written and ("fg", 2) in written and ("fg", 0) not in written
+    here = campaign("frames.zarr")
+    ingest(here, LocalComm())
+    there, local = (open_store(each.store_place()).system("s") for each in (made, here))
+    for level in ("fg", "ca"):
+        np.testing.assert_array_equal(there.read(level, 0, FRAMES), local.read(level, 0, FRAMES))
+    assert not fsspec.filesystem("s3").exists(f"{made.store_place()}/.written")
+
+
+def test_commands_take_urls(bucket, campaign, tmp_path, capsys):
+    place = f"{bucket}/f/frames.zarr"
+    ingest(campaign(place), LocalComm())
+    top = tmp_path / "top.pdb"
+    judged = ["evaluate", "--truth", place, "--generated", place, "--json"]
+    for arguments in (["inspect", place, "--json"], ["verify", place, "--json"], judged):
+        assert json.loads(spoken(arguments, capsys))
+    export = ["export", f"{place}/", "-o", str(top), "--stop", "1"]
+    assert "1 frames in" in spoken(export, capsys)
+    assert mdtraj.load(str(top)).n_frames == 1
+    for missing in (f"{bucket}/nothing", "s3://no-such-bucket/frames.zarr"):
+        with pytest.raises(SystemExit) as ended:
+            main(["inspect", missing])
+        assert ended.value.code == 3
+        assert f"{missing}: no such frame store" in capsys.readouterr().err
+
+
+def test_no_access_is_one_line(bucket, campaign, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    for work in (open_store, lambda place: ingest(campaign(place), LocalComm())):
+        with pytest.raises(ResourceError, match=r"no access .*locate credentials"):
+            work(f"{bucket}/g/frames.zarr")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def spoken(arguments, capsys) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
 
 
 def test_what_is_lost_or_unfinished_is_noticed(bucket, campaign):
