@@ -352,7 +352,8 @@ def s3_stand_in(store: Path) -> Iterator[str | None]:
         "no_proxy": host,
     }
     with mock.patch.dict(os.environ, settings):
-        files = s3fs.S3FileSystem(skip_instance_cache=True)
+        s3fs.S3FileSystem.clear_instance_cache()
+        files = s3fs.S3FileSystem()
         bucket = f"frames-{store.parent.name}"
         files.mkdir(bucket)
         files.put(str(store), f"{bucket}/frames.zarr", recursive=True)
