@@ -112,7 +112,7 @@ def undisturbed(campaign_folder):
     return contents(campaign_folder, "alone.zarr")
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_same_bits_on_any_number_of_ranks(campaign_folder, undisturbed, ranks):
     done = run(campaign_folder, ranks, f"backmap.output=ranks{ranks}.zarr")
     assert done.returncode == 0, done.stderr

@@ -1,11 +1,13 @@
 """`hpcbackmap verify`: a whole store is counted, a damaged one is named."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from hpcbackmap.config import StoreConfig
 from hpcbackmap.errors import InputError
-from hpcbackmap.frames.store import create_store
+from hpcbackmap.frames.store import create_store, open_store
 from hpcbackmap.frames.verify import verify_store
 from hpcbackmap.mpi import LocalComm
 from hpcbackmap.protein.topology import topology_from_sequence
@@ -39,6 +41,17 @@ def test_whole_store_is_counted(store):
     found = verify_store(path, LocalComm())
     assert (found["frames"], found["shards"], found["frames_without_numbers"]) == (FRAMES, 3, 1)
     assert found["bytes"] == FRAMES * (12 * particles + 8)
+
+
+def test_content_tells_whether_two_stores_hold_the_same(store, tmp_path):
+    path, _ = store
+    copy = shutil.copytree(path, tmp_path / "copy.zarr")
+    content = verify_store(path, LocalComm())["content"]
+    assert verify_store(copy, LocalComm())["content"] == content
+    system = open_store(copy, incomplete_ok=True).system("p")
+    levels = {name: system.read(name, SHARD, 2 * SHARD) for name in ("fg", "ca")}
+    system.write_shard(1, levels, {"member": np.zeros(SHARD, dtype=np.int64)})
+    assert verify_store(copy, LocalComm())["content"] != content
 
 
 @pytest.mark.parametrize("array", ["fg", "ca"])

@@ -1,6 +1,6 @@
 """What export costs: frames a second and memory, for every format, on one and two ranks.
 
-    python benchmarks/ingest/export.py STORE FOLDER [--frames 20000 100000] [--turns 3] > record.md
+    python benchmarks/export.py STORE FOLDER [--frames 20000 100000] [--turns 3] > record.md
 
 STORE: a backmapped one with so many structures of heavy atoms, for example long.zarr of
 `benchmarks/driver/measure.py`. The floor is a process that reads all frames at once and has mdtraj write
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from measure import on_ranks, watched
+from ingest import on_ranks, watched
 
 from hpcbackmap.frames.store import open_store
 from hpcbackmap.frames.writer import TrajectoryWriter

@@ -1,6 +1,6 @@
 """What ingest costs: memory over the length of a trajectory, and time beside the least it could take.
 
-    python benchmarks/ingest/measure.py FOLDER [--frames 10000 80000 320000] [--turns 3] > record.md
+    python benchmarks/ingest.py FOLDER [--frames 10000 80000 320000] [--turns 3] > record.md
 
 Trajectories of the 20-residue example (XTC), ladder fg, ca, ucg:5. The floor is to read the same file with
 mdtraj in pieces of 1,000 frames, and to write the same three arrays into Zarr with the store's

@@ -5,7 +5,7 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "trpcage"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "trpcage"
 NOISE = 0.005
 """nm"""
 PIECE = 10_000
