@@ -48,7 +48,7 @@ class Case:
 
 CASES = {
     "ingest": Case(("store.path={}.zarr",), "{}.zarr.partial/.written", 0.4),
-    "backmap": Case(("backmap.output={}.zarr",), "{}.zarr/.shards", 4.0),
+    "backmap": Case(("backmap.output={}.zarr",), "{}.zarr/.shards", 2.0),
 }
 
 
