@@ -113,6 +113,20 @@ def test_a_file_for_every_frame(store, tmp_path):
     np.testing.assert_allclose(found, store.system("trpcage").read("fg", 8, 9)[0], atol=5.1e-4)
 
 
+def test_a_stride_holds_no_more_than_a_block_of_the_frames_between(store, tmp_path, monkeypatch):
+    system, block, spans = store.system("trpcage"), 8, []
+    read = type(system).read
+
+    def noted(self, resolution, start, stop):
+        spans.append(stop - start)
+        return read(self, resolution, start, stop)
+
+    monkeypatch.setattr(type(system), "block_frames", lambda *_: block)
+    monkeypatch.setattr(type(system), "read", noted)
+    assert export(store, "ca", tmp_path / "a.xtc", stride=5) == len(range(0, system.n_frames, 5))
+    assert max(spans) <= block
+
+
 def test_a_stop_signal_leaves_no_file(store, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PIECE_BYTES", 10_000)
     system = store.system("trpcage")
