@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from ingest import on_ranks, watched
 
-from hpcbackmap.frames.store import open_store
-from hpcbackmap.frames.writer import TrajectoryWriter
+from hpcbackmap.store.store import open_store
+from hpcbackmap.trajectories.writer import TrajectoryWriter
 
 
 def main() -> None:

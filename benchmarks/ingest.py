@@ -22,10 +22,10 @@ import psutil
 import yaml
 from trajectories import EXAMPLE, write_trajectory
 
-from hpcbackmap.config import StoreConfig
-from hpcbackmap.frames.store import create_store
+from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.store.store import create_store
 
 LADDER = ["fg", "ca", "ucg:5"]
 TOP = EXAMPLE / "trpcage_top.pdb"

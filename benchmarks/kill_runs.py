@@ -24,8 +24,8 @@ import yaml
 from trajectories import EXAMPLE, write_trajectory
 
 from hpcbackmap.backmapping.shipped import shipped_artifact
-from hpcbackmap.frames.verify import verify_store
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.runtime.mpi import LocalComm
+from hpcbackmap.store.verify import verify_store
 
 SYSTEMS = ("a", "b")
 FILES = 3

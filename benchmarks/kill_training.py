@@ -112,7 +112,9 @@ def points() -> dict[str, tuple]:
     """Name: owner of a function, its name there, and how to do half of it."""
     import safetensors.torch
 
-    from hpcbackmap.training import checkpoints, metrics, publish, run, saving
+    from hpcbackmap.training import run
+    from hpcbackmap.training.checkpoints import checkpoints, publish, saving
+    from hpcbackmap.training.records import metrics
 
     return {
         "forward": (run.Run, "_forward", None),
@@ -216,7 +218,7 @@ def train(arguments: list[str], workdir: Path, fault: Fault | None = None) -> Ca
     """What a rank does."""
 
     def action(rank: int) -> None:
-        from hpcbackmap.cli import main
+        from hpcbackmap.cli.app import main
 
         if fault:
             install(fault, rank)
@@ -237,7 +239,7 @@ def weights_hash(folder: Path) -> str:
 
 def whole_step(folder: Path) -> int:
     """Step of the newest whole checkpoint, 0 if there is none; raises if one that counts is damaged."""
-    from hpcbackmap.training.checkpoints import last_published, verified_manifest
+    from hpcbackmap.training.checkpoints.checkpoints import last_published, verified_manifest
 
     tag = last_published(folder / "checkpoints")
     return verified_manifest(folder / "checkpoints" / tag)["progress"]["step"] if tag else 0

@@ -7,8 +7,8 @@ from itertools import islice, product
 
 import numpy as np
 
-from hpcbackmap.frames.split import FrameRange
-from hpcbackmap.frames.stream import FrameStream
+from hpcbackmap.store.split import FrameRange
+from hpcbackmap.store.stream import FrameStream
 
 BUDGETS_MB = (32, 256)
 BATCHES = (8, 32, 128)

@@ -32,14 +32,14 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from hpcbackmap.allocator import keep_freed_memory
-from hpcbackmap.config import StoreConfig
-from hpcbackmap.frames import layout
-from hpcbackmap.frames.split import FrameRange
-from hpcbackmap.frames.store import create_store, open_store
-from hpcbackmap.frames.stream import FrameStream
+from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.allocator import keep_freed_memory
+from hpcbackmap.store import layout
+from hpcbackmap.store.split import FrameRange
+from hpcbackmap.store.store import create_store, open_store
+from hpcbackmap.store.stream import FrameStream
 
 SYSTEMS = {"214 residues": 214, "3,000 particles": 361}
 """Residues of each."""

@@ -168,8 +168,8 @@ def adk(folder: Path, steps: int):
     sys.path.insert(0, str(HERE / "paper"))
     from ladders import PROTEINS, make_campaign, write_campaign
 
-    from hpcbackmap.frames.ingest import ingest
-    from hpcbackmap.mpi import LocalComm
+    from hpcbackmap.ingest.ingest import ingest
+    from hpcbackmap.runtime.mpi import LocalComm
 
     data = Path(os.environ.get("HPCBACKMAP_DATA") or sys.exit("set HPCBACKMAP_DATA"))
     campaign = make_campaign(PROTEINS["adk"], data, folder / f"adk-{steps}", BEADS, steps, 60)
@@ -198,11 +198,11 @@ def measure_ranks(folder: Path, size: str, way: str) -> None:
     """One rank of a short training, by DeepSpeed or by torch's DDP alone; rank 0 prints."""
     import torch
 
-    from hpcbackmap.config import load_campaign
-    from hpcbackmap.frames.ingest import ingest
-    from hpcbackmap.mpi import LocalComm
-    from hpcbackmap.training.meeting import join
-    from hpcbackmap.training.ranks import on_rank_zero, read_world
+    from hpcbackmap.config.campaign import load_campaign
+    from hpcbackmap.ingest.ingest import ingest
+    from hpcbackmap.runtime.mpi import LocalComm
+    from hpcbackmap.training.ranks.rendezvous import join
+    from hpcbackmap.training.ranks.world import on_rank_zero, read_world
 
     settings = SIZES[size]
     world = read_world(os.environ)
@@ -293,11 +293,11 @@ def measure_stage(folder: Path, steps: int, name: str, variant: str) -> None:
     """One stage of a ladder alone: its start, then some steps."""
     import torch
 
-    from hpcbackmap.allocator import keep_freed_memory
-    from hpcbackmap.config import load_campaign
+    from hpcbackmap.config.campaign import load_campaign
+    from hpcbackmap.runtime.allocator import keep_freed_memory
     from hpcbackmap.training.engine import Objective
     from hpcbackmap.training.memory import activation_bytes
-    from hpcbackmap.training.ranks import World
+    from hpcbackmap.training.ranks.world import World
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     alone = World(0, 1, 0, "single process")
@@ -333,9 +333,9 @@ def prepared(campaign, name: str, world, device, steps: int):
     """Untrained stage, its feed and the batches of this rank."""
     from itertools import islice
 
-    from hpcbackmap.frames.split import split_frames
-    from hpcbackmap.frames.store import open_store
     from hpcbackmap.stages.build import build_stage
+    from hpcbackmap.store.split import split_frames
+    from hpcbackmap.store.store import open_store
     from hpcbackmap.training.feed import Feed
 
     config = campaign.stages[name]
@@ -352,7 +352,7 @@ def calibrated(campaign, stage, feed, device) -> tuple[float, float]:
     """Peak MB and CPU seconds of what a training fits before its first step."""
     import torch
 
-    from hpcbackmap.frames.split import split_frames
+    from hpcbackmap.store.split import split_frames
     from hpcbackmap.training.run import CALIBRATION_FRAMES
 
     ranges, budget = split_frames(feed.store, campaign.split)["train"], campaign.store.budget_mb
@@ -377,7 +377,7 @@ def timed(step: Callable, feed, batches: list) -> tuple[float, float, list[float
 
 def give_back_memory() -> None:
     """Tell glibc's malloc to map every block of 64 kB and more for itself, so that freeing it unmaps it."""
-    from hpcbackmap.allocator import M_MMAP_THRESHOLD
+    from hpcbackmap.runtime.allocator import M_MMAP_THRESHOLD
 
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)
 

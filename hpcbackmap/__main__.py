@@ -1,3 +1,3 @@
-from hpcbackmap.cli import main
+from hpcbackmap.cli.app import main
 
 main()

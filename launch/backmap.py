@@ -5,6 +5,6 @@ Takes what ``hpcbackmap backmap`` takes.
 
 import sys
 
-from hpcbackmap.cli import main
+from hpcbackmap.cli.app import main
 
 main(["backmap", *sys.argv[1:]])

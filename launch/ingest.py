@@ -5,6 +5,6 @@ Takes what ``hpcbackmap ingest`` takes.
 
 import sys
 
-from hpcbackmap.cli import main
+from hpcbackmap.cli.app import main
 
 main(["ingest", *sys.argv[1:]])

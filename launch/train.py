@@ -10,7 +10,7 @@ mpirun -n 2 python launch/train.py CAMPAIGN --stage ca-fg
 
 import sys
 
-from hpcbackmap.cli import main
+from hpcbackmap.cli.app import main
 
 if __name__ == "__main__":
     # Launchers add --local_rank=N; the environment says it too, and is what counts.

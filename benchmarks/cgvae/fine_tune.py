@@ -19,15 +19,15 @@ import torch
 from ensembles import Split, splits
 from trace_metrics import figures
 
-from hpcbackmap.config import CgvaeConfig
+from hpcbackmap.config.campaign import CgvaeConfig
 from hpcbackmap.evaluation.regression import Ridge
-from hpcbackmap.evaluation.rmsd import aligned_rmsd
+from hpcbackmap.metrics.rmsd import aligned_rmsd
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, collate
 from hpcbackmap.stages.build import build_stage
-from hpcbackmap.stages.cgvae import Cgvae
-from hpcbackmap.stages.closing import LIMIT, close_calpha
+from hpcbackmap.stages.cgvae.model import Cgvae
+from hpcbackmap.stages.layers.close_trace import LIMIT, close_calpha
 from hpcbackmap.stages.noise import frame_noise
 
 PROTEINS = ("adk by path", "p38", "ubiquitin")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hpcbackmap.evaluation.rmsd import superpose
+from hpcbackmap.metrics.rmsd import superpose
 from hpcbackmap.resolution.mapping import Mapping
 
 __all__ = ["Library"]

@@ -16,13 +16,13 @@ import torch
 from ensembles import Split, splits
 from trace_metrics import figures
 
-from hpcbackmap.config import CgvaeConfig
+from hpcbackmap.config.campaign import CgvaeConfig
 from hpcbackmap.evaluation.regression import REGRESSIONS
-from hpcbackmap.evaluation.rmsd import pairwise_rmsd, superpose
+from hpcbackmap.metrics.rmsd import pairwise_rmsd, superpose
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
-from hpcbackmap.stages.closing import LIMIT, close_calpha
+from hpcbackmap.stages.layers.close_trace import LIMIT, close_calpha
 from hpcbackmap.stages.noise import frame_noise
 
 BEADS = (5, 10, 20, 50)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hpcbackmap.evaluation.rmsd import aligned_rmsd
+from hpcbackmap.metrics.rmsd import aligned_rmsd
 
 THRESHOLDS = np.array([0.05, 0.1, 0.2, 0.4])
 RADIUS = 1.5

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from ensembles import data_folder
 
-from hpcbackmap.allocator import keep_freed_memory
-from hpcbackmap.config import CgvaeConfig
+from hpcbackmap.config.campaign import CgvaeConfig
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.allocator import keep_freed_memory
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.cgvae import Cgvae
+from hpcbackmap.stages.cgvae.model import Cgvae
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "shipped"))
 from campaign import read_chains

@@ -23,10 +23,10 @@ from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.bead_system import bead_system
-from hpcbackmap.stages.closing import LIMIT, close_calpha
+from hpcbackmap.stages.cgvae.system import bead_system
+from hpcbackmap.stages.layers.close_trace import LIMIT, close_calpha
 from hpcbackmap.stages.noise import frame_noise
-from hpcbackmap.stages.spline import spline_weights
+from hpcbackmap.stages.trace.spline import spline_weights
 
 MEMBERS = 3
 HELIX = (0.44, 0.60)

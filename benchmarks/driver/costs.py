@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcbackmap.mpi import get_comm
+from hpcbackmap.runtime.mpi import get_comm
 
 FETCHES = 20_000
 FILES = 300

@@ -21,10 +21,10 @@ import psutil
 import yaml
 
 from hpcbackmap.backmapping.shipped import shipped_artifact
-from hpcbackmap.config import StoreConfig
-from hpcbackmap.frames.store import create_store
+from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.store.store import create_store
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "trpcage"
 NOISE = 0.01

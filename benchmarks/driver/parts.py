@@ -22,36 +22,37 @@ from pathlib import Path
 import torch
 from measure import make_input
 
-from hpcbackmap.allocator import keep_freed_memory
 from hpcbackmap.backmapping import chain as chain_module
 from hpcbackmap.backmapping.chain import Chain, Descent, load_chain
 from hpcbackmap.backmapping.shipped import shipped_artifact
-from hpcbackmap.frames.store import open_store
-from hpcbackmap.stages import ends, genzprot, geometry, packing, planes, rigid
+from hpcbackmap.runtime.allocator import keep_freed_memory
+from hpcbackmap.stages.genzprot import chain_ends, ideal_geometry, model, packing, planes
+from hpcbackmap.stages.layers import geometry
+from hpcbackmap.store.store import open_store
 
 BATCH = 64
 BATCHES = 40
 PARTS = {
     "noise": [(chain_module, "frame_noise")],
     "network": [
-        (genzprot.Genzprot, "_context"),
+        (model.Genzprot, "_context"),
         (planes.PlaneHead, "draw"),
-        (ends.EndHead, "torsions"),
+        (chain_ends.EndHead, "torsions"),
         (packing.PackingHead, "see"),
         (packing.PackingHead, "logits"),
         (packing.PackingHead, "after"),
     ],
     "neighbours": [(geometry, "nearest")],
     "placement": [
-        (rigid, "expected_geometry"),
+        (ideal_geometry, "expected_geometry"),
         (planes, "angle_tables"),
-        (genzprot, "backbone_atoms"),
-        (genzprot, "make_scene"),
-        (genzprot, "side_chain_rows"),
-        (genzprot, "add_side_chains"),
-        (genzprot, "flat"),
+        (model, "backbone_atoms"),
+        (model, "make_scene"),
+        (model, "side_chain_rows"),
+        (model, "add_side_chains"),
+        (model, "flat"),
     ],
-    "overlaps": [(genzprot, "overlaps")],
+    "overlaps": [(model, "overlaps")],
 }
 """Functions of each part; "rest" is what is in none."""
 RUNNING: list[str] = []

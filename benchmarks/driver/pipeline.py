@@ -17,8 +17,8 @@ import yaml
 from measure import EXAMPLE, run
 
 from hpcbackmap.backmapping.shipped import shipped_artifact
-from hpcbackmap.frames.verify import verify_store
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.runtime.mpi import LocalComm
+from hpcbackmap.store.verify import verify_store
 
 RUNS = {
     "1 rank": (1, []),

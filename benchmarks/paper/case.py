@@ -10,13 +10,13 @@ from ladders import MEMBERS, SEED, Protein, make_campaign, write_campaign
 from training import train_in_process
 
 from hpcbackmap.backmapping.chain import Chain
-from hpcbackmap.config import Campaign
+from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.evaluation.reading import read_frames
-from hpcbackmap.frames.ingest import ingest
-from hpcbackmap.frames.split import split_frames
-from hpcbackmap.frames.store import open_store
-from hpcbackmap.mpi import get_comm
+from hpcbackmap.ingest.ingest import ingest
+from hpcbackmap.runtime.mpi import get_comm
 from hpcbackmap.stages.artifact import load_artifact
+from hpcbackmap.store.split import split_frames
+from hpcbackmap.store.store import open_store
 
 __all__ = ["Budget", "Case", "Rung"]
 

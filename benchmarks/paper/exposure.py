@@ -23,8 +23,8 @@ from record import cell, header, table
 from rows import frame_blocks, judge_answers
 from training import train_in_process
 
-from hpcbackmap.frames.ingest import ingest
-from hpcbackmap.mpi import get_comm
+from hpcbackmap.ingest.ingest import ingest
+from hpcbackmap.runtime.mpi import get_comm
 
 log = logging.getLogger("exposure")
 

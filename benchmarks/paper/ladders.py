@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from hpcbackmap.config import Campaign, StageConfig, resolved_yaml
+from hpcbackmap.config.campaign import Campaign, StageConfig, resolved_yaml
 
 __all__ = [
     "MEMBERS",

@@ -14,7 +14,7 @@ from ladders import STEPS
 from relaxation import Relaxation
 
 from hpcbackmap.backmapping.shipped import shipped_artifact
-from hpcbackmap.config import Campaign, EvaluateConfig
+from hpcbackmap.config.campaign import Campaign, EvaluateConfig
 from hpcbackmap.evaluation.accumulate import Totals
 from hpcbackmap.evaluation.baselines import (
     bead_centre,
@@ -23,12 +23,12 @@ from hpcbackmap.evaluation.baselines import (
     nearest_training_frame,
 )
 from hpcbackmap.evaluation.blocks import block_numbers
-from hpcbackmap.evaluation.judge import METRICS, judge
+from hpcbackmap.evaluation.intermediate import RUNG_METRICS, judge_rung
 from hpcbackmap.evaluation.likelihood import evaluate_elbo
 from hpcbackmap.evaluation.regression import REGRESSIONS, KernelRidge
-from hpcbackmap.evaluation.rungs import RUNG_METRICS, judge_rung
 from hpcbackmap.evaluation.summary import summarise
-from hpcbackmap.mpi import get_comm
+from hpcbackmap.metrics.judge import METRICS, judge
+from hpcbackmap.runtime.mpi import get_comm
 
 __all__ = ["ROWS", "compute_row", "frame_blocks", "judge_answers"]
 

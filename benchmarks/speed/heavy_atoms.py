@@ -20,12 +20,12 @@ import torch
 from long_chains import chain_of, read_chain
 from products import Products, product_rate
 
-from hpcbackmap.allocator import keep_freed_memory
-from hpcbackmap.config import GenzprotConfig
+from hpcbackmap.config.campaign import GenzprotConfig
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.allocator import keep_freed_memory
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.genzprot import Genzprot
+from hpcbackmap.stages.genzprot.model import Genzprot
 
 SIZES = (46, 86, 214, 351, 1000, 2000, 5000)
 BATCH = 16

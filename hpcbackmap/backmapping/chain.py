@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpcbackmap.errors import InputError
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, collate
 from hpcbackmap.stages.noise import frame_noise

@@ -14,11 +14,11 @@ from hpcbackmap.backmapping.planning import chosen_frames, make_plan, start_reso
 from hpcbackmap.backmapping.progress import Progress
 from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.worker import Worker
-from hpcbackmap.config import Campaign, resolved_yaml
-from hpcbackmap.errors import ConfigError, InputError, OutputError, Stopped
-from hpcbackmap.frames.store import FrameStore, create_store, open_store
-from hpcbackmap.mpi import on_first_rank
-from hpcbackmap.stopping import StopSignals
+from hpcbackmap.config.campaign import Campaign, resolved_yaml
+from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, Stopped
+from hpcbackmap.runtime.mpi import on_first_rank
+from hpcbackmap.runtime.stopping import StopSignals
+from hpcbackmap.store.store import FrameStore, create_store, open_store
 
 __all__ = ["backmap"]
 

@@ -13,7 +13,7 @@ from itertools import accumulate, islice
 import numpy as np
 
 from hpcbackmap.backmapping.chain import Chain, Descent
-from hpcbackmap.errors import ConfigError
+from hpcbackmap.runtime.errors import ConfigError
 
 __all__ = ["Groups", "Link", "RemoteChain", "serve"]
 

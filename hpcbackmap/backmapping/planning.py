@@ -7,10 +7,10 @@ from pathlib import Path
 from hpcbackmap.backmapping.chain import Chain
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.sizing import choose_batch, choose_shard, seconds_per_frame
-from hpcbackmap.config import Campaign
-from hpcbackmap.errors import InputError
-from hpcbackmap.frames.split import split_frames
-from hpcbackmap.frames.store import FrameStore
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.store.split import split_frames
+from hpcbackmap.store.store import FrameStore
 
 __all__ = ["chosen_frames", "make_plan", "start_resolution"]
 

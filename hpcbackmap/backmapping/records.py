@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hpcbackmap.backmapping.plan import Plan, Shard
-from hpcbackmap.errors import IncompleteError, InputError, OutputError, ResourceError
-from hpcbackmap.frames.store import FrameStore
+from hpcbackmap.runtime.errors import IncompleteError, InputError, OutputError, ResourceError
+from hpcbackmap.store.store import FrameStore
 
 __all__ = ["Records", "only_run"]
 

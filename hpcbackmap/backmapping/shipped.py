@@ -11,16 +11,16 @@ import numpy as np
 import torch
 
 from hpcbackmap.backmapping.chain import Chain, load_chain
-from hpcbackmap.config import SystemConfig
-from hpcbackmap.errors import ConfigError, InputError, Interrupted, OutputError
-from hpcbackmap.frames.molecule import require_bends
-from hpcbackmap.frames.survey import SystemSurvey, survey_system
-from hpcbackmap.frames.trajectory import holds_topology, load_topology
-from hpcbackmap.frames.writer import TrajectoryWriter, require_suffix
+from hpcbackmap.config.campaign import SystemConfig
+from hpcbackmap.ingest.survey import SystemSurvey, survey_system
 from hpcbackmap.protein.residues import standard_residue_name
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.build import build_ladder
-from hpcbackmap.stopping import StopSignals
+from hpcbackmap.runtime.errors import ConfigError, InputError, Interrupted, OutputError
+from hpcbackmap.runtime.stopping import StopSignals
+from hpcbackmap.trajectories.checks import require_bends
+from hpcbackmap.trajectories.reader import holds_topology, load_topology
+from hpcbackmap.trajectories.writer import TrajectoryWriter, require_suffix
 
 __all__ = ["backmap_trajectory", "shipped_artifact"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from hpcbackmap.backmapping.chain import Chain, Descent
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.records import Records
-from hpcbackmap.frames.molecule import straight_at
-from hpcbackmap.frames.store import FrameStore, open_store
-from hpcbackmap.stopping import StopSignals
+from hpcbackmap.runtime.stopping import StopSignals
+from hpcbackmap.store.store import FrameStore, open_store
+from hpcbackmap.trajectories.checks import straight_at
 
 __all__ = ["Worker"]
 

@@ -5,8 +5,8 @@ import json
 from hpcbackmap.cluster import scheduler
 from hpcbackmap.cluster.scheduler import Job
 from hpcbackmap.cluster.scripts import FOLDER
-from hpcbackmap.config import Campaign
-from hpcbackmap.errors import InputError
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.runtime.errors import InputError
 
 __all__ = ["Ledger"]
 

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from hpcbackmap.campaign import campaign_steps
 from hpcbackmap.cluster.scripts import PlannedJob
-from hpcbackmap.config import Campaign
-from hpcbackmap.errors import ConfigError
+from hpcbackmap.cluster.steps import campaign_steps
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.runtime.errors import ConfigError
 
 __all__ = ["as_one_job", "job_of_step", "plan_jobs"]
 

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcbackmap.errors import ConfigError, ResourceError
+from hpcbackmap.runtime.errors import ConfigError, ResourceError
 
 __all__ = ["Job", "cancel", "find_jobs", "is_here", "objection", "require", "submit"]
 

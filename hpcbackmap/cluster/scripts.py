@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcbackmap.config import Campaign, NodeGroup
-from hpcbackmap.errors import InputError
+from hpcbackmap.config.campaign import Campaign, NodeGroup
+from hpcbackmap.runtime.errors import InputError
 
 __all__ = ["FOLDER", "PlannedJob", "job_name", "script_of", "script_path"]
 

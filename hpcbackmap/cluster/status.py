@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from hpcbackmap.campaign import Step, campaign_steps
 from hpcbackmap.cluster import scheduler
 from hpcbackmap.cluster.ledger import Ledger
 from hpcbackmap.cluster.plan import job_of_step
 from hpcbackmap.cluster.scheduler import Job
-from hpcbackmap.config import Campaign, NodeGroup
-from hpcbackmap.errors import ResourceError, Stopped
-from hpcbackmap.training.lock import is_being_trained
+from hpcbackmap.cluster.steps import Step, campaign_steps
+from hpcbackmap.config.campaign import Campaign, NodeGroup
+from hpcbackmap.runtime.errors import ResourceError, Stopped
+from hpcbackmap.training.ranks.lock import is_being_trained
 
 __all__ = ["Row", "as_record", "campaign_status", "table"]
 

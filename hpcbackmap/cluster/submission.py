@@ -8,8 +8,8 @@ from hpcbackmap.cluster import scheduler
 from hpcbackmap.cluster.ledger import Ledger
 from hpcbackmap.cluster.plan import as_one_job, plan_jobs
 from hpcbackmap.cluster.scripts import FOLDER, PlannedJob, job_name, script_of, script_path
-from hpcbackmap.config import Campaign
-from hpcbackmap.errors import ConfigError
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.runtime.errors import ConfigError
 
 __all__ = ["cancel_campaign", "dry_run", "submit_campaign"]
 

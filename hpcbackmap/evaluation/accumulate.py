@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hpcbackmap.evaluation.metrics import Metric
+from hpcbackmap.metrics.registry import Metric
 
 __all__ = ["Totals"]
 

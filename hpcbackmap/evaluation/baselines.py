@@ -7,7 +7,7 @@ only. `regression` has the closed-form ones; `close_trace` gives any answer the 
 import numpy as np
 
 from hpcbackmap.evaluation.reading import read_blocks, read_frames
-from hpcbackmap.evaluation.rmsd import pairwise_rmsd, superpose
+from hpcbackmap.metrics.rmsd import pairwise_rmsd, superpose
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 
@@ -57,7 +57,7 @@ def nearest_training_frames(store, ranges, system: str, beads: np.ndarray) -> np
 
 def cis_links(topology: Topology, calpha: np.ndarray) -> np.ndarray:
     """Whether the link to the residue before is cis in most frames: bool [R]; calpha [F, R, 3]."""
-    from hpcbackmap.stages.closing import LIMIT
+    from hpcbackmap.stages.layers.close_trace import LIMIT
 
     length = np.linalg.norm(np.diff(calpha, axis=1), axis=-1)
     cis = np.median(length, axis=0) < LIMIT
@@ -74,8 +74,8 @@ def close_trace(
     import torch
 
     from hpcbackmap.stages.base import collate
-    from hpcbackmap.stages.bead_system import bead_system
-    from hpcbackmap.stages.closing import close_calpha
+    from hpcbackmap.stages.cgvae.system import bead_system
+    from hpcbackmap.stages.layers.close_trace import close_calpha
 
     coarse = ladder.resolutions[ladder.index("ca") + 1]
     mapping = ladder.mapping(coarse)

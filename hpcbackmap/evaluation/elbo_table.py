@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hpcbackmap.config import Campaign
+from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.evaluation.blocks import block_numbers
 from hpcbackmap.evaluation.record import versions
-from hpcbackmap.frames.store import FrameStore
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.collapse import ACTIVE, active_units, collapse
-from hpcbackmap.stages.elbo import ladder_log_volume
+from hpcbackmap.stages.ladder_volume import ladder_log_volume
+from hpcbackmap.store.store import FrameStore
 
 __all__ = ["SAMPLES", "Block", "StageNats", "elbo_lines", "elbo_record"]
 

@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcbackmap.config import EvaluateConfig
-from hpcbackmap.errors import InputError
+from hpcbackmap.config.campaign import EvaluateConfig
 from hpcbackmap.evaluation.accumulate import Totals
 from hpcbackmap.evaluation.blocks import block_numbers
-from hpcbackmap.evaluation.judge import judge, judge_alone
-from hpcbackmap.evaluation.metrics import METRICS
 from hpcbackmap.evaluation.reading import MOST_FRAMES, read_blocks
 from hpcbackmap.evaluation.record import LABELS, versions
 from hpcbackmap.evaluation.summary import summarise
-from hpcbackmap.frames.molecule import require_bonds, require_numbers
-from hpcbackmap.frames.units import wrong_unit
+from hpcbackmap.metrics.judge import judge, judge_alone
+from hpcbackmap.metrics.registry import METRICS
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.trajectories.checks import require_bonds, require_numbers
+from hpcbackmap.trajectories.units import wrong_unit
 
 __all__ = ["evaluate_files"]
 
@@ -117,7 +117,7 @@ def _open(path, top, option: str) -> Structures:
     path = str(path)
     if "://" in path or Path(path).is_dir():
         return _open_store(path)
-    from hpcbackmap.frames.trajectory import (
+    from hpcbackmap.trajectories.reader import (
         describe_file,
         holds_topology,
         load_topology,
@@ -136,7 +136,7 @@ def _open(path, top, option: str) -> Structures:
 
 
 def _open_store(path: str) -> Structures:
-    from hpcbackmap.frames.store import open_store
+    from hpcbackmap.store.store import open_store
 
     store = open_store(path)
     if len(store.systems) != 1 or "fg" not in store.resolutions:

@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from hpcbackmap.config import Campaign
-from hpcbackmap.errors import ConfigError, HpcbackmapError, InputError
+from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.evaluation.elbo_table import SAMPLES, Block, StageNats, elbo_record
 from hpcbackmap.evaluation.reading import read_frames
 from hpcbackmap.evaluation.record import write_record
-from hpcbackmap.frames.split import FrameRange, split_frames
-from hpcbackmap.frames.store import FrameStore, open_store
-from hpcbackmap.mpi import raise_together
+from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError
+from hpcbackmap.runtime.mpi import raise_together
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, collate
 from hpcbackmap.stages.collapse import spread_and_error
-from hpcbackmap.stages.elbo import importance_bound
+from hpcbackmap.stages.ladder_volume import importance_bound
 from hpcbackmap.stages.noise import frame_noise
+from hpcbackmap.store.split import FrameRange, split_frames
+from hpcbackmap.store.store import FrameStore, open_store
 
 __all__ = ["evaluate_elbo", "stage_nats"]
 

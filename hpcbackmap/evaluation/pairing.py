@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcbackmap.errors import InputError
 from hpcbackmap.evaluation.reading import read_frames
+from hpcbackmap.runtime.errors import InputError
 
 __all__ = ["Pairs", "pair_stores", "read_members", "require_held_out", "thin"]
 

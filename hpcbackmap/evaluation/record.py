@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from hpcbackmap.errors import OutputError
-from hpcbackmap.evaluation.judge import metric
+from hpcbackmap.metrics.judge import metric
+from hpcbackmap.runtime.errors import OutputError
 
 __all__ = [
     "LABELS",

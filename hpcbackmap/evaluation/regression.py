@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from hpcbackmap.evaluation.rmsd import pairwise_rmsd, superpose
+from hpcbackmap.metrics.rmsd import pairwise_rmsd, superpose
 
 __all__ = ["REGRESSIONS", "KernelRidge", "NearestBlend", "Regression", "Ridge", "time_blocks"]
 

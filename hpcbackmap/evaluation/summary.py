@@ -3,8 +3,8 @@
 import numpy as np
 
 from hpcbackmap.evaluation.accumulate import Totals
-from hpcbackmap.evaluation.metrics import Metric
-from hpcbackmap.evaluation.reduction import MEAN, quotient
+from hpcbackmap.metrics.reduction import MEAN, quotient
+from hpcbackmap.metrics.registry import Metric
 
 __all__ = ["summarise"]
 

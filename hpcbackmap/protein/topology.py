@@ -12,13 +12,13 @@ from functools import cached_property
 
 import numpy as np
 
-from hpcbackmap.errors import InputError
 from hpcbackmap.protein.residues import (
     ELEMENT_MASS,
     RESIDUES,
     standard_atom_name,
     standard_residue_name,
 )
+from hpcbackmap.runtime.errors import InputError
 
 __all__ = ["Topology", "topology_from_mdtraj", "topology_from_sequence"]
 

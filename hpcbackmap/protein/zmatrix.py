@@ -11,9 +11,9 @@ from enum import IntEnum
 
 import numpy as np
 
-from hpcbackmap.errors import InputError
 from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.runtime.errors import InputError
 
 __all__ = ["Role", "ZMatrix", "build_zmatrix"]
 

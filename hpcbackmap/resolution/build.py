@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from hpcbackmap.errors import ConfigError, InputError
 from hpcbackmap.protein.residues import BACKBONE
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.mapping import Mapping
+from hpcbackmap.runtime.errors import ConfigError, InputError
 
 __all__ = ["build_ladder", "resolution_name"]
 

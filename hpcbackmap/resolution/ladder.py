@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from hpcbackmap.errors import InputError
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.mapping import Mapping
+from hpcbackmap.runtime.errors import InputError
 
 __all__ = ["Ladder"]
 

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hpcbackmap.errors import InputError
+from hpcbackmap.runtime.errors import InputError
 
 __all__ = ["Mapping"]
 

@@ -5,9 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
-from hpcbackmap.config import CgvaeConfig, GenzprotConfig
-from hpcbackmap.errors import InputError, OutputError
+from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.runtime.errors import InputError, OutputError
 from hpcbackmap.stages.base import Stage
 
 __all__ = [
@@ -67,8 +67,8 @@ def stage_description(stage: Stage) -> dict:
 
 def build_described(description: dict) -> Stage:
     """A stage of this description, its weights yet to be loaded."""
-    from hpcbackmap.stages.cgvae import Cgvae
-    from hpcbackmap.stages.genzprot import Genzprot
+    from hpcbackmap.stages.cgvae.model import Cgvae
+    from hpcbackmap.stages.genzprot.model import Genzprot
 
     fine, coarse = description["fine"], description["coarse"]
     model = CONFIGS[description["model"]["kind"]].model_validate(description["model"])

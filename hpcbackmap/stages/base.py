@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from hpcbackmap.resolution.ladder import Ladder
-from hpcbackmap.stages.network import MessageLayers, recompute_blocks
+from hpcbackmap.stages.layers.network import MessageLayers, recompute_blocks
 
 __all__ = ["Elbo", "Normal", "Stage", "System", "collate", "kl_divergence", "kl_per_unit"]
 

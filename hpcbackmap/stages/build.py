@@ -1,8 +1,8 @@
 """From a configuration to an untrained stage."""
 
-from hpcbackmap.config import CgvaeConfig, GenzprotConfig
-from hpcbackmap.errors import InputError
+from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.base import Stage
 
 __all__ = ["build_stage"]
@@ -17,8 +17,8 @@ def build_stage(
     """
     import torch
 
-    from hpcbackmap.stages.cgvae import Cgvae
-    from hpcbackmap.stages.genzprot import Genzprot
+    from hpcbackmap.stages.cgvae.model import Cgvae
+    from hpcbackmap.stages.genzprot.model import Genzprot
 
     coarse, _, fine = name.partition("-")
     with torch.random.fork_rng(devices=[]):

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpcbackmap.config import TrainConfig
-from hpcbackmap.errors import ConfigError, ResourceError
+from hpcbackmap.config.campaign import TrainConfig
+from hpcbackmap.runtime.errors import ConfigError, ResourceError
 from hpcbackmap.stages.base import Stage
 
 __all__ = [

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from hpcbackmap.frames.split import FrameRange
-from hpcbackmap.frames.store import FrameStore
-from hpcbackmap.frames.stream import FrameStream
 from hpcbackmap.stages.base import Stage, System, collate
 from hpcbackmap.stages.noise import frame_noise
-from hpcbackmap.training.ranks import World
+from hpcbackmap.store.split import FrameRange
+from hpcbackmap.store.store import FrameStore
+from hpcbackmap.store.stream import FrameStream
+from hpcbackmap.training.ranks.world import World
 
 __all__ = ["Feed", "StageInputs"]
 

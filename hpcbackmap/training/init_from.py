@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage
 

@@ -12,15 +12,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hpcbackmap.config import Campaign, StageConfig, TrainConfig
-from hpcbackmap.errors import ConfigError
-from hpcbackmap.frames.split import split_frames
-from hpcbackmap.frames.store import FrameStore, open_store
+from hpcbackmap.config.campaign import Campaign, StageConfig, TrainConfig
+from hpcbackmap.runtime.errors import ConfigError
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.store.split import split_frames
+from hpcbackmap.store.store import FrameStore, open_store
 from hpcbackmap.training.engine import Objective, micro_batch
 from hpcbackmap.training.feed import Feed, StageInputs
-from hpcbackmap.training.ranks import World
+from hpcbackmap.training.ranks.world import World
 
 __all__ = [
     "RankBytes",

@@ -8,15 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hpcbackmap.config import Campaign, TrainConfig
-from hpcbackmap.errors import HpcbackmapError, InputError, OutputError, Stopped
-from hpcbackmap.frames.split import FrameRange, split_frames
-from hpcbackmap.frames.store import FrameStore
+from hpcbackmap.config.campaign import Campaign, TrainConfig
+from hpcbackmap.runtime.errors import HpcbackmapError, InputError, OutputError, Stopped
+from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.stages.artifact import stage_description
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.build import build_stage
-from hpcbackmap.stopping import StopSignals
-from hpcbackmap.training.checkpoints import Checkpoints, Progress
+from hpcbackmap.store.split import FrameRange, split_frames
+from hpcbackmap.store.store import FrameStore
+from hpcbackmap.training.checkpoints.checkpoints import Checkpoints, Progress
+from hpcbackmap.training.checkpoints.publish import publish_artifact, save_weights
+from hpcbackmap.training.checkpoints.reshape import reshaped
+from hpcbackmap.training.checkpoints.saving import load_engine, save_engine
 from hpcbackmap.training.engine import (
     Objective,
     apply_gradients,
@@ -26,11 +29,8 @@ from hpcbackmap.training.engine import (
 )
 from hpcbackmap.training.feed import Feed
 from hpcbackmap.training.init_from import start_from
-from hpcbackmap.training.metrics import Recorder
-from hpcbackmap.training.publish import publish_artifact, save_weights
-from hpcbackmap.training.ranks import World, host_group, on_rank_zero
-from hpcbackmap.training.reshape import reshaped
-from hpcbackmap.training.saving import load_engine, save_engine
+from hpcbackmap.training.ranks.world import World, host_group, on_rank_zero
+from hpcbackmap.training.records.metrics import Recorder
 from hpcbackmap.training.schedule import learning_rate
 from hpcbackmap.training.validation import share_of_rank, validate, warn_of_collapse
 

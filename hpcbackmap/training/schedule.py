@@ -2,7 +2,7 @@
 
 import math
 
-from hpcbackmap.config import TrainConfig
+from hpcbackmap.config.campaign import TrainConfig
 
 __all__ = ["FLOOR", "learning_rate", "progress_fraction"]
 

@@ -5,20 +5,20 @@ import logging
 import os
 from pathlib import Path
 
-from hpcbackmap.config import Campaign, StageConfig, resolved_yaml
-from hpcbackmap.errors import ConfigError
-from hpcbackmap.frames.store import FrameStore, open_store
-from hpcbackmap.stopping import StopSignals
-from hpcbackmap.training.checkpoints import write_json
-from hpcbackmap.training.endings import explained
+from hpcbackmap.config.campaign import Campaign, StageConfig, resolved_yaml
+from hpcbackmap.runtime.errors import ConfigError
+from hpcbackmap.runtime.stopping import StopSignals
+from hpcbackmap.store.store import FrameStore, open_store
+from hpcbackmap.training.checkpoints.checkpoints import write_json
+from hpcbackmap.training.checkpoints.publish import finished_training
 from hpcbackmap.training.engine import engine_config
+from hpcbackmap.training.failure_messages import explained
 from hpcbackmap.training.init_from import artifact_digest
-from hpcbackmap.training.lock import only_training
-from hpcbackmap.training.meeting import join
-from hpcbackmap.training.publish import finished_training
-from hpcbackmap.training.ranks import on_rank_zero, read_world
+from hpcbackmap.training.ranks.lock import only_training
+from hpcbackmap.training.ranks.rendezvous import join
+from hpcbackmap.training.ranks.world import on_rank_zero, read_world
+from hpcbackmap.training.records.start import announce, start_record
 from hpcbackmap.training.run import Run
-from hpcbackmap.training.start import announce, start_record
 
 __all__ = ["train"]
 

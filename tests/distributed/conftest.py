@@ -5,14 +5,14 @@ import shutil
 import pytest
 from runs import DEEPSPEED, SETTINGS, curve, finish, start
 
-from hpcbackmap.config import load_campaign
+from hpcbackmap.config.campaign import load_campaign
 
 
 @pytest.fixture(scope="session")
 def example(tmp_path_factory, example_dir) -> list[str]:
     """Campaign file and overrides, the frames ingested."""
-    from hpcbackmap.frames.ingest import ingest
-    from hpcbackmap.mpi import LocalComm
+    from hpcbackmap.ingest.ingest import ingest
+    from hpcbackmap.runtime.mpi import LocalComm
 
     folder = tmp_path_factory.mktemp("example")
     for name in ("campaign.yaml", "trpcage.xtc", "trpcage_top.pdb"):

@@ -49,8 +49,8 @@ def phases(which: str) -> list[tuple[int, list[tuple]]]:
 
 
 def run(campaign: str, overrides: list[str], folder: Path, tasks: list[tuple], rank: int) -> None:
-    from hpcbackmap.config import load_campaign
-    from hpcbackmap.errors import HpcbackmapError, Stopped
+    from hpcbackmap.config.campaign import load_campaign
+    from hpcbackmap.runtime.errors import HpcbackmapError, Stopped
     from hpcbackmap.training.trainer import train
 
     watched = Watched(rank)
@@ -76,7 +76,8 @@ class Watched:
     """
 
     def __init__(self, rank: int):
-        from hpcbackmap.training import feed, run, saving
+        from hpcbackmap.training import feed, run
+        from hpcbackmap.training.checkpoints import saving
 
         self.rank, self.place, self.stop = rank, Path(), None
         self._wrap(feed.Feed, "inputs", self.note_frames)
@@ -134,7 +135,7 @@ def note_live_terms(training, path: Path) -> None:
 
 def train_in_turn(campaign: str, overrides: list[str], workdir: Path, stages: list[str]) -> None:
     """Stages of one campaign, one after another, in this process."""
-    from hpcbackmap.config import load_campaign
+    from hpcbackmap.config.campaign import load_campaign
     from hpcbackmap.training.trainer import train
 
     few = [f"stages.{stage}.train.max_steps=4" for stage in (STAGE, ABOVE)]

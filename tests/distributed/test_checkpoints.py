@@ -14,8 +14,8 @@ import torch
 from many_runs import CHAINS, COMPLETE, FULL, SAME, STEPS, WHOLE
 from runs import STAGE, TORCHRUN, alone, assert_close, curve, records, stage_folder, start, wait_for
 
-from hpcbackmap.cli import main
-from hpcbackmap.errors import ConfigError, InputError, OutputError
+from hpcbackmap.cli.app import main
+from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 
 HERE = Path(__file__).parent
 KILLS = HERE.parents[1] / "benchmarks" / "kill_training.py"
@@ -111,9 +111,9 @@ def test_artifact_of_a_checkpoint_computes_what_the_live_model_did(many, example
 
 def first_validation_batch(campaign, n_frames: int, batch_size: int):
     """As the training makes it."""
-    from hpcbackmap.frames.split import split_frames
-    from hpcbackmap.frames.store import open_store
     from hpcbackmap.stages.build import build_stage
+    from hpcbackmap.store.split import split_frames
+    from hpcbackmap.store.store import open_store
     from hpcbackmap.training.feed import Feed
 
     store = open_store(campaign.path(campaign.store.path))
@@ -186,7 +186,7 @@ def small_disk(tmp_path):
 
 
 def test_full_disk_during_a_save(example, small_disk, monkeypatch):
-    from hpcbackmap.training.checkpoints import Checkpoints
+    from hpcbackmap.training.checkpoints.checkpoints import Checkpoints
     from hpcbackmap.training.trainer import train
 
     ballast = small_disk / "ballast"

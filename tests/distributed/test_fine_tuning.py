@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hpcbackmap.config import CgvaeConfig, GenzprotConfig, load_campaign
-from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig, load_campaign
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.build import build_stage
 from hpcbackmap.training.init_from import start_from
@@ -22,8 +22,8 @@ TRANSFERABLE = CgvaeConfig(per_system=False, **SMALL)
 @pytest.fixture(scope="module")
 def example(tmp_path_factory, example_dir):
     """A function: the campaign of the example with overrides, its frames ingested."""
-    from hpcbackmap.frames.ingest import ingest
-    from hpcbackmap.mpi import LocalComm
+    from hpcbackmap.ingest.ingest import ingest
+    from hpcbackmap.runtime.mpi import LocalComm
 
     folder = tmp_path_factory.mktemp("example")
     for name in ("campaign.yaml", "trpcage.xtc", "trpcage_top.pdb"):

@@ -10,9 +10,9 @@ import pytest
 from runs import LAUNCH, STAGE, TORCHRUN, assert_close, start
 from typer.testing import CliRunner
 
-from hpcbackmap.cli import app
-from hpcbackmap.config import load_campaign
-from hpcbackmap.errors import ConfigError, InputError
+from hpcbackmap.cli.app import app
+from hpcbackmap.config.campaign import load_campaign
+from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.training.memory import RankBytes, stage_memory
 
 PLAIN, AGAIN, HALF = "plain", "checkpointed", "bf16"
@@ -22,7 +22,7 @@ import sys
 
 import torch
 
-from hpcbackmap.config import load_campaign
+from hpcbackmap.config.campaign import load_campaign
 from hpcbackmap.training.memory import optimizer_bytes
 from hpcbackmap.training.run import Run
 from hpcbackmap.training.trainer import train

@@ -22,7 +22,7 @@ from runs import (
     wait_for,
 )
 
-from hpcbackmap.errors import ConfigError, HpcbackmapError, ResourceError
+from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, ResourceError
 
 
 def test_killed_run_continues_the_undisturbed_curve(example, undisturbed, tmp_path):
@@ -64,7 +64,7 @@ def test_stop_signal_to_one_rank_stops_all_and_another_number_of_ranks_continues
 ONE_BAD_LOSS = f"""
 import sys
 
-from hpcbackmap.config import load_campaign
+from hpcbackmap.config.campaign import load_campaign
 from hpcbackmap.training.run import Run
 from hpcbackmap.training.trainer import train
 
@@ -142,8 +142,8 @@ def test_training_that_diverges_ends_with_a_reason(example, tmp_path):
 
 
 def test_folder_in_use_is_refused(example, tmp_path):
-    from hpcbackmap.training.lock import only_training
-    from hpcbackmap.training.ranks import World
+    from hpcbackmap.training.ranks.lock import only_training
+    from hpcbackmap.training.ranks.world import World
     from hpcbackmap.training.trainer import train
 
     with (

@@ -8,9 +8,9 @@ import pytest
 from browser import Browser, find_browser
 from judged_campaign import load_example, make_campaign, write_training_records
 
-from hpcbackmap.evaluation.evaluate import evaluate_campaign
-from hpcbackmap.evaluation.report import write_report
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.evaluation.campaign import evaluate_campaign
+from hpcbackmap.report.report import write_report
+from hpcbackmap.runtime.mpi import LocalComm
 
 WIDE, NARROW = (1400, 900), (390, 800)
 

@@ -6,7 +6,7 @@ import mdtraj
 import pytest
 from commands import EXAMPLE, REPOSITORY, hpcbackmap, succeed
 
-from hpcbackmap.config import GenzprotConfig
+from hpcbackmap.config.campaign import GenzprotConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.artifact import save_artifact

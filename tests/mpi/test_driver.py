@@ -14,14 +14,14 @@ import pytest
 import yaml
 
 from hpcbackmap.backmapping.driver import backmap
-from hpcbackmap.config import load_campaign
-from hpcbackmap.errors import InputError, OutputError, ResourceError, Stopped
-from hpcbackmap.frames.export import export
-from hpcbackmap.frames.ingest import ingest
-from hpcbackmap.frames.store import create_store, open_store
-from hpcbackmap.mpi import get_comm
+from hpcbackmap.config.campaign import load_campaign
+from hpcbackmap.ingest.ingest import ingest
+from hpcbackmap.runtime.errors import InputError, OutputError, ResourceError, Stopped
+from hpcbackmap.runtime.mpi import get_comm
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.store.export import export
+from hpcbackmap.store.store import create_store, open_store
 
 MEMBERS, SHARD = 2, 3
 

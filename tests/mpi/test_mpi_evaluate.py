@@ -16,13 +16,13 @@ pytestmark = pytest.mark.skipif(MPIRUN is None, reason="no mpirun")
 
 PROGRAM = """
 import sys
-from hpcbackmap.config import Campaign
-from hpcbackmap.evaluation import evaluate
-from hpcbackmap.mpi import get_comm
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.evaluation import campaign as evaluation
+from hpcbackmap.runtime.mpi import get_comm
 
-evaluate.BLOCK_BYTES = int(sys.argv[2])
+evaluation.BLOCK_BYTES = int(sys.argv[2])
 campaign = Campaign.model_validate_json(open(sys.argv[1]).read())
-evaluate.evaluate_campaign(campaign, get_comm())
+evaluation.evaluate_campaign(campaign, get_comm())
 """
 
 

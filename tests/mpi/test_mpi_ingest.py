@@ -75,7 +75,8 @@ def test_one_bad_file_ends_all_ranks_with_one_message(example_dir, tmp_path):
 
 def test_shared_counter_hands_out_each_number_once(tmp_path):
     code = (
-        "from hpcbackmap.mpi import get_comm; import time; comm = get_comm(); counter = comm.counter()\n"
+        "from hpcbackmap.runtime.mpi import get_comm; import time\n"
+        "comm = get_comm(); counter = comm.counter()\n"
         "mine = []\n"
         "while (i := counter.next()) < 40:\n    mine.append(i); time.sleep(0.002 * (comm.rank + 1))\n"
         "counter.free(); parts = comm.gather(mine); top = comm.allreduce(comm.rank, 'max')\n"
@@ -86,7 +87,7 @@ def test_shared_counter_hands_out_each_number_once(tmp_path):
 
 def test_a_crash_on_one_rank_ends_the_others():
     code = (
-        "from hpcbackmap.mpi import get_comm; comm = get_comm()\n"
+        "from hpcbackmap.runtime.mpi import get_comm; comm = get_comm()\n"
         "if comm.rank == 1: raise ZeroDivisionError('one rank')\n"
         "comm.barrier()"
     )
@@ -95,8 +96,6 @@ def test_a_crash_on_one_rank_ends_the_others():
 
 
 def test_ranks_that_do_not_see_each_other_are_refused():
-    code = (
-        "import os; os.environ['PMI_SIZE'] = '4'\nfrom hpcbackmap.mpi import get_comm; get_comm()"
-    )
+    code = "import os; os.environ['PMI_SIZE'] = '4'\nfrom hpcbackmap.runtime.mpi import get_comm; get_comm()"
     result = mpirun(1, "-c", code)
     assert "ResourceError: started as 4 ranks, but each sees itself alone" in result.stderr

@@ -5,10 +5,10 @@ import json
 import mdtraj
 import numpy as np
 
-from hpcbackmap.config import Campaign
-from hpcbackmap.frames.store import create_store
+from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.store.store import create_store
 
 MEMBERS = 2
 LADDER = ["fg", "ca", "ucg:5"]

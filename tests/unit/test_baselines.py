@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hpcbackmap.evaluation.baselines import cis_links, close_trace
-from hpcbackmap.evaluation.judge import judge
-from hpcbackmap.evaluation.rungs import judge_rung
+from hpcbackmap.evaluation.intermediate import judge_rung
+from hpcbackmap.metrics.judge import judge
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from tests.unit.judged_campaign import LADDER, load_example

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from hpcbackmap.backmapping.driver import backmap
-from hpcbackmap.config import Campaign, CgvaeConfig, GenzprotConfig
-from hpcbackmap.errors import ConfigError, InputError
-from hpcbackmap.frames.ingest import ingest
-from hpcbackmap.frames.store import open_store
-from hpcbackmap.inspection import describe_campaign
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.cli.inspection import describe_campaign
+from hpcbackmap.config.campaign import Campaign, CgvaeConfig, GenzprotConfig
+from hpcbackmap.ingest.ingest import ingest
 from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.store.store import open_store
 
 SEQUENCE = "NLYIQWLKDGGPSSGRPPPS"
 FRAMES = 12

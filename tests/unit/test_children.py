@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from hpcbackmap.children import run_together
-from hpcbackmap.errors import IncompleteError
+from hpcbackmap.runtime.errors import IncompleteError
+from hpcbackmap.runtime.subprocesses import run_together
 
 PATIENT = """
 import signal, sys, time

@@ -8,8 +8,8 @@ import pytest
 
 from hpcbackmap.cluster.status import campaign_status, table
 from hpcbackmap.cluster.submission import dry_run, submit_campaign
-from hpcbackmap.config import load_campaign
-from hpcbackmap.errors import ConfigError
+from hpcbackmap.config.campaign import load_campaign
+from hpcbackmap.runtime.errors import ConfigError
 
 CAMPAIGN = """
 name: my protein
@@ -144,8 +144,8 @@ def test_status_reads_files_alone(file):
     assert (rows["backmap"].group, rows["backmap"].nodes) == ("8x48", "")
     assert any(line.startswith("train ucg5-ca  failed (3)") for line in table(list(rows.values())))
 
-    from hpcbackmap.training.lock import only_training
-    from hpcbackmap.training.ranks import World
+    from hpcbackmap.training.ranks.lock import only_training
+    from hpcbackmap.training.ranks.world import World
 
     with only_training(stage, World(0, 1, 0, "single process")):
         running = {row.step: row for row in campaign_status(campaign)}["train ca-fg"]

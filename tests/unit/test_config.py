@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcbackmap.config import load_campaign, resolved_yaml
-from hpcbackmap.errors import ConfigError
+from hpcbackmap.config.campaign import load_campaign, resolved_yaml
+from hpcbackmap.runtime.errors import ConfigError
 
 CAMPAIGN = """
 name: small

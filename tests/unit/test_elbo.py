@@ -11,14 +11,14 @@ import scipy.linalg
 import scipy.stats
 import torch
 
-from hpcbackmap.config import CgvaeConfig
+from hpcbackmap.config.campaign import CgvaeConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.base import Normal, collate, kl_divergence
-from hpcbackmap.stages.cgvae import Cgvae
-from hpcbackmap.stages.closing import recentre
+from hpcbackmap.stages.cgvae.model import Cgvae
 from hpcbackmap.stages.collapse import active_units
-from hpcbackmap.stages.elbo import importance_bound, ladder_log_volume
+from hpcbackmap.stages.ladder_volume import importance_bound, ladder_log_volume
+from hpcbackmap.stages.layers.close_trace import recentre
 
 SPREAD = 0.07
 LATENT = 2

@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 from judged_campaign import load_example, make_campaign
 
-from hpcbackmap.errors import InputError, OutputError
 from hpcbackmap.evaluation.baselines import nearest_training_frames
-from hpcbackmap.evaluation.contacts import pair_keys, pairs_within_two_bonds
-from hpcbackmap.evaluation.divergence import ANGLE_BINS, angle_counts, jensen_shannon
-from hpcbackmap.evaluation.evaluate import (
+from hpcbackmap.evaluation.campaign import (
     evaluate_campaign,
     evaluate_files,
     five_figures,
     open_sources,
 )
-from hpcbackmap.evaluation.judge import METRICS, judge, metric
 from hpcbackmap.evaluation.record import find_row
-from hpcbackmap.evaluation.rmsd import aligned_rmsd, pairwise_rmsd, rmsd
-from hpcbackmap.evaluation.shape import radius_of_gyration
-from hpcbackmap.evaluation.torsions import dihedrals, torsion_atoms
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.metrics.close_pairs import pair_keys, pairs_within_two_bonds
+from hpcbackmap.metrics.divergence import ANGLE_BINS, angle_counts, jensen_shannon
+from hpcbackmap.metrics.judge import METRICS, judge, metric
+from hpcbackmap.metrics.radius_of_gyration import radius_of_gyration
+from hpcbackmap.metrics.rmsd import aligned_rmsd, pairwise_rmsd, rmsd
+from hpcbackmap.metrics.torsions import dihedrals, torsion_atoms
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import InputError, OutputError
+from hpcbackmap.runtime.mpi import LocalComm
 
 TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from judged_campaign import load_example, make_campaign
 
-from hpcbackmap.evaluation import evaluate
+from hpcbackmap.evaluation import campaign as evaluation
 from hpcbackmap.evaluation.accumulate import Totals
 from hpcbackmap.evaluation.blocks import MAX_BLOCKS, block_numbers
-from hpcbackmap.evaluation.metrics import METRICS, metric
 from hpcbackmap.evaluation.pairing import Pairs
-from hpcbackmap.evaluation.rotamers import STATES
 from hpcbackmap.evaluation.summary import summarise
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.metrics.registry import METRICS, metric
+from hpcbackmap.metrics.rotamers import STATES
+from hpcbackmap.runtime.mpi import LocalComm
 
 
 def summary(name, rows, blocks, bootstrap=300, seed=1):
@@ -107,7 +107,7 @@ def test_systems_are_not_mixed_where_residues_count():
 
 def test_memory_is_bounded_by_blocks_not_frames(example_dir):
     topology, positions = load_example(example_dir, frames=4)
-    from hpcbackmap.evaluation.judge import judge
+    from hpcbackmap.metrics.judge import judge
 
     rows = judge(topology, positions, positions[:, None])
 
@@ -123,12 +123,12 @@ def test_memory_is_bounded_by_blocks_not_frames(example_dir):
 def test_shares_of_ranks_hold_whole_blocks(monkeypatch, tmp_path, example_dir):
     topology, positions = load_example(example_dir)
     campaign = make_campaign(tmp_path, topology, positions, lambda truth, member: truth)
-    monkeypatch.setattr(evaluate, "BLOCK_BYTES", 12 * topology.n_atoms * 2 * 3)
-    sources = evaluate.open_sources(campaign)
+    monkeypatch.setattr(evaluation, "BLOCK_BYTES", 12 * topology.n_atoms * 2 * 3)
+    sources = evaluation.open_sources(campaign)
     frames = np.arange(35)
     system = sources.pairs[0].system
     pairs = [Pairs(system, frames, np.stack([frames, frames], 1))]
-    shares = evaluate._shares(sources._replace(pairs=pairs))
+    shares = evaluation._shares(sources._replace(pairs=pairs))
     together = [np.concatenate([piece.pairs.frames for piece in share]) for share in shares]
     np.testing.assert_array_equal(np.concatenate(together), frames)
     owners = {}
@@ -147,9 +147,9 @@ def test_pieces_do_not_change_the_numbers(monkeypatch, tmp_path, example_dir):
         return truth + np.random.default_rng(member).normal(0, 0.02, truth.shape)
 
     campaign = make_campaign(tmp_path, topology, positions, noisy)
-    whole = evaluate.evaluate_campaign(campaign, LocalComm())
-    monkeypatch.setattr(evaluate, "BLOCK_BYTES", 1)
-    parts = evaluate.evaluate_campaign(campaign, LocalComm())
+    whole = evaluation.evaluate_campaign(campaign, LocalComm())
+    monkeypatch.setattr(evaluation, "BLOCK_BYTES", 1)
+    parts = evaluation.evaluate_campaign(campaign, LocalComm())
     for first, second in zip(whole["rows"], parts["rows"], strict=True):
         for name, found in first["metrics"].items():
             assert second["metrics"][name]["value"] == pytest.approx(found["value"], nan_ok=True)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from judged_campaign import load_example, make_campaign
 
-from hpcbackmap.config import SplitConfig
-from hpcbackmap.errors import ConfigError, InputError
-from hpcbackmap.evaluation.evaluate import evaluate_files
+from hpcbackmap.cli.inspection import describe_campaign
+from hpcbackmap.config.campaign import SplitConfig
+from hpcbackmap.evaluation.campaign import evaluate_files
 from hpcbackmap.evaluation.record import find_row, five_figures
-from hpcbackmap.evaluation.report import write_report
-from hpcbackmap.frames.split import split_systems
-from hpcbackmap.inspection import describe_campaign
+from hpcbackmap.report.report import write_report
+from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.store.split import split_systems
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_poor_structures_are_judged_unless_they_are_not_numbers(folder, trajecto
 
 def test_many_frames_are_read_in_pieces_of_any_length(folder, trajectory, monkeypatch):
     from hpcbackmap.evaluation import files
-    from hpcbackmap.frames import trajectory as reading
+    from hpcbackmap.trajectories import reader as reading
 
     expected = evaluate_files(
         folder / "truth.pdb", folder / "truth.xtc", None, folder / "truth.pdb"

@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 from judged_campaign import load_example
 
-from hpcbackmap.evaluation import lddt as lddt_module
-from hpcbackmap.evaluation.bonds import bond_fraction_auc
-from hpcbackmap.evaluation.cbeta import cbeta_deviations
-from hpcbackmap.evaluation.contacts import close_atoms, count_pairs, pairs_within_two_bonds
-from hpcbackmap.evaluation.divergence import angle_counts, jensen_shannon, plane_counts
-from hpcbackmap.evaluation.diversity import crps, spread_and_error
-from hpcbackmap.evaluation.judge import judge
-from hpcbackmap.evaluation.lddt import lddt
-from hpcbackmap.evaluation.metrics import METRICS, metric
-from hpcbackmap.evaluation.reference_forms import (
+from hpcbackmap.metrics import lddt as lddt_module
+from hpcbackmap.metrics.bonds import bond_fraction_auc
+from hpcbackmap.metrics.cbeta import cbeta_deviations
+from hpcbackmap.metrics.close_pairs import close_atoms, count_pairs, pairs_within_two_bonds
+from hpcbackmap.metrics.divergence import angle_counts, jensen_shannon, plane_counts
+from hpcbackmap.metrics.diversity import crps, spread_and_error
+from hpcbackmap.metrics.judge import judge
+from hpcbackmap.metrics.lddt import lddt
+from hpcbackmap.metrics.reference_forms import (
     interaction_pairs,
     interaction_score,
     steric_pair_ratio,
 )
-from hpcbackmap.evaluation.rings import pierced_rings, ring_atoms
-from hpcbackmap.evaluation.rotamers import STATES, rotamer_rows, rotamer_states
-from hpcbackmap.evaluation.secondary import secondary_structure
+from hpcbackmap.metrics.registry import METRICS, metric
+from hpcbackmap.metrics.rings import pierced_rings, ring_atoms
+from hpcbackmap.metrics.rotamers import STATES, rotamer_rows, rotamer_states
+from hpcbackmap.metrics.secondary import secondary_structure
 
 
 @pytest.fixture(scope="module")

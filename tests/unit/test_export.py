@@ -8,13 +8,13 @@ import mdtraj
 import numpy as np
 import pytest
 
-from hpcbackmap.config import Campaign
-from hpcbackmap.errors import ConfigError, InputError, Interrupted, OutputError
-from hpcbackmap.frames import export as module
-from hpcbackmap.frames.export import export
-from hpcbackmap.frames.ingest import ingest
-from hpcbackmap.frames.store import open_store
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.ingest.ingest import ingest
+from hpcbackmap.runtime.errors import ConfigError, InputError, Interrupted, OutputError
+from hpcbackmap.runtime.mpi import LocalComm
+from hpcbackmap.store import export as module
+from hpcbackmap.store.export import export
+from hpcbackmap.store.store import open_store
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 import torch
 
-from hpcbackmap.config import GenzprotConfig
-from hpcbackmap.evaluation.peptide import omega_angles
+from hpcbackmap.config.campaign import GenzprotConfig
+from hpcbackmap.metrics.peptide import omega_angles
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
-from hpcbackmap.stages.contacts import overlaps
-from hpcbackmap.stages.genzprot import BINS, CHI
+from hpcbackmap.stages.genzprot.clashes import overlaps
+from hpcbackmap.stages.genzprot.dense_atoms import make_scene
+from hpcbackmap.stages.genzprot.ideal_geometry import internal_of, log_density
+from hpcbackmap.stages.genzprot.model import BINS, CHI
+from hpcbackmap.stages.genzprot.planes import angle_tables
 from hpcbackmap.stages.noise import frame_noise
-from hpcbackmap.stages.planes import angle_tables
-from hpcbackmap.stages.rigid import internal_of, log_density
-from hpcbackmap.stages.scene import make_scene
 
 WIDTH = {"width": 16, "layers": 1}
 

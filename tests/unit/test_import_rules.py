@@ -12,32 +12,33 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "hpcbackmap"
 
-BASE = {"errors", "protein", "resolution", "config"}
-ROOM = BASE | {"frames", "stages", "mpi"}
+MODELS = {"runtime", "protein", "resolution", "config"}
+DATA = MODELS | {"trajectories", "store"}
 MAY_IMPORT = {
-    "errors": set(),
-    "protein": {"errors"},
-    "resolution": {"errors", "protein"},
-    "config": {"errors", "resolution"},
-    "mpi": {"errors"},
-    "stopping": set(),
-    "frames": BASE | {"mpi", "stopping"},
-    "stages": BASE,
-    "training": ROOM | {"stopping"},
-    "backmapping": ROOM | {"stopping"},
-    "evaluation": ROOM,
-    "campaign": ROOM | {"training", "backmapping", "evaluation"},
-    "inspection": ROOM | {"training", "backmapping", "evaluation", "campaign"},
-    "cluster": {"errors", "config", "campaign", "training"},
-    "children": {"errors"},
-    "demo": ROOM | {"evaluation", "campaign", "children"},
+    "runtime": set(),
+    "protein": {"runtime"},
+    "resolution": {"runtime", "protein"},
+    "config": {"runtime", "resolution"},
+    "trajectories": MODELS,
+    "store": MODELS | {"trajectories"},
+    "ingest": DATA,
+    "stages": MODELS,
+    "metrics": {"protein", "resolution"},
+    "training": DATA | {"stages"},
+    "backmapping": DATA | {"ingest", "stages"},
+    "evaluation": DATA | {"stages", "metrics"},
+    "report": DATA | {"metrics", "evaluation"},
+    "cluster": DATA | {"training", "backmapping"},
+    "cli": DATA
+    | {"ingest", "stages", "training", "backmapping", "metrics", "evaluation", "report", "cluster"},
 }
-COMMANDS = {"cli", "commands", "console", "__main__"}
+"""Rooms by whom they may know; a room may always import from itself."""
+FACES = {"__main__", "__init__"}
 ONLY_IN = {
     "deepspeed": {"training"},
-    "mpi4py": {"mpi"},
-    "zarr": {"frames"},
-    "typer": {"cli", "commands", "console", "demo", "children"},
+    "mpi4py": {"runtime"},
+    "zarr": {"store", "ingest"},
+    "typer": {"cli", "runtime"},
 }
 HEAVY = {"torch", "torch_geometric", "deepspeed", "mpi4py", "mdtraj", "zarr", "matplotlib", "scipy"}
 
@@ -69,7 +70,7 @@ def violations(path: Path, room: str) -> list[str]:
     for line, module in imported_modules(path):
         top, _, rest = module.partition(".")
         target = rest.split(".")[0]
-        if top == "hpcbackmap" and room not in COMMANDS and room != "__init__":
+        if top == "hpcbackmap" and room not in FACES:
             if target not in MAY_IMPORT[room] | {room, "__version__"}:
                 wrong.append(f"{path.name}:{line}: {room} must not import {target}")
         elif room not in ONLY_IN.get(top, {room}):
@@ -89,7 +90,7 @@ def test_the_rule_catches_a_breach(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "package", ["", "frames", "stages", "training", "backmapping", "evaluation"]
+    "package", ["", "store", "stages", "training", "backmapping", "evaluation", "metrics"]
 )
 def test_importing_a_room_loads_nothing_heavy(package):
     loaded, _ = modules_after(f"import hpcbackmap.{package}".rstrip("."))
@@ -97,7 +98,7 @@ def test_importing_a_room_loads_nothing_heavy(package):
 
 
 def test_the_command_answers_help_without_torch():
-    code = "import sys; sys.argv[1:] = ['--help']\nfrom hpcbackmap.cli import main\n"
+    code = "import sys; sys.argv[1:] = ['--help']\nfrom hpcbackmap.cli.app import main\n"
     loaded, seconds = modules_after(code + "try: main()\nexcept SystemExit: pass")
     assert loaded & HEAVY == set()
     assert seconds < 5

@@ -12,12 +12,12 @@ import mdtraj
 import numpy as np
 import pytest
 
-from hpcbackmap.config import Campaign
-from hpcbackmap.errors import ConfigError, InputError, OutputError, ResourceError
-from hpcbackmap.frames.ingest import ingest
-from hpcbackmap.frames.store import open_store
-from hpcbackmap.frames.written import only_ingest
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.ingest.ingest import ingest
+from hpcbackmap.ingest.shard_records import only_ingest
+from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, ResourceError
+from hpcbackmap.runtime.mpi import LocalComm
+from hpcbackmap.store.store import open_store
 
 CHUNKS = {"chunk_mb": 0.05, "shard_mb": 0.1}
 """Several shards even of small systems."""
@@ -314,8 +314,9 @@ def test_unwritable_places(trpcage, top, tmp_path, full_disk):
 
 
 INGEST = (
-    "import sys; from hpcbackmap.config import Campaign; from hpcbackmap.frames.ingest import ingest\n"
-    "from hpcbackmap.mpi import LocalComm; ingest(Campaign.model_validate_json(sys.argv[1]), LocalComm())"
+    "import sys; from hpcbackmap.config.campaign import Campaign; from hpcbackmap.ingest.ingest import ingest\n"
+    "from hpcbackmap.runtime.mpi import LocalComm\n"
+    "ingest(Campaign.model_validate_json(sys.argv[1]), LocalComm())"
 )
 
 

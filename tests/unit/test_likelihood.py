@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from hpcbackmap.cli import main
-from hpcbackmap.config import Campaign, CgvaeConfig, load_campaign, resolved_yaml
+from hpcbackmap.cli.app import main
+from hpcbackmap.config.campaign import Campaign, CgvaeConfig, load_campaign, resolved_yaml
 from hpcbackmap.evaluation import likelihood
 from hpcbackmap.evaluation.elbo_table import elbo_lines
 from hpcbackmap.evaluation.likelihood import evaluate_elbo, stage_nats
-from hpcbackmap.frames.store import create_store
-from hpcbackmap.mpi import LocalComm
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import Normal, collate
 from hpcbackmap.stages.build import build_stage
 from hpcbackmap.stages.collapse import collapse
-from hpcbackmap.stages.elbo import ladder_log_volume
+from hpcbackmap.stages.ladder_volume import ladder_log_volume
+from hpcbackmap.store.store import create_store
 from hpcbackmap.training.feed import StageInputs
 from hpcbackmap.training.validation import warn_of_collapse
 

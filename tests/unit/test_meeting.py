@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from hpcbackmap.errors import ConfigError, ResourceError
-from hpcbackmap.training.meeting import (
+from hpcbackmap.runtime.errors import ConfigError, ResourceError
+from hpcbackmap.training.ranks.rendezvous import (
     SECONDS_VARIABLE,
     count_gpus,
     meet,
     meeting_point,
     take_gpu,
 )
-from hpcbackmap.training.ranks import World
+from hpcbackmap.training.ranks.world import World
 
 HOST = "127.0.0.1"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpcbackmap.config import CgvaeConfig, GenzprotConfig, TrainConfig
+from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig, TrainConfig
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.base import collate

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpcbackmap.config import TrainConfig
-from hpcbackmap.training import metrics
-from hpcbackmap.training.checkpoints import Progress
-from hpcbackmap.training.metrics import Recorder
-from hpcbackmap.training.ranks import World
+from hpcbackmap.config.campaign import TrainConfig
+from hpcbackmap.training.checkpoints.checkpoints import Progress
+from hpcbackmap.training.ranks.world import World
+from hpcbackmap.training.records import metrics
+from hpcbackmap.training.records.metrics import Recorder
 
 VALUES = {"loss": 1.5, "log_likelihood": 40.0, "kl": 3.0}
 

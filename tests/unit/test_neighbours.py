@@ -6,9 +6,9 @@ import torch
 
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import SIDE
-from hpcbackmap.stages import geometry
-from hpcbackmap.stages.contacts import RADIUS, overlaps
-from hpcbackmap.stages.scene import AWAY, Scene
+from hpcbackmap.stages.genzprot.clashes import RADIUS, overlaps
+from hpcbackmap.stages.genzprot.dense_atoms import AWAY, Scene
+from hpcbackmap.stages.layers import geometry
 
 
 def by_hand(points: np.ndarray, k: int) -> np.ndarray:

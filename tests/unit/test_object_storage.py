@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from hpcbackmap.backmapping.driver import backmap
-from hpcbackmap.cli import main
-from hpcbackmap.config import Campaign, GenzprotConfig
-from hpcbackmap.errors import ConfigError, InputError, ResourceError
-from hpcbackmap.frames.ingest import ingest
-from hpcbackmap.frames.shards import ShardedArrays
-from hpcbackmap.frames.split import split_frames
-from hpcbackmap.frames.store import open_store
-from hpcbackmap.frames.stream import FrameStream
-from hpcbackmap.frames.verify import verify_store
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.cli.app import main
+from hpcbackmap.config.campaign import Campaign, GenzprotConfig
+from hpcbackmap.ingest.ingest import ingest
+from hpcbackmap.runtime.errors import ConfigError, InputError, ResourceError
+from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.store.shards import ShardedArrays
+from hpcbackmap.store.split import split_frames
+from hpcbackmap.store.store import open_store
+from hpcbackmap.store.stream import FrameStream
+from hpcbackmap.store.verify import verify_store
 
 FRAMES = 60
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hpcbackmap.config import Campaign
+from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from tests.conftest import REPOSITORY
@@ -96,8 +96,8 @@ def test_a_training_ends_with_its_cpu_budget_and_is_not_repeated(paper, tmp_path
             }
         },
     )
-    from hpcbackmap.frames.ingest import ingest
-    from hpcbackmap.mpi import get_comm
+    from hpcbackmap.ingest.ingest import ingest
+    from hpcbackmap.runtime.mpi import get_comm
 
     ingest(campaign, get_comm())
     cost = training.train_in_process(ladders.write_campaign(campaign), "ucg5-ca")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from hpcbackmap.errors import InputError
 from hpcbackmap.protein.internal import (
     dihedral,
     internal_from_positions,
@@ -19,6 +18,7 @@ from hpcbackmap.protein.peptide import link_angles
 from hpcbackmap.protein.residues import RESIDUES, standard_atom_name, standard_residue_name
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj, topology_from_sequence
 from hpcbackmap.protein.zmatrix import build_zmatrix
+from hpcbackmap.runtime.errors import InputError
 
 
 def read(path):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hpcbackmap.errors import ConfigError, OutputError, ResourceError
-from hpcbackmap.training.ranks import World, on_rank_zero, pick_device, read_world
+from hpcbackmap.runtime.errors import ConfigError, OutputError, ResourceError
+from hpcbackmap.training.ranks.world import World, on_rank_zero, pick_device, read_world
 
 OPEN_MPI = {
     "OMPI_COMM_WORLD_RANK": "3",

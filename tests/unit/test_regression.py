@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hpcbackmap.evaluation.regression import REGRESSIONS, KernelRidge, Ridge, time_blocks
-from hpcbackmap.evaluation.rmsd import superpose
-from hpcbackmap.stages.linear import PENALTIES, folds, held_out, ridge
-from hpcbackmap.stages.superposition import mean_frame, superposed, turned
+from hpcbackmap.metrics.rmsd import superpose
+from hpcbackmap.stages.cgvae.linear import PENALTIES, folds, held_out, ridge
+from hpcbackmap.stages.cgvae.superposition import mean_frame, superposed, turned
 
 
 def molecule(frames, seed=0, noise=0.0):

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from judged_campaign import LADDER, load_example, make_campaign, write_training_records
 
-from hpcbackmap.config import Campaign
-from hpcbackmap.errors import InputError
-from hpcbackmap.evaluation import report
-from hpcbackmap.evaluation.evaluate import evaluate_campaign, open_sources
-from hpcbackmap.evaluation.report import write_report
-from hpcbackmap.evaluation.shown import collect
-from hpcbackmap.evaluation.viewer import viewer_data
-from hpcbackmap.frames.store import create_store, open_store
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.evaluation.campaign import evaluate_campaign, open_sources
+from hpcbackmap.report import report
+from hpcbackmap.report.report import write_report
+from hpcbackmap.report.sample import collect
+from hpcbackmap.report.viewer import viewer_data
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.mpi import LocalComm
+from hpcbackmap.store.store import create_store, open_store
 
 FIGURES = {
     "ladder", "members", "residue_rmsd", "frames", "ramachandran", "rotamers", "rotamer_map",
@@ -212,7 +212,7 @@ def test_the_view_stays_within_its_budget_and_its_script(reported, example, monk
     shown = collect(sources, sources.pairs[0])
     text = viewer_data(shown._replace(system="</script><b>"))
     assert "<" not in text and json.loads(text)["system"] == "</script><b>"
-    monkeypatch.setattr("hpcbackmap.evaluation.viewer.BUDGET", 10)
+    monkeypatch.setattr("hpcbackmap.report.viewer.BUDGET", 10)
     data = json.loads(viewer_data(shown))
     assert [item["label"] for item in data["frames"]] == [str(shown.frames[shown.pictured])]
 

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from judged_campaign import load_example
 
-from hpcbackmap.evaluation.figures import (
+from hpcbackmap.protein.topology import topology_from_sequence
+from hpcbackmap.report.figures import (
     bond_length_figure,
     ramachandran_figure,
     rotamer_figure,
     rotamer_map_figure,
 )
-from hpcbackmap.evaluation.strips import frame_figure, residue_rmsd_figure, training_figure
-from hpcbackmap.protein.topology import topology_from_sequence
+from hpcbackmap.report.figures_along import frame_figure, residue_rmsd_figure, training_figure
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from hpcbackmap.evaluation.metrics import METRICS, Metric, metric
-from hpcbackmap.evaluation.tables import elbo_table, measures_table, metric_table
+from hpcbackmap.metrics.registry import METRICS, Metric, metric
+from hpcbackmap.report.tables import elbo_table, measures_table, metric_table
 
 HIGHER = {
     "lddt", "lddt_ca", "contacts_recovered_percent", "bond_graph_exact_percent", "bond_fraction_auc",

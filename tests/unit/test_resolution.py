@@ -4,11 +4,11 @@ import mdtraj
 import numpy as np
 import pytest
 
-from hpcbackmap.errors import ConfigError, InputError
 from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder, resolution_name
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.mapping import Mapping
+from hpcbackmap.runtime.errors import ConfigError, InputError
 
 
 @pytest.fixture(scope="module")

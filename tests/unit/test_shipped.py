@@ -9,13 +9,13 @@ import pytest
 
 from hpcbackmap.backmapping import shipped
 from hpcbackmap.backmapping.chain import Chain
-from hpcbackmap.config import GenzprotConfig
-from hpcbackmap.errors import ConfigError, InputError, Interrupted, OutputError
-from hpcbackmap.frames.writer import TrajectoryWriter
+from hpcbackmap.config.campaign import GenzprotConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import ConfigError, InputError, Interrupted, OutputError
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.trajectories.writer import TrajectoryWriter
 
 FRAMES = 7
 

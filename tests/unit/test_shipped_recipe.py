@@ -5,7 +5,7 @@ import csv
 import pytest
 import yaml
 
-from hpcbackmap.config import Campaign
+from hpcbackmap.config.campaign import Campaign
 from tests.conftest import REPOSITORY
 
 

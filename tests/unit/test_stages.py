@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from hpcbackmap.config import CgvaeConfig, GenzprotConfig
-from hpcbackmap.errors import InputError
+from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig
 from hpcbackmap.protein.internal import internal_from_positions
 from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import Normal, collate, kl_divergence
 from hpcbackmap.stages.build import build_stage
-from hpcbackmap.stages.closing import close_calpha, recentre
-from hpcbackmap.stages.linear import principal_components
+from hpcbackmap.stages.cgvae.linear import principal_components
+from hpcbackmap.stages.genzprot.torsions import angle_of_mode, bin_of, draw, log_density
+from hpcbackmap.stages.layers.close_trace import close_calpha, recentre
 from hpcbackmap.stages.noise import frame_noise
-from hpcbackmap.stages.torsions import angle_of_mode, bin_of, draw, log_density
 
 SMALL = {"width": 16, "layers": 1}
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from hpcbackmap.config import StoreConfig
-from hpcbackmap.errors import ConfigError, IncompleteError, InputError, OutputError
-from hpcbackmap.frames.store import create_store, open_store
+from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import ConfigError, IncompleteError, InputError, OutputError
+from hpcbackmap.store.store import create_store, open_store
 
 SEQUENCE = "ACDEFGHIKLMNPQRSTVWY"
 SMALL = StoreConfig(chunk_mb=0.01, shard_mb=0.04)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hpcbackmap.config import SplitConfig, StoreConfig
-from hpcbackmap.errors import ConfigError, InputError
-from hpcbackmap.frames.split import FrameRange, split_frames
-from hpcbackmap.frames.store import create_store, open_store
-from hpcbackmap.frames.stream import FrameStream
+from hpcbackmap.config.campaign import SplitConfig, StoreConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.store.split import FrameRange, split_frames
+from hpcbackmap.store.store import create_store, open_store
+from hpcbackmap.store.stream import FrameStream
 
 LENGTHS = {
     "a": ("ACDEFGHIKL", 83),
@@ -277,10 +277,10 @@ BUDGET_MB = 4.0
 READER = f"""
 import sys
 from pathlib import Path
-from hpcbackmap.allocator import keep_freed_memory
-from hpcbackmap.frames.split import FrameRange
-from hpcbackmap.frames.store import open_store
-from hpcbackmap.frames.stream import FrameStream
+from hpcbackmap.runtime.allocator import keep_freed_memory
+from hpcbackmap.store.split import FrameRange
+from hpcbackmap.store.store import open_store
+from hpcbackmap.store.stream import FrameStream
 
 def resident_mb(kind):
     status = Path("/proc/self/status").read_text()

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from hpcbackmap.config import CgvaeConfig
+from hpcbackmap.config.campaign import CgvaeConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
-from hpcbackmap.stages.closing import close_calpha
-from hpcbackmap.stages.elastic import ANCHOR, ElasticNetwork
-from hpcbackmap.stages.energy_score import energy_score, local_shape, other_noise
-from hpcbackmap.stages.spline import spline_weights
+from hpcbackmap.stages.cgvae.elastic import ANCHOR, ElasticNetwork
+from hpcbackmap.stages.layers.close_trace import close_calpha
+from hpcbackmap.stages.trace.energy_score import energy_score, local_shape, other_noise
+from hpcbackmap.stages.trace.spline import spline_weights
 
 SMALL = {"per_system": False, "width": 16, "layers": 1, "latent": 3, "rounds": 2, "neighbours": 6}
 

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from hpcbackmap.config import TrainConfig
-from hpcbackmap.errors import ConfigError, InputError, ResourceError
-from hpcbackmap.training.checkpoints import Checkpoints, Progress
+from hpcbackmap.config.campaign import TrainConfig
+from hpcbackmap.runtime.errors import ConfigError, InputError, ResourceError
+from hpcbackmap.training.checkpoints.checkpoints import Checkpoints, Progress
+from hpcbackmap.training.checkpoints.saving import file_record
 from hpcbackmap.training.engine import engine_config
-from hpcbackmap.training.saving import file_record
 from hpcbackmap.training.schedule import learning_rate
 
 TRAIN = TrainConfig(batch_size=24, accumulation=2, zero_stage=2, gradient_clipping=0.5)

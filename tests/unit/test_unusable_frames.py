@@ -4,14 +4,14 @@ import mdtraj
 import numpy as np
 
 from hpcbackmap.backmapping.driver import backmap
-from hpcbackmap.config import Campaign, GenzprotConfig
-from hpcbackmap.frames.ingest import ingest
-from hpcbackmap.frames.store import open_store
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.config.campaign import Campaign, GenzprotConfig
+from hpcbackmap.ingest.ingest import ingest
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.store.store import open_store
 
 
 def test_a_straight_line_of_calphas_is_quarantined(example_dir, tmp_path):

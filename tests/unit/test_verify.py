@@ -5,13 +5,13 @@ import shutil
 import numpy as np
 import pytest
 
-from hpcbackmap.config import StoreConfig
-from hpcbackmap.errors import InputError
-from hpcbackmap.frames.store import create_store, open_store
-from hpcbackmap.frames.verify import verify_store
-from hpcbackmap.mpi import LocalComm
+from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.mpi import LocalComm
+from hpcbackmap.store.store import create_store, open_store
+from hpcbackmap.store.verify import verify_store
 
 FRAMES, SHARD = 10, 4
 

@@ -4,11 +4,11 @@ import mdtraj
 import numpy as np
 import pytest
 
-from hpcbackmap.config import SystemConfig
-from hpcbackmap.errors import InputError
-from hpcbackmap.frames.molecule import Links
-from hpcbackmap.frames.survey import survey_system
-from hpcbackmap.frames.whole import Mender
+from hpcbackmap.config.campaign import SystemConfig
+from hpcbackmap.ingest.survey import survey_system
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.trajectories.checks import Links
+from hpcbackmap.trajectories.periodic import Mender
 
 BOXES = {
     "orthorhombic": [[3.0, 0, 0], [0, 3.4, 0], [0, 0, 3.2]],

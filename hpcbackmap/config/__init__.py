@@ -1,0 +1,1 @@
+"""The campaign file: its keys and their limits."""

@@ -1,0 +1,509 @@
+"""The campaign file: one YAML, strict models, every default once.
+
+`load_campaign` reads it, applies dotted overrides (``stages.ca-fg.train.max_steps=200``) and resolves
+relative paths against the folder of the file. Unknown keys are errors that name the nearest valid key.
+"""
+
+import difflib
+import hashlib
+import itertools
+import json
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hpcbackmap.resolution.build import resolution_name
+from hpcbackmap.runtime.errors import ConfigError
+
+__all__ = [
+    "CHANGE_NO_WEIGHT",
+    "BackmapConfig",
+    "Campaign",
+    "CgvaeConfig",
+    "EvaluateConfig",
+    "GenzprotConfig",
+    "NodeGroup",
+    "NodeGroups",
+    "SplitConfig",
+    "StageConfig",
+    "StoreConfig",
+    "SystemConfig",
+    "TrainConfig",
+    "load_campaign",
+    "resolved_yaml",
+]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class SystemConfig(Model):
+    """One protein system and its trajectory files."""
+
+    name: str
+    trajectories: list[str] = Field(min_length=1)
+    """Files or globs, read in order; the pieces are the `sources` that a split can keep apart."""
+    topology: str | None = None
+    """Needed where the trajectory format carries none (xtc, dcd)."""
+    selection: str | None = None
+    """mdtraj atom selection; default: all protein atoms."""
+    resolution: str | None = None
+    """What the files hold, where that is neither heavy atoms nor C-alpha atoms: ``com``, ``ucg10``, …"""
+    sequence: str | list[str] | None = None
+    """Of beads: FASTA text, or one-letter codes of each chain; default: residue names in the files."""
+    molecule: str | None = None
+    """Of beads, instead of `sequence`: structure of all heavy atoms, or frame store that holds this system."""
+    beads: list[int] | list[str] | None = None
+    """File particle of each bead in the ladder's order: numbers from 0, or selections of one particle each."""
+    stride: Positive = 1
+    cluster: str | None = None
+    """Related systems share one: where systems name clusters, an epoch sees one frame of each cluster."""
+
+    @model_validator(mode="after")
+    def _beads_have_a_resolution(self) -> "SystemConfig":
+        for key in ("sequence", "molecule", "beads"):
+            if getattr(self, key) is not None and self.resolution is None:
+                raise ValueError(f"{key} is for files of beads; name their `resolution`, too")
+        if self.sequence is not None and self.molecule is not None:
+            raise ValueError("give sequence or molecule, not both")
+        if self.beads is not None and self.selection is not None:
+            raise ValueError("give selection or beads, not both")
+        return self
+
+
+class StoreConfig(Model):
+    """Layout of the frame store."""
+
+    path: str = "frames.zarr"
+    """Folder under the working folder, or a URL such as ``s3://bucket/frames.zarr``."""
+    chunk_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    shard_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 64.0
+    quantise: bool = False
+    """Round to 0.001 nm, the precision of XTC, which compresses about three times better."""
+    budget_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 256.0
+    """Memory that a reading stream may hold."""
+
+
+class SplitConfig(Model):
+    """Which frames train, validate and test. Never random frames.
+
+    time: the last blocks of every system. source: whole trajectory files. system: whole systems.
+    """
+
+    by: Literal["time", "source", "system"] = "time"
+    validation: Fraction = 0.1
+    test: Fraction = 0.2
+    test_names: list[str] = []
+    """For source and system: names (file stems, system names) that are the test set."""
+    validation_names: list[str] = []
+
+
+class TrainConfig(Model):
+    """Optimisation of one stage. `batch_size` is global: frames per optimiser step over all ranks."""
+
+    batch_size: Positive = 32
+    max_steps: Positive = 2000
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    gradient_clipping: Annotated[float, Field(gt=0)] = 1.0
+    accumulation: Positive = 1
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    offload_optimizer: bool = False
+    """Optimiser state and step on the CPU while the stage trains on GPUs; needs ZeRO 1 to 3."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    activation_checkpointing: bool = False
+    """Compute message passing a second time in the backward pass rather than keep its results."""
+    validate_every: Positive = 200
+    validation_frames: Positive = 128
+    checkpoint_every: Positive = 200
+    log_every: Positive = 20
+    patience: Positive | None = None
+    """Stop after this many validations without a better validation loss."""
+    init_from: str | None = None
+    """Artifact of the same rung and model to start from, for example one that has learned many proteins."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _offload_needs_zero(self) -> "TrainConfig":
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer is a part of ZeRO; set zero_stage to 1, 2 or 3")
+        return self
+
+
+CHANGE_NO_WEIGHT = frozenset(
+    {"log_every", "checkpoint_every", "activation_checkpointing", "offload_optimizer"}
+)
+"""Keys of `TrainConfig` that change no weight, or like the number of ranks only its last bits."""
+
+
+class CgvaeConfig(Model):
+    """Beads to finer beads, C-alpha or heavy atoms (Cartesian)."""
+
+    kind: Literal["cgvae"] = "cgvae"
+    per_system: bool = True
+    """Learned embeddings per particle (one protein) rather than from residue types (many)."""
+    width: Positive = 64
+    layers: Positive = 3
+    latent: Positive = 8
+    beta: Annotated[float, Field(ge=0)] = 1.0
+    free_bits: Annotated[float, Field(ge=0)] = 0.0
+    """Nats of KL per bead that cost nothing in training; reported numbers always count them."""
+    kl_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the KL term of the training loss grows to its full weight."""
+    geometry_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the bond-length term beside the ELBO; large values sharpen the posterior against the prior."""
+    neighbours: Positive = 16
+    """Neighbours in space of each residue and bead (C-alpha traces of many proteins)."""
+    rounds: Positive = 4
+    """Refinements of the C-alpha trace (many proteins)."""
+    draws_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the energy score of prior draws beside the ELBO (C-alpha traces of many proteins)."""
+
+
+class GenzprotConfig(Model):
+    """C-alpha to heavy atoms (internal coordinates)."""
+
+    kind: Literal["genzprot"] = "genzprot"
+    width: Positive = 128
+    layers: Positive = 4
+    neighbours: Positive = 16
+    rounds: Positive = 4
+    """Shares in which side chains are placed, each seeing those before it."""
+    redraws: Annotated[int, Field(ge=0)] = 4
+    """Rounds in which side chains in contact draw their torsions again."""
+    steric_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of clashes among generated neighbours beside the ELBO."""
+    coarse_noise: Annotated[float, Field(ge=0)] = 0.0
+    """Largest random displacement (nm, standard deviation) of the C-alpha atoms that training shows."""
+
+
+KINDS = ("cgvae", "genzprot")
+
+SLURM_TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}")
+
+
+class NodeGroup(Model):
+    """Nodes of a Slurm cluster for one step. What is None is left to the batch script and the site."""
+
+    nodes: Positive = 1
+    tasks_per_node: Positive = 1
+    """Ranks: one per GPU, or as many as the cores serve."""
+    cpus_per_task: Positive | None = None
+    gpus_per_node: Positive | None = None
+    partition: str | None = None
+    time: str | None = None
+    """``"HH:MM:SS"`` or ``D-HH:MM:SS``; a stage that is not done by then requeues itself."""
+    account: str | None = None
+    constraint: str | None = None
+    mem: str | None = None
+    """Per node, for example ``64G``."""
+    sbatch: list[str] = []
+    """More options of sbatch, for example ``--qos=high``."""
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _is_slurm_time(cls, time: Any) -> Any:
+        if time is None or (isinstance(time, str) and SLURM_TIME.fullmatch(time)):
+            return time
+        raise ValueError(
+            'write a time as "04:00:00" or 1-12:00:00, in quotes where YAML sees a number'
+        )
+
+    @field_validator("sbatch")
+    @classmethod
+    def _are_options(cls, options: list[str]) -> list[str]:
+        for option in options:
+            if not option.startswith("-") or "\n" in option:
+                raise ValueError(f"{option!r}: write an option of sbatch, such as --qos=high")
+        return options
+
+    @property
+    def tasks(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+
+class NodeGroups(Model):
+    """Nodes for the steps that are no stages; a stage has its own `node_group`."""
+
+    ingest: NodeGroup = NodeGroup()
+    backmap: NodeGroup = NodeGroup()
+    evaluate: NodeGroup = NodeGroup()
+
+
+class StageConfig(Model):
+    model: Annotated[CgvaeConfig | GenzprotConfig, Field(discriminator="kind")]
+    train: TrainConfig = TrainConfig()
+    artifact: str | None = None
+    """Use this trained stage instead of training one."""
+    node_group: NodeGroup = NodeGroup()
+
+
+class BackmapConfig(Model):
+    input: str | None = None
+    """Store of coarse frames; default: the held-out frames of the campaign's own store."""
+    start: str | None = None
+    """Resolution of the input frames; default: the coarsest of the ladder."""
+    frames: str | None = Field(None, pattern=r"^\d*:\d*(:[1-9]\d*)?$")
+    """``START:STOP:STRIDE`` among the frames of every system; default: all."""
+    output: str = "backmapped.zarr"
+    keep: list[str] | None = None
+    """Resolutions to write; default: all below the input."""
+    members: Positive | dict[str, Positive] = 3
+    """Structures per input frame. By stage: what it draws for every sample of the stage before (default 1)."""
+    mode: bool = False
+    """Write the one most likely structure per frame instead of members."""
+    seed: int = 0
+    batch_frames: Positive | Literal["auto"] = 16
+    """``auto``: measured when the plan is made."""
+    shard_frames: Positive | Literal["auto"] = "auto"
+    """Frames of a shard; ``auto``: about two minutes of work, measured when the plan is made."""
+
+    @field_validator("output")
+    @classmethod
+    def _is_a_folder(cls, output: str) -> str:
+        if "://" in output:
+            raise ValueError(
+                "backmapping writes to a folder, not to a URL; copy it when it is whole"
+            )
+        return output
+
+
+class EvaluateConfig(Model):
+    max_frames: Positive | None = None
+    """Evenly spaced subset of the backmapped frames; default: all."""
+    bootstrap: Annotated[int, Field(ge=0)] = 200
+
+
+class Campaign(Model):
+    """The whole road of one project. Stages are named ``coarse-fine``, for example ``ca-fg``."""
+
+    name: str
+    workdir: str = "work"
+    """Everything the campaign writes, relative to the campaign file."""
+    ladder: list[str] = Field(min_length=2)
+    """Fine to coarse: ``fg``; ``ca``, ``com``, ``bb``, ``ucg:10[:segments|blobs|cgae]``, ``ucg:/4``,
+    ``file:PATH``."""
+    systems: list[SystemConfig] = Field(min_length=1)
+    store: StoreConfig = StoreConfig()
+    split: SplitConfig = SplitConfig()
+    stages: dict[str, StageConfig] = {}
+    backmap: BackmapConfig = BackmapConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    node_groups: NodeGroups = NodeGroups()
+    seed: int = 0
+
+    @field_validator("ladder")
+    @classmethod
+    def _starts_fine(cls, ladder: list[str]) -> list[str]:
+        if ladder[0] != "fg":
+            raise ValueError("the ladder starts at fg (heavy atoms), fine to coarse")
+        names = [resolution_name(spec) for spec in ladder]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two resolutions have one name ({', '.join(names)})")
+        return ladder
+
+    @model_validator(mode="after")
+    def _stages_are_rungs(self) -> "Campaign":
+        rungs = self.rungs()
+        for name, stage in self.stages.items():
+            if name not in rungs:
+                raise ValueError(f"stages.{name}: no such rung; this ladder has {', '.join(rungs)}")
+            if stage.model.kind == "genzprot" and name != "ca-fg":
+                raise ValueError(
+                    f"stages.{name}: genzprot rebuilds heavy atoms from ca; use cgvae here"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _systems_are_on_the_ladder(self) -> "Campaign":
+        known = self.resolutions()[1:]
+        for number, system in enumerate(self.systems):
+            if system.resolution is not None and system.resolution not in known:
+                raise ValueError(
+                    f"systems.{number}.resolution: {system.resolution!r} is not one of "
+                    f"{', '.join(known)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _backmap_is_on_the_ladder(self) -> "Campaign":
+        known, wanted = self.resolutions(), self.backmap
+        if wanted.start is not None and wanted.start not in known[1:]:
+            raise ValueError(
+                f"backmap.start: {wanted.start!r} is not one of {', '.join(known[1:])}"
+            )
+        made = known[: known.index(wanted.start or known[-1])]
+        for name in wanted.keep or []:
+            if name not in made:
+                raise ValueError(
+                    f"backmap.keep: {name!r} is not made; there will be {', '.join(made)}"
+                )
+        if wanted.keep == []:
+            raise ValueError(f"backmap.keep: name at least one of {', '.join(made)}")
+        for name in wanted.members if isinstance(wanted.members, dict) else ():
+            if name not in self.descent():
+                raise ValueError(
+                    f"backmap.members.{name}: no such stage on the way down; there are "
+                    f"{', '.join(self.descent())}"
+                )
+        return self
+
+    def descent(self) -> list[str]:
+        """Stages that backmapping uses, coarse to fine."""
+        known = self.resolutions()
+        return self.rungs()[: known.index(self.backmap.start or known[-1])][::-1]
+
+    def draws(self) -> dict[str, int]:
+        """Samples that each of these stages draws for every sample of the stage before."""
+        members, stages = self.backmap.members, self.descent()
+        if isinstance(members, dict):
+            return {name: members.get(name, 1) for name in stages}
+        return {name: members if name == stages[0] else 1 for name in stages}
+
+    def resolutions(self) -> list[str]:
+        """Resolution names, fine to coarse: ``ucg:10:blobs`` is called ``ucg10``."""
+        return [resolution_name(spec) for spec in self.ladder]
+
+    def rungs(self) -> list[str]:
+        """Stage names, fine to coarse."""
+        names = self.resolutions()
+        return [f"{coarse}-{fine}" for fine, coarse in itertools.pairwise(names)]
+
+    def clusters(self) -> dict[str, str]:
+        """Cluster of every system that names one."""
+        return {system.name: system.cluster for system in self.systems if system.cluster}
+
+    def path(self, relative: str) -> Path:
+        """A path of this campaign under its working folder."""
+        return Path(self.workdir) / relative
+
+    def store_place(self) -> str:
+        """Folder or URL of the frame store."""
+        place = self.store.path
+        return place.rstrip("/") if "://" in place else str(self.path(place))
+
+    def digest(self) -> str:
+        """Of all settings but the nodes that they run on."""
+        elsewhere = {"node_groups": True, "stages": {"__all__": {"node_group"}}}
+        return hashlib.sha256(self.model_dump_json(exclude=elsewhere).encode()).hexdigest()
+
+
+def load_campaign(path: str | Path, overrides: list[str] = ()) -> Campaign:
+    """Read a campaign; ``overrides`` are ``dotted.key=value`` strings with YAML values.
+
+    Raises ConfigError naming the file and the key.
+    """
+    path = Path(path)
+    try:
+        record = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(record, dict):
+        raise ConfigError(f"{path}: a campaign is a mapping of keys to values")
+    for override in overrides:
+        _apply_override(record, override)
+    try:
+        campaign = Campaign.model_validate(record)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from None
+    return _resolve_paths(campaign, path.resolve().parent)
+
+
+def resolved_yaml(campaign: Campaign) -> str:
+    """The campaign with every default written out."""
+    return yaml.safe_dump(json.loads(campaign.model_dump_json()), sort_keys=False)
+
+
+def _apply_override(record: dict, override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: write dotted.key=value")
+    *parents, leaf = key.split(".")
+    here: Any = record
+    for depth, parent in enumerate(parents):
+        here = here.setdefault(parent, {}) if isinstance(here, dict) else None
+        if not isinstance(here, dict):
+            raise ConfigError(
+                f"override {override!r}: {'.'.join(parents[: depth + 1])} has no keys"
+            )
+    try:
+        here[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: {value!r} is not a YAML value") from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"] if part not in KINDS]
+        key = ".".join(location) or "campaign"
+        if item["type"] == "extra_forbidden":
+            valid = _fields_at(item["loc"][:-1])
+            close = difflib.get_close_matches(location[-1], valid, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; valid here: {', '.join(valid)}"
+            lines.append(f"unknown key {key!r}{hint}")
+        else:
+            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)
+
+
+def _fields_at(location: tuple) -> list[str]:
+    """Field names of the model at a pydantic error location."""
+    models: list[Any] = [Campaign]
+    for part in location:
+        following: list[Any] = []
+        for model in models:
+            if isinstance(part, int):
+                following.append(model)
+            elif part in KINDS:
+                following += [model] if model.model_fields["kind"].default == part else []
+            elif part in getattr(model, "model_fields", {}):
+                following += _models_in(model.model_fields[part].annotation)
+            else:
+                following.append(model)
+        models = following
+    return sorted({name for model in models for name in getattr(model, "model_fields", {})})
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+
+
+def _resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
+    def resolve(text: str) -> str:
+        return text if "://" in text or Path(text).is_absolute() else str(folder / text)
+
+    record = campaign.model_dump()
+    record["workdir"] = resolve(record["workdir"])
+    record["ladder"] = [
+        "file:" + resolve(spec[5:]) if spec.startswith("file:") else spec
+        for spec in record["ladder"]
+    ]
+    for system in record["systems"]:
+        system["trajectories"] = [resolve(item) for item in system["trajectories"]]
+        for key in ("topology", "molecule"):
+            system[key] = system[key] and resolve(system[key])
+    for stage in record["stages"].values():
+        stage["artifact"] = stage["artifact"] and resolve(stage["artifact"])
+        stage["train"]["init_from"] = stage["train"]["init_from"] and resolve(
+            stage["train"]["init_from"]
+        )
+    if record["backmap"]["input"]:
+        record["backmap"]["input"] = resolve(record["backmap"]["input"])
+    return Campaign.model_validate(record)

@@ -1,0 +1,356 @@
+"""From trajectory files to a frame store.
+
+Looked at first, written next to the final place, renamed when all frames are accounted for: a store that
+has its name is whole. What an interrupted ingest has written stays, and the next one does the rest. Ranks
+divide systems to look at, and shards to write.
+"""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import zarr
+
+from hpcbackmap import __version__
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.ingest.progress import FrameProgress
+from hpcbackmap.ingest.shard_records import (
+    WrittenUnits,
+    all_units,
+    begin_records,
+    only_ingest,
+    record_folder,
+)
+from hpcbackmap.ingest.survey import SystemSurvey, survey_system
+from hpcbackmap.ingest.write_shards import fill_units
+from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.runtime.errors import (
+    ConfigError,
+    HpcbackmapError,
+    IncompleteError,
+    InputError,
+    OutputError,
+)
+from hpcbackmap.runtime.files import flush, is_url, writing
+from hpcbackmap.runtime.mpi import on_first_rank, raise_together
+from hpcbackmap.store.location import exists, remove, size_of
+from hpcbackmap.store.split import split_systems
+from hpcbackmap.store.store import FrameStore, create_store, open_store
+
+__all__ = ["ingest"]
+
+log = logging.getLogger(__name__)
+
+LADDER_FRAMES = 200
+"""Training frames that structure-based beads (blobs, cgae) are made from."""
+
+
+def ingest(campaign: Campaign, comm) -> dict:
+    """Read the campaign's trajectories into its frame store. Collective over ``comm``.
+
+    Returns counts: systems, chains, residues, frames in the files and in the store, frames made whole, atoms
+    left out of a frame by kind, bytes, compression (float32 positions to bytes on the disk); ``status`` is
+    ``written`` or ``nothing to do`` (the store was there already).
+    Raises InputError for unusable input, ConfigError if another campaign's store is in the way,
+    OutputError if it cannot be written, ResourceError if another ingest is writing it, IncompleteError if
+    frames are unaccounted for.
+    """
+    place = campaign.store_place()
+    names = [system.name for system in campaign.systems]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"systems: two are called {name!r}")
+    surveys = _share(comm, campaign.systems, lambda system: survey_system(system, campaign.ladder))
+    request = _request(campaign, surveys)
+    found = on_first_rank(comm, lambda: _find_finished(place, request) is not None)
+    if found:
+        log.info("%s: nothing to do", place)
+        return on_first_rank(comm, lambda: _summary(place, surveys, "nothing to do"))
+    with ExitStack() as held:
+        if not is_url(place):
+            on_first_rank(comm, lambda: held.enter_context(only_ingest(Path(place))))
+        _write_store(campaign, comm, place, surveys, request)
+    return on_first_rank(comm, lambda: _summary(place, surveys, "written"))
+
+
+def _write_store(campaign, comm, place: str, surveys: list[SystemSurvey], request: dict) -> None:
+    partial = place if is_url(place) else place + ".partial"
+    training = split_systems(surveys, campaign.split)["train"]
+    ladders = _share(comm, surveys, lambda survey: _build_ladder(campaign, survey, training))
+    on_first_rank(comm, lambda: _prepare(campaign, partial, surveys, ladders, request))
+    store = open_store(partial, incomplete_ok=True)
+    try:
+        frames, mended = _fill(store, surveys, comm)
+    except InputError:
+        on_first_rank(comm, lambda: remove(partial))
+        raise
+    frames, mended = comm.allreduce(frames), comm.allreduce(mended)
+    on_first_rank(comm, lambda: _finish(store, place, surveys, frames, mended))
+
+
+def _fill(store: FrameStore, surveys: list[SystemSurvey], comm) -> tuple[int, int]:
+    """Write what is missing, shared by the ranks; this rank's frames and how many were made whole,
+    those of an earlier run that it found included.
+    """
+    units, records = all_units(store), WrittenUnits(store)
+    found = [records.find(unit) for unit in units[comm.rank :: comm.size]]
+    there = comm.bcast(comm.gather([written is not None for written in found]))
+    missing = [unit for i, unit in enumerate(units) if not there[i % comm.size][i // comm.size]]
+    done = [written for written in found if written is not None]
+    mine = missing[
+        comm.rank * len(missing) // comm.size : (comm.rank + 1) * len(missing) // comm.size
+    ]
+    earlier = comm.allreduce(sum(written.frames for written in done))
+    if earlier:
+        log.info("%s: %d frames are there from an earlier ingest", store.path, earlier)
+    total = sum(survey.n_frames for survey in surveys)
+    error: HpcbackmapError | None = None
+    with FrameProgress(comm, earlier, total) as progress:
+        try:
+            for unit, written in fill_units(store, surveys, mine):
+                records.publish(unit, written)
+                done.append(written)
+                progress.tell(written.frames)
+        except OutputError as failure:
+            error = OutputError(f"{failure}; what is written stays, the same command continues")
+        except HpcbackmapError as failure:
+            error = failure
+        raise_together(comm, error)
+    return sum(written.frames for written in done), sum(written.mended for written in done)
+
+
+def _share(comm, items: list, work) -> list:
+    """``work(item)`` of every item, on all ranks; each rank does some."""
+    mine, error = [], None
+    try:
+        mine = [work(item) for item in items[comm.rank :: comm.size]]
+    except HpcbackmapError as failure:
+        error = failure
+    raise_together(comm, error)
+    parts = comm.bcast(comm.gather(mine))
+    return [parts[i % comm.size][i // comm.size] for i in range(len(items))]
+
+
+def _request(campaign: Campaign, surveys: list[SystemSurvey]) -> dict:
+    """Everything that decides what the store will hold. Files count by content, not by place."""
+    request = {
+        "ladder": [_without_place(spec) for spec in campaign.ladder],
+        "store": campaign.store.model_dump(include={"chunk_mb", "shard_mb", "quantise"}),
+        "systems": [
+            {
+                "name": system.name,
+                "selection": system.selection,
+                "stride": system.stride,
+                "topology": survey.topology_sha256,
+                "files": {file.name: file.sha256 for file in survey.files},
+                **_beads(survey),
+            }
+            for system, survey in zip(campaign.systems, surveys, strict=True)
+        ],
+    }
+    if _from_structures(campaign):
+        request |= {"split": campaign.split.model_dump(), "seed": campaign.seed}
+    return json.loads(json.dumps(request))
+
+
+def _beads(survey: SystemSurvey) -> dict:
+    """Of a system of beads: what they are, and the file particle of each."""
+    if survey.ladder is None:
+        return {}
+    return {
+        "resolution": survey.resolution,
+        "ladder": survey.ladder.digest,
+        "beads": survey.index.tolist(),
+    }
+
+
+def _without_place(spec: str) -> str:
+    if not spec.startswith("file:"):
+        return spec
+    try:
+        return "file:" + hashlib.sha256(Path(spec[5:]).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{spec[5:]}: {error.strerror}") from None
+
+
+def _from_structures(campaign: Campaign) -> bool:
+    return any(spec.endswith((":blobs", ":cgae")) for spec in campaign.ladder)
+
+
+def _find_finished(place: str, request: dict) -> FrameStore | None:
+    """The store that this request would make, if it exists. Refuses to touch anything else at its place but an
+    unfinished store at a URL, where ingest writes in place.
+    """
+    if not exists(place):
+        return None
+    store = open_store(place, incomplete_ok=is_url(place))
+    if not store.complete:
+        return None
+    before = store.attributes["provenance"].get("request", {})
+    changed = [key for key in request.keys() | before.keys() if request.get(key) != before.get(key)]
+    if changed:
+        raise ConfigError(
+            f"{place}: made from other input or settings (differs in: {', '.join(sorted(changed))}); "
+            "remove it, or give store.path another name"
+        )
+    return store
+
+
+def _build_ladder(campaign: Campaign, survey: SystemSurvey, training: list) -> Ladder:
+    if survey.ladder is not None and len(survey.ladder.resolutions) == len(campaign.ladder):
+        return survey.ladder
+    if survey.resolution == "ca" and survey.ladder is None and campaign.ladder[1] != "ca":
+        raise InputError(
+            f"{survey.files[0].path}: C-alpha atoms only; that needs a ladder of fg, ca, …, "
+            f"not fg, {campaign.ladder[1]}"
+        )
+    positions = None
+    if _from_structures(campaign):
+        ranges = [part for part in training if part.system == survey.name]
+        frames = np.concatenate([np.arange(part.start, part.stop) for part in ranges] or [[]])
+        if len(frames) == 0:
+            raise ConfigError(
+                f"system {survey.name}: blobs and cgae are made from training frames, and the split leaves it "
+                "none; use segments"
+            )
+        spread = np.unique(np.linspace(0, len(frames) - 1, LADDER_FRAMES).round().astype(int))
+        pieces = [piece for i in frames[spread] for piece, *_ in survey.read(int(i), int(i) + 1)]
+        positions = _as_atoms(survey, np.concatenate(pieces))
+    return build_ladder(survey.topology, campaign.ladder, positions, campaign.seed)
+
+
+def _as_atoms(survey: SystemSurvey, positions: np.ndarray) -> np.ndarray:
+    """Heavy atoms [F, A, 3] that have the given means: every atom where its particle is."""
+    if survey.ladder is not None:
+        return positions[:, survey.ladder.composed(survey.resolution).bead]
+    return positions[:, survey.topology.atom_residue] if survey.resolution == "ca" else positions
+
+
+def _prepare(campaign, partial: str, surveys, ladders, request) -> None:
+    """An empty store for this request at ``partial``, or what an interrupted ingest has left of it there."""
+    _require_one_resolution(surveys)
+    if exists(partial):
+        if _continues(partial, ladders, request):
+            log.info("%s: an earlier ingest was interrupted; continuing", partial)
+            return
+        if is_url(partial) and exists(record_folder(partial)):
+            raise ConfigError(  # there are no locks, it may be at work
+                f"{partial}: there is an unfinished store of other input, settings or library versions; if no "
+                "ingest of it runs, remove it, or give store.path another name"
+            )
+        log.info("%s: removed, an ingest of other input was interrupted", partial)
+        remove(partial)
+    if is_url(partial):
+        _create(campaign, partial, surveys, ladders, request)
+        begin_records(partial)
+        return
+    new = partial + ".new"
+    remove(new)
+    try:
+        _create(campaign, new, surveys, ladders, request)
+        begin_records(new)
+        with writing(partial):
+            Path(new).rename(partial)
+    except HpcbackmapError:
+        remove(new)
+        raise
+
+
+def _require_one_resolution(surveys: list[SystemSurvey]) -> None:
+    coarse = [survey for survey in surveys if survey.resolution != "fg"]
+    if not coarse or len({survey.resolution for survey in surveys}) == 1:
+        return
+    first = coarse[0]
+    held = "C-alpha atoms only" if first.resolution == "ca" else f"{first.resolution} only"
+    raise InputError(f"system {first.name} has {held}, others do not; ingest them into two stores")
+
+
+def _continues(partial: str, ladders: list[Ladder], request: dict) -> bool:
+    """Whether an unfinished store was begun for the same request, by this version."""
+    try:
+        store = open_store(partial, incomplete_ok=True)
+        before = store.attributes["provenance"]
+        return (
+            exists(record_folder(partial))
+            and before.get("request") == request
+            and before.get("versions") == _versions()
+            and [store.system(name).ladder.digest for name in store.systems]
+            == [ladder.digest for ladder in ladders]
+        )
+    except (InputError, KeyError):
+        return False
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "hpcbackmap": __version__,
+        "mdtraj": mdtraj.__version__,
+        "numpy": np.__version__,
+        "zarr": zarr.__version__,
+    }
+
+
+def _create(campaign, path: str, surveys, ladders, request) -> None:
+    provenance = {
+        "request": request,
+        "dropped_atoms": {survey.name: survey.dropped for survey in surveys},
+        "versions": _versions(),
+    }
+    resolutions = campaign.resolutions()
+    create_store(
+        path,
+        {survey.name: ladder for survey, ladder in zip(surveys, ladders, strict=True)},
+        {survey.name: survey.n_frames for survey in surveys},
+        resolutions[resolutions.index(surveys[0].resolution) :],
+        campaign.store,
+        provenance,
+        observables={"step": "int64", "time": "float64"},
+        sources={survey.name: survey.sources for survey in surveys},
+        packed=True,
+    )
+
+
+def _finish(
+    store: FrameStore, place: str, surveys: list[SystemSurvey], frames: int, mended: int
+) -> None:
+    expected = sum(survey.n_frames for survey in surveys)
+    if frames != expected:
+        raise IncompleteError(f"{place}: {frames} frames were written, the files hold {expected}")
+    store.mark_complete(frames_made_whole=mended)
+    remove(record_folder(store.path))
+    if is_url(place):
+        return
+    with writing(place):
+        Path(store.path).rename(place)
+        flush(Path(place).parent)
+
+
+def _summary(place: str, surveys: list[SystemSurvey], status: str) -> dict:
+    dropped = Counter()
+    for survey in surveys:
+        dropped.update(survey.dropped)
+    store = open_store(place)
+    systems = [store.system(name) for name in store.systems]
+    raw = sum(
+        12 * system.n_frames * sum(map(system.n_particles, store.resolutions)) for system in systems
+    )
+    size = size_of(place)
+    return {
+        "status": status,
+        "store": place,
+        "systems": len(surveys),
+        "chains": sum(len(survey.topology.chain_ids) for survey in surveys),
+        "residues": sum(survey.topology.n_residues for survey in surveys),
+        "frames_in": sum(file.n_frames for survey in surveys for file in survey.files),
+        "frames_out": sum(survey.n_frames for survey in surveys),
+        "frames_made_whole": store.attributes.get("frames_made_whole", 0),
+        "dropped_atoms": dict(dropped),
+        "bytes": size,
+        "compression": round(raw / size, 2),
+    }

@@ -1,0 +1,1 @@
+"""Measures of arrays; knows neither models nor files."""

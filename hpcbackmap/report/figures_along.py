@@ -1,0 +1,148 @@
+"""Figures along something: the chain, the frames, the training.
+
+Shapes: F frames, M members, A atoms, R residues; nm. Answers are positions [F, M, A, 3] by row name.
+"""
+
+import numpy as np
+
+from hpcbackmap.evaluation.record import LABELS
+from hpcbackmap.metrics.clashes import OVERLAP, clashing_pairs
+from hpcbackmap.metrics.close_pairs import close_atoms, pairs_within_two_bonds
+from hpcbackmap.metrics.radius_of_gyration import radius_of_gyration
+from hpcbackmap.metrics.registry import ANGSTROM
+from hpcbackmap.metrics.rmsd import aligned_rmsd, superpose
+from hpcbackmap.protein.topology import Topology
+from hpcbackmap.report.figures import COLOURS, DASHES, panels
+
+__all__ = ["frame_figure", "residue_rmsd_figure", "training_figure"]
+
+NAMED_RESIDUES = 60
+"""Longest chain whose residues are named on the axis."""
+NATS = {"log_likelihood": ("log likelihood", "#009e73"), "kl": ("KL", "#d55e00")}
+"""Validation records in nats per frame: label and colour."""
+
+Answers = dict[str, np.ndarray]
+
+
+def residue_rmsd_figure(topology: Topology, truth: np.ndarray, answers: Answers):
+    """Heavy-atom RMSD of each residue after superposing the whole."""
+    figure, (ax,) = panels(1, width=10, height=3)
+    residues = np.arange(1, topology.n_residues + 1)
+    for name, structures in answers.items():
+        flat = structures.reshape(-1, *truth.shape[1:])
+        beside = np.repeat(truth, structures.shape[1], axis=0)
+        squares = ((superpose(flat, beside) - beside) ** 2).sum(-1)
+        counts = np.bincount(topology.atom_residue)
+        sums = np.stack([np.bincount(topology.atom_residue, row) for row in squares])
+        error = ANGSTROM * np.sqrt(sums / counts)
+        _line(ax, residues, error.mean(0), name)
+        low, high = np.percentile(error, (10, 90), axis=0)
+        ax.fill_between(residues, low, high, color=COLOURS[name], alpha=0.14, lw=0)
+    ax.set(xlabel="residue", ylabel="RMSD / Å", ylim=(0, None))
+    ax.set_xlim(0.5, len(residues) + 0.5)
+    if len(residues) <= NAMED_RESIDUES:
+        names = [
+            f"{name[:1]}{name[1:].lower()} {number}"
+            for name, number in zip(topology.sequence, topology.residue_numbers, strict=True)
+        ]
+        ax.set_xticks(residues, names, rotation=90)
+        ax.tick_params(axis="x", labelsize=8)
+    for start in np.flatnonzero(np.diff(topology.chain_index)):
+        ax.axvline(start + 1.5, color="#9ca3af", lw=0.8)
+    _legend(figure, ax)
+    return figure
+
+
+def frame_figure(topology: Topology, frames: np.ndarray, truth: np.ndarray, answers: Answers):
+    """RMSD, radius of gyration and clashes of each frame [F]: mean and range over its members."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True)
+    near = pairs_within_two_bonds(topology)
+    everything = {"truth": truth[:, None], **answers}
+    for name, structures in everything.items():
+        shape = structures.shape[:2]
+        flat = structures.reshape(-1, *truth.shape[1:])
+        size = ANGSTROM * radius_of_gyration(topology, flat)
+        clashes = [_clashes(topology, structure, near) for structure in flat]
+        strips = {1: size, 2: np.array(clashes)}
+        if name != "truth":
+            strips[0] = ANGSTROM * aligned_rmsd(flat, np.repeat(truth, shape[1], axis=0))
+        for row, values in strips.items():
+            values = values.reshape(shape)
+            _line(axes[row], frames, values.mean(1), name, marker="o", ms=2.5)
+            axes[row].fill_between(
+                frames, values.min(1), values.max(1), color=COLOURS[name], alpha=0.2, lw=0
+            )
+    axes[0].set(ylabel="RMSD / Å", ylim=(0, None))
+    axes[1].set(ylabel="Rg / Å")
+    axes[2].set(ylabel="clashes < 2 Å\nper 100 residues", xlabel="frame", ylim=(0, None))
+    _legend(figure, axes[1])
+    return figure
+
+
+def training_figure(curves: dict[str, list[dict]]):
+    """Loss, and validation nats per frame, against optimiser step; a column for each stage.
+
+    curves: records of each stage's ``metrics.jsonl``.
+    """
+    from matplotlib.figure import Figure
+
+    width = max(4.0, 10 / len(curves))
+    figure = Figure(figsize=(width * len(curves), 5), layout="constrained")
+    axes = figure.subplots(2, len(curves), squeeze=False, sharex="col")
+    for (upper, lower), (stage, records) in zip(axes.T, curves.items(), strict=True):
+        shown = [
+            _curve(upper, records, "train", "loss", "training", "#9ca3af", 1.0),
+            _curve(upper, records, "validation", "loss", "validation", COLOURS["model"], 2.0),
+        ]
+        values = np.concatenate(shown)
+        if values.size:
+            upper.set_ylim(*_robust_range(values))
+            upper.legend(loc="best")
+        for key, (label, colour) in NATS.items():
+            _curve(lower, records, "validation", key, label, colour, 1.6)
+        if lower.lines:
+            lower.set_yscale("symlog", linthresh=1)
+            lower.legend(loc="best")
+        upper.set(title=stage, ylabel="loss")
+        lower.set(xlabel="step", ylabel="nats per frame,\nvalidation")
+    return figure
+
+
+def _curve(ax, records, kind: str, key: str, label: str, colour: str, width: float) -> np.ndarray:
+    """Draws one curve and returns its values, [] if there is none."""
+    points = [(r["step"], r[key]) for r in records if r.get("kind") == kind and _known(r.get(key))]
+    if not points:
+        return np.zeros(0)
+    steps, values = np.array(points).T
+    ax.plot(steps, values, color=colour, lw=width, label=label)
+    return values
+
+
+def _known(value) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
+def _robust_range(values: np.ndarray) -> tuple[float, float]:
+    """Leaves out the spikes of the first steps, which would flatten the rest."""
+    low, high = np.percentile(values, (0, 97))
+    margin = 0.08 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _clashes(topology: Topology, structure: np.ndarray, near: np.ndarray) -> float:
+    """Per 100 residues, of one structure [A, 3]."""
+    pairs = clashing_pairs(topology, close_atoms(structure, OVERLAP), near, OVERLAP)
+    return 100 * len(pairs) / topology.n_residues
+
+
+def _line(ax, x, y, name: str, **look) -> None:
+    dashes = {"dashes": DASHES[name]} if name in DASHES else {}
+    ax.plot(x, y, color=COLOURS[name], lw=1.7, label=LABELS[name], **dashes, **look)
+
+
+def _legend(figure, ax) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))

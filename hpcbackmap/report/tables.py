@@ -1,0 +1,228 @@
+"""The tables of a report: measures by topic, rungs on the way, and the ELBO of every stage."""
+
+import html
+from typing import NamedTuple
+
+from hpcbackmap.metrics.registry import Metric
+
+__all__ = ["elbo_table", "measures_table", "metric_table", "number"]
+
+
+class Topic(NamedTuple):
+    """A heading of the table, how to read what follows, and the beginnings of the metric names."""
+
+    title: str
+    text: str
+    beginnings: tuple[str, ...]
+
+
+TOPICS = (
+    Topic(
+        "Distance to the truth",
+        "Root-mean-square deviation from the one true structure. Several structures share the "
+        "beads, so an exact sampler is not at zero: it is as far away as two of them are.",
+        ("rmsd",),
+    ),
+    Topic(
+        "Local environment",
+        "lDDT: share of true distances within 15 Å that are kept to 0.5, 1, 2 and 4 Å, without "
+        "superposition (1 is perfect). Contacts: Cα within 8 Å, three or more residues apart.",
+        ("lddt", "contacts", "interaction"),
+    ),
+    Topic(
+        "Secondary structure",
+        "Helix, strand or coil of every residue by DSSP, beside the truth.",
+        ("secondary", "helix"),
+    ),
+    Topic(
+        "Covalent structure",
+        "Bonds, peptide links and the trace. GED: edit distance between the bond graphs that the "
+        "coordinates imply, relative to the bonds of the truth.",
+        ("bond", "peptide", "omega_non", "cis_", "ca_ca"),
+    ),
+    Topic(
+        "Clashes",
+        "Heavy atoms more than two bonds apart that are closer than the limit, and bonds that "
+        "thread a ring.",
+        ("clash", "residues_clash", "steric", "pierced"),
+    ),
+    Topic(
+        "Side chains",
+        "Torsions χ beside the truth, frame by frame, and the rotamer populations of each residue.",
+        ("chi", "rotamer"),
+    ),
+    Topic(
+        "Backbone torsions",
+        "Jensen–Shannon divergence between the distributions of generated and true angles: 0 if "
+        "they are equal, 0.693 nats if they share nothing.",
+        ("ramachandran", "phi", "psi", "omega"),
+    ),
+    Topic(
+        "Handedness and Cβ",
+        "Every Cα of a protein is L. Cβ deviation: distance from where N, Cα and C put an ideal Cβ.",
+        ("d_residues", "flat_residues", "cb_"),
+    ),
+    Topic(
+        "Ensemble",
+        "Size, and whether members differ from one another as much as they should. CRPS: distance of the "
+        "members' distribution of each coordinate to the true value, lower for sharp and honest ones.",
+        ("radius", "diversity", "spread", "crps"),
+    ),
+    Topic(
+        "Beads kept",
+        "Distance between the beads of the structure and those that were given.",
+        ("bead",),
+    ),
+)
+OTHER = Topic("Other measures", "", ("",))
+
+HIGHER = ("lddt", "exact", "auc", "recovered", "right", "secondary_structure")
+"""Parts of the names of metrics that are better when they are higher."""
+AT_ONE = ("spread_ratio",)
+"""Parts of the names of metrics whose best value is 1."""
+
+ELBO_COLUMNS = (
+    ("elbo_nats_per_frame", "ELBO, nats per frame", 1),
+    ("elbo_nats_per_particle", "per particle", 3),
+    ("iwae_nats_per_frame", "importance-weighted, nats per frame", 1),
+    ("kl_nats_per_frame", "KL, nats per frame", 2),
+    ("active_units_per_bead", "active units per bead", 1),
+    ("latent_units", "latent units", 0),
+    ("frames", "frames", 0),
+)
+"""Key in ``elbo.json``, heading, digits."""
+
+
+def measures_table(metrics: tuple[Metric, ...], rows: list[dict]) -> str:
+    """All metrics that some row has, by topic; those of no topic come last."""
+    rest, body = list(metrics), []
+    for topic in (*TOPICS, OTHER):
+        mine = [item for item in rest if item.name.startswith(topic.beginnings)]
+        rest = [item for item in rest if item not in mine]
+        lines = _lines(mine, rows)
+        if lines:
+            text = f"<small>{html.escape(topic.text)}</small>" if topic.text else ""
+            heading = f"{html.escape(topic.title)}{text}"
+            body.append(
+                f'<tr class="group"><th colspan="{len(rows) + 2}" scope="colgroup">{heading}</th></tr>'
+            )
+            body += lines
+    return _table(rows, body)
+
+
+def metric_table(metrics: tuple[Metric, ...], rows: list[dict]) -> str:
+    """The same without topics."""
+    return _table(rows, _lines(metrics, rows))
+
+
+def elbo_table(record: dict) -> str:
+    """The rows of ``elbo.json`` and their sum, with the columns that they have."""
+    ladder = record.get("ladder") or None
+    rows = [*record["rows"], *([ladder] if ladder else [])]
+    columns = [column for column in ELBO_COLUMNS if any(column[0] in row for row in rows)]
+    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for _, title, _ in columns)
+    body = []
+    for row in rows:
+        name = "whole ladder" if row is ladder else row["stage"]
+        cells = "".join(_elbo_cell(row, key, digits) for key, _, digits in columns)
+        collapse = "–" if row is ladder else html.escape(row.get("collapse") or "none")
+        kind = ' class="sum"' if row is ladder else ""
+        body.append(
+            f'<tr{kind}><th scope="row">{html.escape(name)}</th>{cells}<td class="text">{collapse}</td></tr>'
+        )
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="ELBO by stage"><table>'
+        f'<thead><tr><th scope="col">stage</th>{head}<th scope="col">collapse</th></tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def number(value: float, digits: int) -> str:
+    """A number for readers: thousands apart, a true minus sign."""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def _table(rows: list[dict], body: list[str]) -> str:
+    head = "".join(f'<th scope="col">{html.escape(row["label"])}</th>' for row in rows)
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table of measures"><table>'
+        f'<thead><tr><th scope="col">measure</th><th scope="col" class="better">better</th>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _lines(metrics, rows: list[dict]) -> list[str]:
+    lines = []
+    for item in metrics:
+        cells = [row["metrics"].get(item.name) for row in rows]
+        if not any(cells):
+            continue
+        natural = next(
+            (cell for row, cell in zip(rows, cells, strict=True) if row["row"] == "truth"), None
+        )
+        best = _best(item, rows, cells, natural)
+        shown = "".join(
+            f'<td class="{html.escape(row["row"])}{" best" if k in best else ""}">'
+            f"{_cell(item, cell, k in best)}</td>"
+            for k, (row, cell) in enumerate(zip(rows, cells, strict=True))
+        )
+        lines.append(
+            f'<tr><th scope="row">{html.escape(item.label)}</th>'
+            f'<td class="better">{_better(item)}</td>{shown}</tr>'
+        )
+    return lines
+
+
+def _better(item: Metric) -> str:
+    """What a reader should wish for."""
+    if any(part in item.name for part in AT_ONE):
+        return "near 1"
+    if not item.compares:
+        return "≈ truth"
+    return "higher ↑" if any(part in item.name for part in HIGHER) else "lower ↓"
+
+
+def _best(item: Metric, rows: list[dict], cells: list, natural: dict | None) -> set[int]:
+    """Columns of the best answers as printed; none where all are equal or the aim is unknown."""
+    values = {
+        k: round(cell["value"], item.digits)
+        for k, (row, cell) in enumerate(zip(rows, cells, strict=True))
+        if cell and cell["value"] is not None and row["row"] != "truth"
+    }
+    aim = natural["value"] if natural else None
+    if len(values) < 2 or (not item.compares and aim is None):
+        return set()
+    if any(part in item.name for part in AT_ONE):
+        cost = {k: abs(value - 1) for k, value in values.items()}
+    elif not item.compares:
+        cost = {k: abs(value - round(aim, item.digits)) for k, value in values.items()}
+    else:
+        sign = -1 if any(part in item.name for part in HIGHER) else 1
+        cost = {k: sign * value for k, value in values.items()}
+    least = min(cost.values())
+    best = {k for k, value in cost.items() if value <= least + 1e-12}
+    return best if len(best) < len(cost) else set()
+
+
+def _cell(item: Metric, cell: dict | None, best: bool) -> str:
+    if not cell or cell["value"] is None:
+        return "–"
+    text = number(cell["value"], item.digits)
+    text = f"<b>{text}</b>" if best else text
+    return text + _interval(cell.get("interval_95"), item.digits)
+
+
+def _elbo_cell(row: dict, key: str, digits: int) -> str:
+    value = row.get(key)
+    if value is None:
+        return "<td>–</td>"
+    interval = _interval(row.get(key.replace("_nats_per_frame", "_interval_95")), digits)
+    return f"<td>{number(value, digits)}{interval}</td>"
+
+
+def _interval(bounds, digits: int) -> str:
+    if not isinstance(bounds, list) or bounds[0] == bounds[1]:
+        return ""
+    low, high = (number(bound, digits) for bound in bounds)
+    return f"<small>{low} … {high}</small>"

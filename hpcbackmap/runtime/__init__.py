@@ -1,0 +1,1 @@
+"""What every process needs: communicator, stop signals, console, files, errors."""

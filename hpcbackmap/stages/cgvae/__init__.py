@@ -1,0 +1,1 @@
+"""Beads to finer particles of one protein."""

@@ -1,0 +1,131 @@
+"""Static description of a molecule for a Cartesian stage: particles, beads, bonds, composition."""
+
+import numpy as np
+import torch
+
+from hpcbackmap.protein.residues import RESIDUE_INDEX, RESIDUES
+from hpcbackmap.protein.topology import Topology
+from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.resolution.mapping import Mapping
+from hpcbackmap.stages.base import System
+from hpcbackmap.stages.trace.spline import spline_weights
+
+__all__ = ["PARTICLE_FEATURES", "bead_system"]
+
+PARTICLE_FEATURES = len(RESIDUES) + 15 + 4
+"""Residue composition, atom slot, place along the chain within the bead (4 harmonics)."""
+
+
+def bead_system(ladder: Ladder, fine: str, coarse: str) -> System:
+    """N fine particles and B beads of one molecule at two adjacent resolutions.
+
+    ``bond_index`` [bonds, 2] holds covalent bonds (heavy atoms) or consecutive bonded C-alpha atoms;
+    ``calpha`` says that the fine particles are C-alpha atoms. Raises InputError for an unknown resolution.
+    """
+    mapping = ladder.mapping(coarse)
+    composed = ladder.composed(fine)
+    topology = ladder.topology
+    composition = np.zeros((composed.n_coarse, len(RESIDUES)), dtype=np.float32)
+    types = np.array([RESIDUE_INDEX[name] for name in topology.sequence])
+    np.add.at(composition, (composed.bead, types[topology.atom_residue]), 1.0)
+    composition /= composition.sum(1, keepdims=True)
+    sequence = _mean_place(composed.bead, topology.atom_residue)
+    calpha = ladder.is_calpha(fine)
+    order = _mean_place(mapping.bead, sequence)
+    n = mapping.n_coarse
+    system = System(n_fine=mapping.n_fine, n_coarse=n, num_nodes=n, calpha=torch.tensor([calpha]))
+    tensors = {
+        "bead_of": mapping.bead,
+        "weight": mapping.weight.astype(np.float32),
+        "particle": _particle_features(ladder, fine, composition, sequence, mapping.bead, order),
+        "composition": _bead_composition(composition, mapping.bead, n),
+        "bond_index": _bonds(ladder, fine),
+        "freedom": 3.0 * (np.bincount(mapping.bead) - 1).astype(np.float32),
+        "chain": _chain_of_beads(ladder, composed.bead, mapping.bead, n),
+        "place": np.argsort(np.argsort(order, kind="stable"), kind="stable"),
+        **_partners(order),
+    }
+    if calpha:
+        tensors |= _trace(topology, mapping)
+    for key, value in tensors.items():
+        system[key] = torch.from_numpy(np.ascontiguousarray(value))
+    return system
+
+
+def _trace(topology: Topology, mapping: Mapping) -> dict[str, np.ndarray]:
+    """What the refinement of a C-alpha trace [N] needs.
+
+    ``stretch``: number of the unbroken stretch; ``residue``, ``residue_chain``: place and chain;
+    ``before_index``, ``after_index``: residues that orient the frame; ``slot``: place within the bead;
+    ``bead_spline``, ``spline`` [N, SPLINE_BEADS]: the smoothest trace through the beads.
+    """
+    n = topology.n_residues
+    place = np.arange(n)
+    chain = np.array(topology.chain_index)
+    before, after = place - 1, place + 1
+    before[0], after[-1] = min(2, n - 1), max(n - 3, 0)
+    bead, weight = spline_weights(mapping, chain)
+    order = np.argsort(mapping.bead, kind="stable")
+    first = np.searchsorted(mapping.bead[order], mapping.bead[order])
+    slot = np.empty(n, dtype=np.int64)
+    slot[order] = place - first
+    return {
+        "stretch": np.cumsum(~np.asarray(topology.bonded)),
+        "residue": place,
+        "residue_chain": chain,
+        "before_index": before,
+        "after_index": after,
+        "slot": slot,
+        "bead_spline": bead,
+        "spline": weight,
+    }
+
+
+def _mean_place(groups: np.ndarray, place: np.ndarray) -> np.ndarray:
+    return np.bincount(groups, weights=place) / np.bincount(groups)
+
+
+def _particle_features(ladder, fine, composition, sequence, bead, order) -> np.ndarray:
+    slot = np.zeros((len(composition), 15), dtype=np.float32)
+    if ladder.index(fine) == 0:
+        first = np.searchsorted(ladder.topology.atom_residue, np.arange(ladder.topology.n_residues))
+        inside = np.arange(len(composition)) - first[ladder.topology.atom_residue]
+        slot[np.arange(len(composition)), inside] = 1
+    size = np.bincount(bead)[bead]
+    offset = (sequence - order[bead]) / np.maximum(size, 1)
+    waves = [np.sin(np.pi * offset), np.cos(np.pi * offset), np.sin(2 * np.pi * offset), offset]
+    return np.concatenate([composition, slot, np.stack(waves, 1)], 1).astype(np.float32)
+
+
+def _bead_composition(composition: np.ndarray, bead: np.ndarray, n: int) -> np.ndarray:
+    total = np.zeros((n, composition.shape[1]), dtype=np.float32)
+    np.add.at(total, bead, composition)
+    size = np.bincount(bead).astype(np.float32)[:, None]
+    return np.concatenate([total / size, np.log(size)], 1)
+
+
+def _bonds(ladder: Ladder, fine: str) -> np.ndarray:
+    if ladder.index(fine) == 0:
+        return ladder.topology.bonds
+    if not ladder.is_calpha(fine):
+        return np.zeros((0, 2), dtype=np.int64)
+    second = np.flatnonzero(ladder.topology.bonded)
+    return np.stack([second - 1, second], 1)
+
+
+def _chain_of_beads(ladder: Ladder, atoms: np.ndarray, bead: np.ndarray, n: int) -> np.ndarray:
+    topology = ladder.topology
+    chain = np.zeros(n, dtype=np.int64)
+    chain[bead[atoms]] = np.array(topology.chain_index)[topology.atom_residue]
+    return chain
+
+
+def _partners(order: np.ndarray) -> dict[str, np.ndarray]:
+    """The two beads that orient each bead's frame: its neighbours along the chain, or the next two."""
+    rank = np.argsort(order, kind="stable")
+    before, after = np.empty_like(rank), np.empty_like(rank)
+    before[rank[1:]], after[rank[:-1]] = rank[:-1], rank[1:]
+    before[rank[0]], after[rank[-1]] = rank[2], rank[-2]
+    before[rank[-1]] = rank[-3]
+    after[rank[0]] = rank[1]
+    return {"bead_before": before, "bead_after": after}

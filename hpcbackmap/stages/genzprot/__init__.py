@@ -1,0 +1,1 @@
+"""C-alpha to heavy atoms."""

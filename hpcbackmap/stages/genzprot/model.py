@@ -1,0 +1,395 @@
+"""C-alpha to heavy atoms in internal coordinates, after GenZProt (Yang & Gomez-Bombarelli 2023).
+
+The latents are discrete: for every rotatable torsion the bin that it is in. The posterior is that bin, the
+prior is autoregressive (peptide planes, chain ends, then side chains each given the atoms around it), the
+decoder is uniform inside a bin and a t distribution around ideal bonds and angles. So the prior has as many
+modes as the data ask for and the latents cannot collapse.
+
+Other differences from the reference: invariant inputs in local frames (handed, not mirror symmetric), bonded
+parents and peptide planes hung on the C-alpha pair (ends, OXT and breaks included). The conditioning
+C-alpha atoms are kept exactly.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from hpcbackmap.config.campaign import GenzprotConfig
+from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
+from hpcbackmap.protein.side_chain import N_CHI
+from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
+from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.stages.base import Elbo, Stage, System
+from hpcbackmap.stages.genzprot import chain_ends, ideal_geometry, packing, planes
+from hpcbackmap.stages.genzprot.choose_rotamer import Pick, drawn, rotamer
+from hpcbackmap.stages.genzprot.clashes import overlaps
+from hpcbackmap.stages.genzprot.dense_atoms import (
+    Scene,
+    add_side_chains,
+    backbone_atoms,
+    flat,
+    make_scene,
+    side_chain_rows,
+)
+from hpcbackmap.stages.genzprot.system import FLAGS, residue_system
+from hpcbackmap.stages.genzprot.torsions import angle_of_mode, bin_of, draw, log_density
+from hpcbackmap.stages.layers import geometry
+from hpcbackmap.stages.layers.network import MessageLayers
+
+__all__ = ["Genzprot"]
+
+REACH = 2.0
+"""Reach of the radial basis, nm."""
+SPREAD = (0.002, 0.04, 0.08)
+"""Starting standard deviations of distance (nm), angle and fixed dihedral (rad)."""
+SURROUNDINGS = 20
+"""Nearest residues whose atoms a side chain sees and may run into."""
+CHI = slice(Role.CHI1, Role.CHI1 + N_CHI)
+BINS = torch.tensor(
+    [planes.BINS] + [packing.BINS] * N_CHI + [chain_ends.BINS] * len(chain_ends.END_ROLES)
+)
+"""Bins of each role, [N_TORSIONS]."""
+PARITY, RANK, SHIFT, LEVEL = 0, 1, slice(2, 5), 5
+"""Columns of the noise of `elbo` and `loss`: which planes come first, order of side chains, displacement of
+the C-alpha atoms in training and its size."""
+DRAWS = 6
+"""From this column on, noise is for torsions: one each, then one for each chi of each redraw."""
+RIGID_SHARE = 0.005
+"""Weight of bonds and angles beside the torsions in the loss. Parameters of their own learn them, so that it
+only keeps their gradients, which are a hundred times as large, from ruling what is clipped."""
+OFFSET_UNIT = 0.01
+"""nm and rad; deviations are small, so that a step of the optimiser must not take them to their bounds."""
+FULL_CLASH = 0.1
+"""Overlap (nm) that counts as one clash in the steric term."""
+
+ALTERNATIVES = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))
+"""What `mode` tries for side chains in contact: how many more likely rotamers of chi 1 and chi 2 to skip."""
+
+
+class Context(NamedTuple):
+    """What the C-alpha trace alone tells: features [F, R, W], nearest residues and validity [F, R, K]."""
+
+    h: Tensor
+    near: Tensor
+    valid: Tensor
+
+
+class Genzprot(Stage):
+    kind = "genzprot"
+    variance = "one per atom type and internal coordinate, learned"
+
+    def __init__(self, fine: str, coarse: str, config: GenzprotConfig):
+        super().__init__(fine, coarse)
+        self.config = config
+        width = config.width
+        self.latent = 0
+        self.noise_width = DRAWS + N_TORSIONS + N_CHI * config.redraws
+        self.elbo_noise = DRAWS + (N_TORSIONS + 2 * N_CHI if config.steric_weight else 0)
+        self.residue = nn.Embedding(len(RESIDUES), width)
+        self.shape = nn.Linear(geometry.CHAIN_FEATURES + FLAGS, width)
+        self.trunk = MessageLayers(width, config.layers)
+        self.planes = planes.PlaneHead(width)
+        self.ends = chain_ends.EndHead(width)
+        self.packing = packing.PackingHead(width)
+        self.offsets = nn.Linear(width, MAX_ATOMS * 3)
+        self.log_spread = nn.Parameter(
+            torch.log(torch.tensor(SPREAD)).repeat(len(RESIDUES) * MAX_ATOMS, 1)
+        )
+        nn.init.zeros_(self.offsets.weight)
+        nn.init.zeros_(self.offsets.bias)
+
+    def describe(self, ladder: Ladder) -> System:
+        return residue_system(ladder, self.coarse)
+
+    def encode(self, fine: Tensor, system: Batch) -> Tensor:
+        """The latents of a structure: bin of each torsion, int64 [F, R, N_TORSIONS]; 0 where there is none."""
+        torsions = ideal_geometry.internal_of(fine, system)[:, system.torsion_index, 2]
+        return torch.where(system.torsion_mask, bin_of(torsions, BINS.to(fine.device)), 0)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+        """Structure with every torsion at the centre of its bin ``z`` [F, R, N_TORSIONS]."""
+        torsions = ((z + 0.5) * (2 * math.pi / BINS.to(z.device)) - math.pi).to(coarse)
+        context = self._context(coarse, system)
+        scene = self._backbone(
+            context, torsions, self._rigid(context, coarse, system), coarse, system
+        )
+        rows = _rows(self._turning(system).expand(z.shape[:2]))
+        add_side_chains(scene, side_chain_rows(scene, torsions[..., CHI][rows], *rows), *rows)
+        return flat(scene.atoms, system)
+
+    @torch.no_grad()
+    def mode(self, coarse: Tensor, system: Batch) -> Tensor:
+        """Planes at a joint mode, then side chains, the most certain first.
+
+        Side chains in contact with another residue take their next likely rotamer if that is better.
+        """
+        context = self._context(coarse, system)
+        even = (system.place % 2 == 0).expand(coarse.shape[:2])
+        expected = self._rigid(context, coarse, system)
+        tables = planes.angle_tables(coarse, expected, system)
+        turns = self.planes.mode(context.h, even, tables, system)
+        torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
+        scene = self._backbone(context, torsions, expected, coarse, system)
+        self._pack(context, scene, self._doubt(context, scene, system), system, rotamer(0, 0))
+        self._redraw(context, scene, system, [rotamer(*skipped) for skipped in ALTERNATIVES])
+        return flat(scene.atoms, system)
+
+    def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+        """Prior member. Side chains in contact with another residue draw their torsions again."""
+        return self.samples(coarse, system, [noise])[0]
+
+    @torch.no_grad()
+    def samples(self, coarse: Tensor, system: Batch, noises: list[Tensor]) -> list[Tensor]:
+        context = self._context(coarse, system)
+        return [self._member(context, coarse, system, noise) for noise in noises]
+
+    def elbo(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Elbo:
+        """Exact density on the fibre for the order of torsions that ``noise`` stands for."""
+        return self._elbo(self._context(coarse, system), fine, coarse, system, noise, fine)
+
+    def log_weight(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+        return self.elbo(fine, coarse, system, noise).total
+
+    def information(self, fine: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+        """-log p(bin) of each torsion, [F, R, N_TORSIONS]: the KL of a deterministic posterior."""
+        context = self._context(coarse, system)
+        noise = torch.zeros(*coarse.shape[:2], DRAWS, dtype=coarse.dtype, device=coarse.device)
+        noise[..., RANK] = torch.linspace(-2, 2, coarse.shape[1])[system.place % coarse.shape[1]]
+        expected = self._rigid(context, coarse, system)
+        internal = ideal_geometry.internal_of(fine, system)
+        nats = self._torsion_nats(context, fine, internal, coarse, expected, system, noise)
+        return torch.where(system.torsion_mask, -(nats + _log_bin_width(nats)), 0.0)
+
+    def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """KL and a share of the likelihood, per residue; with ``coarse_noise`` residues are seen displaced."""
+        shift = torch.zeros_like(coarse)
+        if self.config.coarse_noise and self.training:
+            begin = system.first_bead[system.coarse_system]
+            level = torch.special.ndtr(noise[:, begin, LEVEL]) * self.config.coarse_noise
+            shift = level.unsqueeze(-1) * noise[..., SHIFT]
+        context = self._context(coarse + shift, system)
+        shown = fine + shift[:, system.bead_of]
+        elbo = self._elbo(context, fine, coarse, system, noise, shown)
+        residues = torch.bincount(system.coarse_system)
+        loss = ((elbo.kl - RIGID_SHARE * elbo.log_likelihood) / residues).mean()
+        terms = {"log_likelihood": elbo.log_likelihood.mean(), "kl": elbo.kl.mean()}
+        if self.config.steric_weight:
+            gradient, terms["clashes"] = self._steric(context, coarse, system, noise)
+            loss = loss + self.config.steric_weight * gradient
+        return {"loss": loss, **terms}
+
+    def _elbo(self, context: Context, fine, coarse, system: Batch, noise, shown) -> Elbo:
+        """``shown`` [F, A, 3]: where side chains see the atoms around them."""
+        internal = ideal_geometry.internal_of(fine, system)
+        expected = self._rigid(context, coarse, system)
+        atoms = ideal_geometry.log_density(expected, self.log_spread, internal, fine, system)
+        nats = self._torsion_nats(context, shown, internal, coarse, expected, system, noise)
+        inside = torch.where(system.torsion_mask, -_log_bin_width(nats), 0.0)
+        uniform = inside.sum(-1).expand(nats.shape[:2])
+        likelihood = _by_system(atoms, system.fine_system, system.n_systems)
+        likelihood = likelihood + _by_system(uniform, system.coarse_system, system.n_systems)
+        kl = _by_system((inside - nats).sum(-1), system.coarse_system, system.n_systems)
+        return Elbo(likelihood, kl)
+
+    def _steric(self, context: Context, coarse, system: Batch, noise) -> tuple[Tensor, Tensor]:
+        """What lowers the clashes of side chains drawn among generated neighbours, and clashes per residue.
+
+        The first is the score-function estimator of the gradient (Williams 1992): two draws of every side
+        chain, each the other's baseline.
+        """
+        with torch.no_grad():
+            scene = self._generate(context, coarse, system, noise)
+        frame, residue = _rows(self._moving(system).expand(coarse.shape[:2]))
+        everyone = torch.ones_like(scene.near[frame, residue], dtype=torch.bool)
+        clashes, scores = [], []
+        for columns in noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2):
+            score = torch.zeros_like(noise[..., 0])
+
+            def pick(k, logits, f, r, columns=columns, score=score):
+                angle = draw(logits.detach(), columns[f, r, k])
+                score[f, r] = score[f, r] + log_density(logits, angle)
+                return angle
+
+            chi = self._choose(context.h, scene, frame, residue, everyone, system, pick)
+            with torch.no_grad():
+                side = side_chain_rows(scene, chi, frame, residue)
+                depth = overlaps(side, scene, frame, residue)
+            clashes.append((depth / FULL_CLASH).clamp_max(1.0))
+            scores.append(score[frame, residue])
+        difference = 0.5 * (clashes[0] - clashes[1]) * (scores[0] - scores[1])
+        return difference.mean(), (clashes[0] + clashes[1]).mean() / 2
+
+    def _context(self, coarse: Tensor, system: Batch) -> Context:
+        frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
+        k = max(self.config.neighbours, SURROUNDINGS)
+        near, valid = geometry.nearest(coarse, system.coarse_system, k)
+        index, there = (x[..., : self.config.neighbours].contiguous() for x in (near, valid))
+        separation = system.place[index] - system.place.view(1, -1, 1)
+        separation = torch.where(system.chain[index] == system.chain.view(1, -1, 1), separation, 0)
+        shape = geometry.chain_shape(coarse, system.bead_before, system.bead_after, REACH)
+        flags = system.flags.expand(len(coarse), -1, -1).to(coarse)
+        h = self.residue(system.residue_type) + self.shape(torch.cat([shape, flags], -1))
+        edges = geometry.edge_features(coarse, frames, index, REACH)
+        h = self.trunk(h, edges, index, there, separation)
+        return Context(h, near[..., :SURROUNDINGS], valid[..., :SURROUNDINGS])
+
+    def _rigid(self, context: Context, coarse: Tensor, system: Batch) -> Tensor:
+        offsets = OFFSET_UNIT * self.offsets(context.h.detach()).unflatten(-1, (MAX_ATOMS, 3))
+        return ideal_geometry.expected_geometry(offsets, coarse, system)
+
+    def _with_ends(self, h: Tensor, turns: Tensor, system: Batch, choose) -> Tensor:
+        """Torsions [F, R, N_TORSIONS] with planes and chain ends filled in, chi still 0."""
+        torsions = torch.zeros(*turns.shape, N_TORSIONS, dtype=turns.dtype, device=turns.device)
+        torsions[..., Role.PLANE] = turns
+        for role, (residues, angles) in self.ends.torsions(h, turns, system, choose).items():
+            torsions[:, residues, role] = angles
+        return torsions
+
+    def _backbone(self, context: Context, torsions, expected, coarse, system: Batch) -> Scene:
+        atoms = backbone_atoms(expected, torsions, coarse, system)
+        return make_scene(atoms, context.near, context.valid, system, expected)
+
+    def _member(self, context: Context, coarse, system: Batch, noise: Tensor) -> Tensor:
+        scene = self._generate(context, coarse, system, noise)
+        again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
+        self._redraw(context, scene, system, [drawn(columns) for columns in again])
+        return flat(scene.atoms, system)
+
+    def _generate(self, context: Context, coarse, system: Batch, noise: Tensor) -> Scene:
+        """A structure drawn from the prior, before any redraw."""
+        first, rank = _order(noise, system)
+        draws = noise[..., DRAWS : DRAWS + N_TORSIONS].to(coarse)
+        expected = self._rigid(context, coarse, system)
+        tables = planes.angle_tables(coarse, expected, system)
+        turns = self.planes.draw(context.h, draws[..., Role.PLANE], first, tables, system)
+        torsions = self._with_ends(
+            context.h, turns, system, lambda role, residues, x: draw(x, draws[:, residues, role])
+        )
+        scene = self._backbone(context, torsions, expected, coarse, system)
+        self._pack(context, scene, rank, system, drawn(draws[..., CHI]))
+        return scene
+
+    @staticmethod
+    def _turning(system: Batch) -> Tensor:
+        """Residues with a chi torsion, bool [R]."""
+        return system.torsion_mask[:, Role.CHI1]
+
+    @staticmethod
+    def _moving(system: Batch) -> Tensor:
+        """Residues whose side chains may draw again: all that turn but proline, bool [R]."""
+        return system.torsion_mask[:, Role.CHI1] & ~system.proline
+
+    def _doubt(self, context: Context, scene: Scene, system: Batch) -> Tensor:
+        """Rank in [0, 1) of each residue [F, R] by how uncertain chi 1 is while no side chain is there."""
+        h = context.h
+        frame, residue = _rows(self._turning(system).expand(h.shape[:2]))
+        nobody = torch.zeros_like(scene.near[frame, residue], dtype=torch.bool)
+        seen = self.packing.see(h[frame, residue], scene, frame, residue, nobody)
+        logits = self.packing.logits(seen, 0, system.proline[residue])
+        doubt = torch.zeros(h.shape[:2], dtype=h.dtype, device=h.device)
+        doubt[frame, residue] = 1 - logits.softmax(-1).square().sum(-1)
+        whose = system.coarse_system
+        order = (doubt + 2 * whose).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+        return (order - system.first_bead[whose]) / torch.bincount(whose)[whose]
+
+    def _pack(self, context: Context, scene: Scene, rank, system: Batch, pick: Pick) -> None:
+        """Place all side chains into the scene, a share of the residues at a time in order of ``rank``."""
+        turn = (rank * self.config.rounds).long()
+        turning = self._turning(system)
+        placed = (~turning).repeat(len(turn), 1)
+        for k in range(self.config.rounds):
+            frame, residue = rows = _rows((turn == k) & turning)
+            if len(frame) == 0:
+                continue
+            seen = placed[frame.unsqueeze(-1), scene.near[rows]]
+            chi = self._choose(context.h, scene, frame, residue, seen, system, pick)
+            add_side_chains(scene, side_chain_rows(scene, chi, *rows), *rows)
+            placed[rows] = True
+
+    def _redraw(self, context: Context, scene: Scene, system: Batch, picks: list[Pick]) -> None:
+        """Side chains that run into others draw again, given all others; the better of the two stays."""
+        frame, residue = _rows(self._moving(system).expand(scene.near.shape[:2]))
+        for pick in picks:
+            depth = overlaps(scene.atoms[frame, residue], scene, frame, residue)
+            hit = depth > 0
+            if not hit.any():
+                break
+            frame, residue, depth = frame[hit], residue[hit], depth[hit]
+            everyone = torch.ones_like(scene.near[frame, residue], dtype=torch.bool)
+            chi = self._choose(context.h, scene, frame, residue, everyone, system, pick)
+            side = side_chain_rows(scene, chi, frame, residue)
+            better = overlaps(side, scene, frame, residue) < depth
+            add_side_chains(scene, side[better], frame[better], residue[better])
+
+    def _choose(self, h, scene: Scene, frame, residue, seen, system: Batch, pick: Pick) -> Tensor:
+        """Torsions chi of rows (frame, residue) [n] that ``pick`` takes one after another: [n, N_CHI].
+
+        seen: bool [n, K], neighbours whose side chains are there.
+        """
+        context = self.packing.see(h[frame, residue], scene, frame, residue, seen)
+        chi = torch.zeros(len(frame), N_CHI, dtype=h.dtype, device=h.device)
+        for k in range(N_CHI):
+            there = system.torsion_mask[residue, Role.CHI1 + k]
+            rows = torch.nonzero(there).squeeze(-1)
+            if len(rows) == 0:
+                break
+            logits = self.packing.logits(context[rows], k, system.proline[residue[rows]])
+            chi[rows, k] = pick(k, logits, frame[rows], residue[rows]).to(chi)
+            if k + 1 < N_CHI:
+                context = self.packing.after(context, k, chi[:, k], there)
+        return chi
+
+    def _torsion_nats(self, context, fine, internal, coarse, expected, system, noise) -> Tensor:
+        """Log density (nats, per rad) of each torsion, teacher-forced: [F, R, N_TORSIONS]."""
+        truth = internal[:, system.torsion_index, 2]
+        first, rank = _order(noise, system)
+        nats = torch.zeros_like(truth)
+        h, turns = context.h, truth[..., Role.PLANE]
+        tables = planes.angle_tables(coarse, expected, system)
+        nats[..., Role.PLANE] = self.planes.log_density(h, turns, first, tables, system)
+
+        def at_ends(role: Role, residues: Tensor, logits: Tensor) -> Tensor:
+            nats[:, residues, role] = log_density(logits, truth[:, residues, role])
+            return truth[:, residues, role]
+
+        self.ends.torsions(h, turns, system, at_ends)
+        scene = make_scene(fine[:, system.atom_index], context.near, context.valid, system)
+        turning = self._turning(system)
+        frame, residue = _rows(turning.expand(h.shape[:2]))
+        near = scene.near[frame, residue]
+        seen = rank[frame.unsqueeze(-1), near] < rank[frame, residue].unsqueeze(-1)
+        seen |= ~turning[near]
+
+        def side(k: int, logits: Tensor, f: Tensor, r: Tensor) -> Tensor:
+            angle = truth[f, r, Role.CHI1 + k]
+            nats[f, r, Role.CHI1 + k] = log_density(logits, angle)
+            return angle
+
+        self._choose(h, scene, frame, residue, seen, system, side)
+        return nats
+
+
+def _order(noise: Tensor, system: Batch) -> tuple[Tensor, Tensor]:
+    """Planes that come first [F, R] (all even or all odd ones of a molecule) and rank of side chains [F, R]."""
+    odd = noise[:, system.first_bead[system.coarse_system], PARITY] > 0
+    rank = torch.special.ndtr(noise[..., RANK]).clamp(0, 1 - 1e-6)
+    return (system.place % 2 == 1) == odd, rank
+
+
+def _rows(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Frame and residue of the set entries of a mask [F, R]."""
+    return torch.nonzero(mask, as_tuple=True)
+
+
+def _log_bin_width(like: Tensor) -> Tensor:
+    return torch.log(2 * math.pi / BINS.to(like))
+
+
+def _by_system(values: Tensor, system: Tensor, count: int) -> Tensor:
+    """Sums of values [F, n] over the particles of each system: [F, count]."""
+    total = torch.zeros(len(values), count, dtype=values.dtype, device=values.device)
+    return total.index_add(1, system, values)

@@ -1,0 +1,124 @@
+"""Distribution of the peptide planes of a chain: how far each turns about its C-alpha pair.
+
+Two neighbouring planes meet in the angle N-CA-C, which is narrow (111 +- 3 degrees) and known exactly from
+their rotations; so every second plane is drawn on its own and the others given both neighbours, with
+a penalty on that angle beside what the network learned.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from hpcbackmap.protein.residues import RESIDUES
+from hpcbackmap.protein.zmatrix import Role
+from hpcbackmap.stages.genzprot.torsions import angle_of_mode, centres, draw, harmonics, log_density
+
+__all__ = ["BINS", "PlaneHead", "angle_tables"]
+
+BINS = 72
+HARMONICS = 4
+ANGLE, SPREAD = -0.36, 0.07
+"""Starting mean and standard deviation of cos(N-CA-C) under the penalty."""
+
+
+class PlaneHead(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.alone = nn.Linear(width, BINS)
+        self.context = nn.Linear(width, width)
+        self.previous = nn.Linear(2 * HARMONICS, width, bias=False)
+        self.following = nn.Linear(2 * HARMONICS, width, bias=False)
+        self.between = nn.Linear(width, BINS)
+        kinds = len(RESIDUES)
+        self.cosine = nn.Parameter(torch.full((kinds,), ANGLE))
+        self.log_stiffness = nn.Parameter(torch.full((kinds,), SPREAD).log() * -2)
+
+    def log_density(self, h: Tensor, planes: Tensor, first: Tensor, tables, system: Batch):
+        """Nats of true rotations ``planes`` [F, R]; ``first`` [F, R]: those drawn on their own."""
+        alone = log_density(self.alone(h), planes)
+        given = log_density(self._given(h, planes, tables, system), planes)
+        there = system.torsion_mask[:, Role.PLANE]
+        return torch.where(there, torch.where(first, alone, given), 0.0)
+
+    def draw(self, h: Tensor, noise: Tensor, first: Tensor, tables, system: Batch) -> Tensor:
+        """Rotations [F, R] that standard-normal ``noise`` [F, R] stands for."""
+        planes = draw(self.alone(h), noise)
+        return torch.where(first, planes, draw(self._given(h, planes, tables, system), noise))
+
+    def mode(self, h: Tensor, first: Tensor, tables, system: Batch) -> Tensor:
+        """A joint mode: each set of planes in turn takes its most likely rotation given the other."""
+        planes = angle_of_mode(self.alone(h))
+        for fixed in (first, ~first, first):
+            best = angle_of_mode(self._given(h, planes, tables, system))
+            planes = torch.where(fixed, planes, best)
+        return planes
+
+    def _given(self, h: Tensor, planes: Tensor, tables, system: Batch) -> Tensor:
+        """Logits [F, R, BINS] of each plane given its neighbours in ``planes``."""
+        around = harmonics(planes, HARMONICS)
+        before = self.previous(around)[:, system.bead_previous] * system.bonded.unsqueeze(-1)
+        follows = system.leads & system.leads[system.bead_next]
+        after = self.following(around)[:, system.bead_next] * follows.unsqueeze(-1)
+        logits = self.between(nn.functional.silu(self.context(h) + before + after))
+        return logits - self._strain(planes, tables, follows, system)
+
+    def _strain(self, planes: Tensor, tables: "AngleTables", follows: Tensor, system: Batch):
+        """Penalty of the two N-CA-C angles that a plane takes part in, at every bin: [F, R, BINS]."""
+        bins = _ones_cos_sin(centres(BINS, planes))
+        turned = _ones_cos_sin(planes)
+        behind = torch.einsum("fri,frij->frj", turned[:, system.bead_previous], tables.at)
+        ahead = torch.einsum(
+            "frij,frj->fri", tables.at[:, system.bead_next], turned[:, system.bead_next]
+        )
+        stiff, rest = (
+            self.log_stiffness.exp()[system.residue_type],
+            self.cosine[system.residue_type],
+        )
+        total = 0.0
+        for cosines, there, residue in (
+            (behind @ bins.T, system.bonded & system.leads, slice(None)),
+            (ahead @ bins.T, follows, system.bead_next),
+        ):
+            excess = cosines - rest[residue].unsqueeze(-1)
+            weight = (0.5 * stiff[residue] * there).unsqueeze(-1)
+            total = total + weight * excess.square()
+        return total
+
+
+class AngleTables(NamedTuple):
+    """cos(N-CA-C) of residue i is u^T at[i] v for u, v = (1, cos, sin) of the planes before and after it.
+
+    at: [F, R, 3, 3].
+    """
+
+    at: Tensor
+
+
+def angle_tables(coarse: Tensor, rigid: Tensor, system: Batch) -> AngleTables:
+    """From C-alpha positions [F, R, 3] and the distance, angle and fixed dihedral of all atoms [F, A, 3].
+
+    Written for link i, with a along CA(i)-CA(i+1) and p, n across it: C(i) lies along cos(t) a + sin(t) e with
+    e = cos(u) p + sin(u) n for the rotation u of the plane, N(i+1) along -cos(t') a + sin(t') e', where e' is
+    e turned about a by the dihedral N-CA-CA-C.
+    """
+    following, third = coarse[:, system.bead_next], coarse[:, system.bead_third]
+    a = nn.functional.normalize(following - coarse, dim=-1).unsqueeze(-2)
+    n = nn.functional.normalize(torch.linalg.cross(third - following, a.squeeze(-2)), dim=-1)
+    n = n.unsqueeze(-2)
+    p = torch.linalg.cross(a, n)
+    nothing = torch.zeros_like(a)
+    at_c = rigid[:, system.torsion_index[:, Role.PLANE], 1, None, None]
+    to_c = torch.cat([at_c.cos() * a, at_c.sin() * p, at_c.sin() * n], -2)
+    link = rigid[:, system.atom_index[system.bead_next, 0]]
+    at_n, turn = link[..., 1, None, None], link[..., 2, None, None]
+    across = torch.cat(
+        [nothing, turn.cos() * p - turn.sin() * n, turn.cos() * n + turn.sin() * p], -2
+    )
+    to_n = torch.cat([-at_n.cos() * a, nothing, nothing], -2) + at_n.sin() * across
+    return AngleTables(torch.einsum("frik,frjk->frij", to_n[:, system.bead_previous], to_c))
+
+
+def _ones_cos_sin(angle: Tensor) -> Tensor:
+    return torch.stack([torch.ones_like(angle), angle.cos(), angle.sin()], -1)

@@ -1,0 +1,1 @@
+"""Beads to C-alpha of any protein."""

@@ -1,0 +1,105 @@
+"""Making the arrays of a frame store: all of them, at their full size, before anything is written."""
+
+import numpy as np
+import zarr
+
+from hpcbackmap.config.campaign import StoreConfig
+from hpcbackmap.store import layout
+
+__all__ = ["create_arrays"]
+
+POSITION = {"unit": "nm"}
+TIME = {"unit": "ps"}
+LADDER_CHUNK = 1 << 20
+PACK_CHUNK = 1 << 13
+"""Rows, 0.1 MB: a few small proteins are decoded to read one."""
+
+
+def create_arrays(
+    root: zarr.Group, attributes: dict, config: StoreConfig, ladders: np.ndarray
+) -> None:
+    """Make every array that ``attributes`` (of the store) promise; only ``ladders`` is filled."""
+    chunk = min(max(1, len(ladders)), LADDER_CHUNK)
+    array = root.create_array(
+        "ladders",
+        shape=ladders.shape,
+        dtype="uint8",
+        chunks=(chunk,),
+        shards=(_multiple(len(ladders), chunk),),
+        compressors=layout.compressors()[1:],
+    )
+    array[:] = ladders
+    for record in attributes["systems"]:
+        if record["pack"] is None:
+            _create_system(root, f"systems/{record['name']}", record, attributes, config)
+    for pack in range(attributes["packs"]):
+        members = [record for record in attributes["systems"] if record["pack"] == pack]
+        _create_pack(root, f"packs/{pack}", members, attributes)
+
+
+def _create_system(root, folder, record, attributes, config) -> None:
+    shard, frames = record["shard_frames"], record["frames"]
+    particles = record["particles"]
+    chunks = layout.chunk_frames(particles, shard, config)
+    for resolution, count, chunk in zip(attributes["resolutions"], particles, chunks, strict=True):
+        _create_positions(
+            root,
+            f"{folder}/{layout.position_path(resolution)}",
+            attributes,
+            resolution,
+            shape=(frames, count, 3),
+            chunks=(chunk, count, 3),
+            shards=(shard, count, 3),
+            dimension_names=("frame", "particle", "xyz"),
+        )
+    _create_observables(root, folder, attributes, frames, shard)
+
+
+def _create_pack(root, folder, members, attributes) -> None:
+    """Rows are all particles of all frames of all members; one shard."""
+    for level, resolution in enumerate(attributes["resolutions"]):
+        rows = sum(record["frames"] * record["particles"][level] for record in members)
+        chunk = min(rows, PACK_CHUNK)
+        _create_positions(
+            root,
+            f"{folder}/{layout.position_path(resolution)}",
+            attributes,
+            resolution,
+            shape=(rows, 3),
+            chunks=(chunk, 3),
+            shards=(_multiple(rows, chunk), 3),
+            dimension_names=("row", "xyz"),
+        )
+    frames = sum(record["frames"] for record in members)
+    _create_observables(root, folder, attributes, frames, frames)
+
+
+def _create_positions(root, path, attributes, resolution, **sizes) -> None:
+    quantised = attributes["quantised"] and resolution == attributes["resolutions"][0]
+    root.create_array(
+        path,
+        dtype="int32" if quantised else "float32",
+        fill_value=np.iinfo(np.int32).min if quantised else np.nan,
+        compressors=layout.compressors(),
+        attributes=POSITION | ({"scale": layout.QUANTUM_NM} if quantised else {}),
+        **sizes,
+    )
+
+
+def _create_observables(root, folder, attributes, frames, shard) -> None:
+    for name, kind in attributes["observables"].items():
+        root.create_array(
+            f"{folder}/{layout.observable_path(name, attributes['resolutions'][0])}",
+            shape=(frames,),
+            dtype=kind,
+            chunks=(shard,),
+            shards=(shard,),
+            compressors=layout.compressors(),
+            attributes=TIME if name == "time" else {},
+            dimension_names=("frame",),
+        )
+
+
+def _multiple(length: int, unit: int) -> int:
+    """The smallest multiple of ``unit`` that is not below ``length``; one unit at least."""
+    return max(1, -(-length // unit)) * unit

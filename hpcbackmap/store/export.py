@@ -1,0 +1,162 @@
+"""From a frame store to trajectory files that other programs read."""
+
+import logging
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+
+from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError, Interrupted
+from hpcbackmap.runtime.files import is_url
+from hpcbackmap.runtime.mpi import LocalComm, on_first_rank, raise_together
+from hpcbackmap.runtime.stopping import StopSignals
+from hpcbackmap.store.store import FrameStore
+from hpcbackmap.store.system import StoredSystem
+from hpcbackmap.trajectories.concatenate import join_files
+from hpcbackmap.trajectories.writer import TrajectoryWriter, require_suffix
+
+__all__ = ["export"]
+
+log = logging.getLogger(__name__)
+
+PIECE_BYTES = 8e6
+"""Coordinates that are held at a time."""
+FRAME = "{frame}"
+"""In the name of the output: a file for every frame."""
+
+
+def export(
+    store: FrameStore,
+    resolution: str,
+    output: str | Path,
+    system: str | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    stride: int = 1,
+    comm=None,
+) -> int:
+    """Write frames ``start``, ``start + stride``, … before ``stop`` as XTC, DCD or multi-model PDB.
+
+    output: with ``{frame}`` in its name, one file for every frame, called by its number. system: may be left
+    out if the store holds one. comm: ranks that share the work (collective). A PDB of one frame is a topology
+    for the other two. Heavy atoms and C-alpha have their names; beads are called CG in residues BEA, one each.
+    Frames without numbers (quarantined ones) are left out, and told.
+    Returns the number of frames written. A file appears under its name when it is whole.
+    Raises ConfigError for an unknown suffix, a URL or no system, InputError for frames that do not exist,
+    OutputError if the file cannot be written, Interrupted after a stop signal (nothing is left but files of
+    single frames that are whole).
+    """
+    if is_url(output):
+        raise ConfigError(f"{output}: export writes files; give a path, and copy what it writes")
+    output, comm = Path(output), comm or LocalComm()
+    require_suffix(output)
+    if system is None and len(store.systems) > 1:
+        raise ConfigError(
+            f"{store.path}: holds {', '.join(store.systems)}; say which system to export"
+        )
+    stored = store.system(store.systems[0] if system is None else system)
+    stored.n_particles(resolution)
+    stop = stored.n_frames if stop is None else stop
+    if not 0 <= start < stop <= stored.n_frames:
+        raise InputError(
+            f"{store.path}: system {stored.name} has frames 0 to {stored.n_frames - 1}, "
+            f"not {start} to {stop - 1}"
+        )
+    frames = range(start, stop, stride)
+    mine = frames[comm.rank * len(frames) // comm.size : (comm.rank + 1) * len(frames) // comm.size]
+    written, error = 0, None
+    part = _part(output, comm.rank) if comm.size > 1 else output
+    try:
+        with StopSignals() as signals:
+            pieces = _pieces(stored, resolution, mine, signals)
+            if FRAME in output.name:
+                written = _write_single(stored, resolution, output, pieces)
+            else:
+                written = _write(stored, resolution, part, pieces)
+    except HpcbackmapError as failure:
+        error = failure
+    try:
+        raise_together(comm, error)
+        if comm.size > 1 and FRAME not in output.name:
+            on_first_rank(comm, lambda: _join(output, comm.size))
+    finally:
+        if part != output:
+            part.unlink(missing_ok=True)
+    written = comm.allreduce(written)
+    if not written:
+        raise InputError(f"{output}: none of the frames has coordinates that are numbers")
+    if comm.rank == 0 and written < len(frames):
+        log.warning(
+            "%s: %d frame(s) without numbers were left out", store.path, len(frames) - written
+        )
+    return written
+
+
+def _write(stored: StoredSystem, resolution: str, part: Path, pieces: Iterator[tuple]) -> int:
+    """Pieces into one file, if there are any; how many frames."""
+    first, written = next(pieces, None), 0
+    if first is None:
+        return 0
+    with TrajectoryWriter(part, _topology(stored, resolution)) as file:
+        for positions, numbers, times in chain([first], pieces):
+            file.append(positions, numbers, times)
+            written += len(positions)
+    return written
+
+
+def _write_single(
+    stored: StoredSystem, resolution: str, output: Path, pieces: Iterator[tuple]
+) -> int:
+    topology, written = _topology(stored, resolution), 0
+    width = len(str(stored.n_frames - 1))
+    for positions, numbers, times in pieces:
+        for i, number in enumerate(numbers):
+            name = output.name.replace(FRAME, f"{number:0{width}d}")
+            with TrajectoryWriter(output.with_name(name), topology) as file:
+                file.append(positions[i : i + 1], numbers[i : i + 1], times[i : i + 1])
+        written += len(positions)
+    return written
+
+
+def _pieces(
+    stored: StoredSystem, resolution: str, frames: range, signals: StopSignals
+) -> Iterator[tuple]:
+    """Positions [n, particles, 3], numbers [n] and times [n] of the frames that have numbers."""
+    kept = "time" in stored.observables
+    size = max(1, int(PIECE_BYTES / (12 * stored.n_particles(resolution))))
+    for first in range(0, len(frames), size):
+        if signals.received:
+            raise Interrupted(
+                f"export: stopped by {signals.received}; the same command starts over"
+            )
+        part = frames[first : first + size]
+        positions, numbers = stored.read_at(resolution, part), np.array(part)
+        times = numbers
+        if kept:
+            times = stored.read_observable("time", part[0], part[-1] + 1)[:: part.step]
+        good = np.isfinite(positions).all(axis=(1, 2))
+        if good.any():
+            yield positions[good], numbers[good], times[good]
+
+
+def _part(output: Path, rank: int) -> Path:
+    return output.with_name(f".{output.stem}.part{rank}{output.suffix}")
+
+
+def _join(output: Path, ranks: int) -> None:
+    parts = [part for rank in range(ranks) if (part := _part(output, rank)).exists()]
+    if parts:
+        join_files(parts, output)
+
+
+def _topology(stored: StoredSystem, resolution: str) -> mdtraj.Topology:
+    if resolution in ("fg", "ca"):
+        return stored.ladder.topology.to_mdtraj(resolution)
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    for bead in range(stored.n_particles(resolution)):
+        residue = topology.add_residue("BEA", chain, resSeq=bead + 1)
+        topology.add_atom("CG", mdtraj.element.carbon, residue)
+    return topology

@@ -1,0 +1,109 @@
+"""Names, sizes and codecs of the frame store; ``docs/format.md`` describes them for other readers."""
+
+import gzip
+import json
+
+import numpy as np
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from hpcbackmap.config.campaign import StoreConfig
+from hpcbackmap.resolution.ladder import Ladder
+
+__all__ = [
+    "FORMAT",
+    "QUANTUM_NM",
+    "VERSION",
+    "chunk_frames",
+    "compressors",
+    "from_quanta",
+    "observable_path",
+    "pack_ladders",
+    "position_path",
+    "shard_frames",
+    "to_quanta",
+    "unpack_ladder",
+]
+
+FORMAT = "hpcbackmap-frames"
+VERSION = 1
+QUANTUM_NM = 0.001
+"""Step of quantised positions, which are stored as int32 multiples of it."""
+
+_FRAME_BYTES = 12
+"""Three float32 numbers per particle."""
+_CHUNK_GROWTH = 4
+"""A coarse chunk covers at most so many finer ones, so that readers of fine blocks decode little in vain."""
+_UNKNOWN = np.iinfo(np.int32).min
+
+
+def position_path(resolution: str) -> str:
+    return f"particles/{resolution}/position/value"
+
+
+def observable_path(name: str, finest: str) -> str:
+    """Where an observable lives: ``step`` and ``time`` beside the finest positions, others by name."""
+    return (
+        f"particles/{finest}/position/{name}"
+        if name in ("step", "time")
+        else f"observables/{name}/value"
+    )
+
+
+def shard_frames(n_particles: int, n_frames: int, config: StoreConfig) -> int:
+    """Frames per shard: a power of two near ``shard_mb`` at the finest resolution, no more than needed."""
+    fitting = _power_below(config.shard_mb * 1e6 / (_FRAME_BYTES * n_particles))
+    needed = 1 << max(0, n_frames - 1).bit_length()
+    return min(fitting, needed)
+
+
+def chunk_frames(n_particles: list[int], shard: int, config: StoreConfig) -> list[int]:
+    """Frames per chunk of each resolution, fine to coarse: near ``chunk_mb``, divisors of ``shard``."""
+    chunks: list[int] = []
+    for count in n_particles:
+        target = _power_below(config.chunk_mb * 1e6 / (_FRAME_BYTES * count))
+        if chunks:
+            target = min(target, _CHUNK_GROWTH * chunks[-1])
+        chunks.append(max(d for d in range(1, min(target, shard) + 1) if shard % d == 0))
+    return chunks
+
+
+def compressors() -> list:
+    """Lossless compression of a chunk, and its checksum."""
+    return [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()]
+
+
+def to_quanta(positions: np.ndarray) -> np.ndarray:
+    """Positions (nm) as int32 multiples of the quantum; what is not a number stays recognisable."""
+    scaled = np.rint(positions.astype(np.float64) / QUANTUM_NM)
+    return np.where(np.isfinite(scaled), scaled, _UNKNOWN).astype(np.int32)
+
+
+def from_quanta(quanta: np.ndarray) -> np.ndarray:
+    """Float32 positions (nm) of int32 multiples of the quantum."""
+    positions = quanta.astype(np.float32)
+    positions[quanta == _UNKNOWN] = np.nan
+    positions /= np.float32(1 / QUANTUM_NM)
+    return positions
+
+
+def pack_ladders(ladders: list[Ladder]) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Gzipped JSON of every ladder in one uint8 array, and the piece of it that each system uses."""
+    pieces, places, known, end = [], [], {}, 0
+    for ladder in ladders:
+        text = json.dumps(ladder.to_dict(), separators=(",", ":")).encode()
+        if text not in known:
+            piece = gzip.compress(text, mtime=0)
+            known[text] = (end, end + len(piece))
+            end += len(piece)
+            pieces.append(piece)
+        places.append(known[text])
+    return np.frombuffer(b"".join(pieces), dtype=np.uint8), places
+
+
+def unpack_ladder(piece: np.ndarray) -> Ladder:
+    return Ladder.from_dict(json.loads(gzip.decompress(piece.tobytes())))
+
+
+def _power_below(limit: float) -> int:
+    """Largest power of two not above ``limit``; 1 at least."""
+    return 1 << max(0, int(limit).bit_length() - 1)

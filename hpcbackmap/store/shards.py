@@ -1,0 +1,138 @@
+"""Sharded arrays of a store: read with checksums, written whole, one shard at a time, onto the disk."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import zarr
+from zarr.core.sync import sync
+
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import flush, is_url, writing
+from hpcbackmap.store import layout
+from hpcbackmap.store.location import exists
+
+__all__ = ["ShardedArrays"]
+
+
+AGAIN = (
+    "`hpcbackmap backmap` makes such a shard again, for `hpcbackmap ingest` remove the store first"
+)
+
+
+class ShardedArrays:
+    """The arrays under one Zarr group, by path. ``folder`` is None in object storage."""
+
+    def __init__(self, path: str, root: zarr.Group):
+        self.path = path
+        self.folder = None if is_url(path) else Path(path)
+        self._root = root
+        self._arrays: dict[str, zarr.Array] = {}
+        self._seen: set[tuple[str, int]] = set()
+
+    def array(self, path: str) -> zarr.Array:
+        """The array at ``path``; opened once. Frames that are not numbers are written like others."""
+        if path not in self._arrays:
+            self._arrays[path] = self._root[path].with_config({"write_empty_chunks": True})
+        return self._arrays[path]
+
+    def place(self, path: str, shard: int) -> str:
+        """File or URL of one shard."""
+        return f"{self.path}/{path}/c/{shard}" + "/0" * (self.array(path).ndim - 1)
+
+    def file(self, path: str, shard: int) -> Path | None:
+        """File of one shard; None in object storage."""
+        return None if self.folder is None else Path(self.place(path, shard))
+
+    def exists(self, path: str, shard: int) -> bool:
+        """Whether a shard was written; a missing one would read as numbers that are not there."""
+        file = self.file(path, shard)
+        if file is not None:
+            return file.exists()
+        if (path, shard) not in self._seen:
+            if not exists(self.place(path, shard)):
+                return False
+            self._seen.add((path, shard))
+        return True
+
+    def read(self, path: str, start: int, stop: int) -> np.ndarray:
+        """Rows of one array; quantised positions as float32, nm.
+
+        Raises InputError that names the shard that is missing or damaged.
+        """
+        array = self.array(path)
+        size = array.shards[0]
+        shards = range(start // size, -(-stop // size))
+        self._require_files(path, shards)
+        try:
+            values = array[start:stop]
+        except Exception as error:  # checksum, codec and file errors have no common class in zarr
+            culprit = next(
+                (s for s in shards if not self._readable(array, s * size, (s + 1) * size)),
+                shards[0],
+            )
+            reason = str(error).split(".")[0]
+            raise InputError(
+                f"{self.path}: shard {culprit} of {path} is damaged ({reason}); {AGAIN}"
+            ) from None
+        return _positions(array, values)
+
+    def read_together(self, pieces: list[tuple[str, int, int]]) -> list[np.ndarray]:
+        """What `read` gives for every (path, start, stop), in less time: all are under way at once."""
+        for path, start, stop in pieces:
+            size = self.array(path).shards[0]
+            self._require_files(path, range(start // size, -(-stop // size)))
+
+        async def all_pieces():
+            # zarr has no public way to wait for several reads in one go
+            return await asyncio.gather(
+                *[
+                    self.array(path)._async_array.getitem(slice(start, stop))
+                    for path, start, stop in pieces
+                ]
+            )
+
+        try:
+            values = sync(all_pieces())
+        except Exception:
+            return [self.read(*piece) for piece in pieces]
+        return [
+            _positions(self.array(path), rows)
+            for (path, _, _), rows in zip(pieces, values, strict=True)
+        ]
+
+    def write(self, path: str, shard: int, values: np.ndarray) -> None:
+        """One shard of one array, whole, and onto the disk. Raises OutputError."""
+        array, file = self.array(path), self.file(path, shard)
+        start = shard * array.shards[0]
+        with writing(self.path):
+            if file is not None:
+                file.unlink(missing_ok=True)  # zarr would merge with what is there, damaged or not
+            array[start : start + len(values)] = (
+                layout.to_quanta(values) if _quantised(array) else values
+            )
+            if file is not None:
+                flush(file)
+                for folder in file.parents[: array.ndim + 1]:
+                    flush(folder)
+
+    def _require_files(self, path: str, shards: range) -> None:
+        for shard in shards:
+            if not self.exists(path, shard):
+                raise InputError(f"{self.path}: shard {shard} of {path} is missing; {AGAIN}")
+
+    @staticmethod
+    def _readable(array, start: int, stop: int) -> bool:
+        try:
+            array[start:stop]
+        except Exception:
+            return False
+        return True
+
+
+def _positions(array: zarr.Array, values: np.ndarray) -> np.ndarray:
+    return layout.from_quanta(values) if _quantised(array) else values
+
+
+def _quantised(array: zarr.Array) -> bool:
+    return "scale" in array.attrs

@@ -1,0 +1,176 @@
+"""One system of a frame store: reading its frames, writing its shards."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.store import layout
+from hpcbackmap.store.shards import ShardedArrays
+
+__all__ = ["StoredSystem"]
+
+
+class StoredSystem:
+    """One system of a store.
+
+    name; n_frames; first_frame: number of its frame 0 among all frames of the store; shard_frames: frames per
+    shard; sources: (name of the source file, first frame, frame after the last) in order; observables: names.
+    """
+
+    def __init__(
+        self,
+        arrays: ShardedArrays,
+        record: dict,
+        attributes: dict,
+        first_frame: int,
+        before: "StoredSystem | None",
+    ):
+        """record: this system in ``attributes`` of the store. before: its neighbour in its pack."""
+        self.name: str = record["name"]
+        self.n_frames: int = record["frames"]
+        self.first_frame = first_frame
+        self.shard_frames: int = record["shard_frames"]
+        self.sources: list[tuple[str, int, int]] = [tuple(source) for source in record["sources"]]
+        self._arrays = arrays
+        self._record = record
+        self._resolutions: list[str] = attributes["resolutions"]
+        self.observables: tuple[str, ...] = tuple(attributes["observables"])
+        self._particles = dict(zip(self._resolutions, record["particles"], strict=True))
+        self._packed = record["pack"] is not None
+        self._folder = f"packs/{record['pack']}" if self._packed else f"systems/{self.name}"
+        self._pack_frame = before._pack_frame + before.n_frames if before else 0
+        self._pack_row = {
+            name: before._pack_row[name] + before.n_frames * before.n_particles(name)
+            if before
+            else 0
+            for name in self._resolutions
+        }
+
+    @cached_property
+    def ladder(self) -> Ladder:
+        start, stop = self._record["ladder"]
+        return layout.unpack_ladder(self._arrays.read("ladders", start, stop))
+
+    @property
+    def n_shards(self) -> int:
+        return -(-self.n_frames // self.shard_frames)
+
+    def n_particles(self, resolution: str) -> int:
+        """Particles of a frame. Raises InputError if the store does not hold this resolution."""
+        if resolution not in self._particles:
+            known = ", ".join(self._resolutions)
+            raise InputError(
+                f"{self._arrays.path}: no resolution {resolution!r}; there are {known}"
+            )
+        return self._particles[resolution]
+
+    def block_frames(self, resolution: str) -> int:
+        """Frames that are decoded together: read multiples of it, aligned."""
+        self.n_particles(resolution)
+        if self._packed:
+            return self.n_frames
+        return self._arrays.array(self._position_path(resolution)).chunks[0]
+
+    def read(self, resolution: str, start: int, stop: int) -> np.ndarray:
+        """Positions of frames ``start`` to ``stop``, float32 [n, particles, 3], nm.
+
+        Raises InputError for frames or a resolution that do not exist, and for damaged data.
+        """
+        path, first, last = self.place(resolution, start, stop)
+        rows = self._arrays.read(path, first, last)
+        return rows.reshape(-1, self.n_particles(resolution), 3)
+
+    def read_at(self, resolution: str, frames: Sequence[int]) -> np.ndarray:
+        """Positions of the frames with these ascending numbers; no more of the rest than a block is held."""
+        wanted = np.asarray(frames)
+        blocks = wanted // self.block_frames(resolution)
+        pieces = []
+        for block in np.unique(blocks):
+            here = wanted[blocks == block]
+            first = int(here[0])
+            pieces.append(self.read(resolution, first, int(here[-1]) + 1)[here - first])
+        return np.concatenate(pieces)
+
+    def place(self, resolution: str, start: int, stop: int) -> tuple[str, int, int]:
+        """Where these frames are: array, its first row, the row after the last.
+
+        Raises InputError for frames or a resolution that do not exist.
+        """
+        self._require_frames(start, stop)
+        particles, path = self.n_particles(resolution), self._position_path(resolution)
+        if not self._packed:
+            return path, start, stop
+        first = self._pack_row[resolution]
+        return path, first + start * particles, first + stop * particles
+
+    def read_observable(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Values of an observable (``step``, ``time``, ``member``, …) for frames ``start`` to ``stop``, [n]."""
+        self._require_frames(start, stop)
+        self._require_observable(name)
+        first = self._pack_frame
+        return self._arrays.read(self._observable_path(name), first + start, first + stop)
+
+    def write_shard(
+        self,
+        shard: int,
+        positions: dict[str, np.ndarray],
+        observables: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        """Write one shard whole and flush it; the finest resolution comes last.
+
+        positions: every resolution of the store, [rows, particles, 3], nm. observables: each [rows].
+        One writer per shard, ever; systems in packs are written with `FrameStore.write_pack`.
+        Raises OutputError if it cannot be written.
+        """
+        rows = min(self.n_frames, (shard + 1) * self.shard_frames) - shard * self.shard_frames
+        for name in self.observables:
+            values = _require_rows((observables or {})[name], (rows,), f"observable {name}")
+            self._arrays.write(self._observable_path(name), shard, values)
+        for resolution in reversed(self._resolutions):
+            shape = (rows, self.n_particles(resolution), 3)
+            values = _require_rows(positions[resolution], shape, resolution)
+            self._arrays.write(self._position_path(resolution), shard, values)
+
+    def shard_exists(self, shard: int) -> bool:
+        """Whether every array of a shard was written."""
+        number = 0 if self._packed else shard
+        return all(self._arrays.exists(path, number) for path in self._paths())
+
+    def shard_places(self, shard: int) -> list[str]:
+        """File or URL of every array of a shard, or of the system's pack."""
+        return [self._arrays.place(path, 0 if self._packed else shard) for path in self._paths()]
+
+    def _paths(self) -> Iterator[str]:
+        for resolution in self._resolutions:
+            yield self._position_path(resolution)
+        for name in self.observables:
+            yield self._observable_path(name)
+
+    def _position_path(self, resolution: str) -> str:
+        return f"{self._folder}/{layout.position_path(resolution)}"
+
+    def _observable_path(self, name: str) -> str:
+        return f"{self._folder}/{layout.observable_path(name, self._resolutions[0])}"
+
+    def _require_frames(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.n_frames:
+            raise InputError(
+                f"{self._arrays.path}: system {self.name} has frames 0 to {self.n_frames - 1}, "
+                f"not {start} to {stop - 1}"
+            )
+
+    def _require_observable(self, name: str) -> None:
+        known = self.observables
+        if name not in known:
+            have = ", ".join(known) or "none"
+            raise InputError(f"{self._arrays.path}: no observable {name!r}; there are {have}")
+
+
+def _require_rows(values: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.shape != shape:
+        raise ValueError(f"{what}: shape {values.shape}, the shard needs {shape}")
+    return values

@@ -1,0 +1,272 @@
+"""Checkpoints that are whole or not there.
+
+DeepSpeed writes its files in place, so a run killed in between leaves half a checkpoint. Here a checkpoint
+counts only when its `manifest.json` stands in it, with the size and SHA-256 of every file; it is written
+last, by rename. DeepSpeed unpickles what it loads: only files that the manifest vouches for reach it, and a
+folder of checkpoints deserves the trust of a program.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.training.checkpoints.saving import file_record
+
+__all__ = [
+    "MANIFEST",
+    "Checkpoints",
+    "Progress",
+    "first_difference",
+    "last_published",
+    "sync_folder",
+    "verified_manifest",
+    "versions",
+    "write_json",
+]
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+KEEP = 2
+MANIFEST = "manifest.json"
+STEP = re.compile(r"step_\d+")
+OURS = re.compile(r"(universal_)?step_\d+|latest_universal|best_\d+\.safetensors(\.part)?")
+"""What may be removed: a copy that a user made, say step_20.old, stays."""
+
+
+@dataclass
+class Progress:
+    """Where a training run stands; with the engine's state it is all that a resumed run needs."""
+
+    step: int = 0
+    position: int = 0
+    """Global sample counter of the frame stream."""
+    seconds: float = 0.0
+    """Spent in training over all restarts."""
+    skipped: int = 0
+    """Steps left out because a loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    stale: int = 0
+    """Validations since the best one."""
+    best: dict[str, Any] | None = None
+    """Step and nats of the best validation; the file of its weights and its SHA-256."""
+
+
+class Checkpoints:
+    """The checkpoints of one stage under ``folder``. Only rank 0 calls these methods."""
+
+    def __init__(self, folder: Path, identity: dict, may_change: frozenset[str]):
+        self.folder, self.identity, self.may_change = folder, identity, may_change
+
+    def prepare(self, tag: str) -> None:
+        """An empty place for checkpoint ``tag``."""
+        self.discard(tag)
+        (self.folder / tag).mkdir(parents=True)
+
+    def discard(self, tag: str) -> None:
+        """Remove what there is of ``tag``, its manifest first."""
+        place = self.folder / tag
+        if place.exists():
+            (place / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(place)
+
+    def publish(
+        self, tag: str, files: dict[str, dict], progress: Progress, world_size: int, stage: dict
+    ) -> None:
+        """Vouch for the files of ``tag``, point `latest.json` at it, drop all but it and the one before.
+
+        files: size and SHA-256 by name; every rank must have written its files before. stage: describes
+        the stage, so that it can be built from the checkpoint alone.
+        """
+        manifest = {
+            "format": FORMAT,
+            "tag": tag,
+            "world_size": world_size,
+            "progress": asdict(progress),
+            "identity": self.identity,
+            "versions": versions(),
+            "stage": stage,
+            "files": files,
+        }
+        write_json(self.folder / tag / MANIFEST, manifest)
+        write_json(self.folder / "latest.json", {"tag": tag, "step": progress.step})
+        self._prune(tag)
+
+    def newest(self) -> dict | None:
+        """Manifest of the newest checkpoint that is intact; None where nothing was published yet.
+
+        Raises ConfigError naming the first difference if it belongs to another training, InputError if
+        checkpoints were published but none is intact.
+        """
+        published = _published(self.folder)
+        for place in published:
+            fault = _fault(place)
+            if fault is None:
+                manifest = json.loads((place / MANIFEST).read_text())
+                self._refuse_other_training(place, manifest)
+                return manifest
+            log.warning(
+                "checkpoint %s is damaged (%s): falling back to the one before", place.name, fault
+            )
+        if published:
+            raise InputError(
+                f"{self.folder}: no intact checkpoint is left; remove the folder to train from the start"
+            )
+        return None
+
+    def _refuse_other_training(self, place: Path, manifest: dict) -> None:
+        change = first_difference(manifest["identity"], self.identity, self.may_change)
+        if change:
+            raise ConfigError(
+                f"{place}: checkpoint of another training, {change}; undo the change, "
+                "or remove the folder of the stage"
+            )
+        for name, now in versions().items():
+            before = manifest["versions"].get(name)
+            if before != now:
+                log.warning("checkpoint was written with %s %s, this is %s", name, before, now)
+
+    def _prune(self, tag: str) -> None:
+        """Drop all but checkpoint ``tag``, the intact one before it, and their weights.
+
+        Those after ``tag`` are of a run that came from a checkpoint which is damaged now.
+        """
+        step = _step(self.folder / tag)
+        older = (place for place in _published(self.folder) if _step(place) < step)
+        keep = [
+            self.folder / tag,
+            *islice((place for place in older if not _fault(place)), KEEP - 1),
+        ]
+        wanted = {place.name for place in keep}
+        for place in keep:
+            best = json.loads((place / MANIFEST).read_text())["progress"]["best"]
+            wanted.add(best["weights"] if best else None)
+        names = [path.name for path in self.folder.iterdir() if OURS.fullmatch(path.name)]
+        for name in sorted(set(names) - wanted, reverse=True):
+            if (self.folder / name).is_dir():
+                self.discard(name)
+            else:
+                (self.folder / name).unlink()
+
+
+def last_published(folder: Path) -> str | None:
+    """Tag of the newest checkpoint that has a manifest."""
+    return next((place.name for place in _published(folder)), None)
+
+
+def verified_manifest(place: Path) -> dict:
+    """Manifest of one checkpoint whose files are those that were written. Raises InputError if not."""
+    if not (place / MANIFEST).exists():
+        raise InputError(
+            f"{place}: no {MANIFEST}: not a checkpoint, or one that was never finished or half-copied"
+        )
+    fault = _fault(place, with_best=False)
+    if fault:
+        raise InputError(f"{place}: damaged checkpoint: {fault}")
+    return json.loads((place / MANIFEST).read_text())
+
+
+def _published(folder: Path) -> list[Path]:
+    """Newest first."""
+    places = [path.parent for path in folder.glob(f"step_*/{MANIFEST}")]
+    ours = [place for place in places if STEP.fullmatch(place.name)]
+    return sorted(ours, key=_step, reverse=True)
+
+
+def _step(place: Path) -> int:
+    return int(place.name.removeprefix("step_"))
+
+
+def _fault(place: Path, with_best: bool = True) -> str | None:
+    """What is wrong with a checkpoint, in words; ``with_best``: and with the best weights beside it."""
+    try:
+        manifest = json.loads((place / MANIFEST).read_text())
+        if manifest.get("format") != FORMAT:
+            return f"format {manifest.get('format')}, this version reads {FORMAT}"
+        tag, files, best = manifest["tag"], manifest["files"], manifest["progress"]["best"]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return f"{MANIFEST} cannot be read"
+    if STEP.fullmatch(place.name) and place.name != tag:
+        return f"it is a copy of {tag}"
+    there = {str(path.relative_to(place)) for path in place.rglob("[!.]*") if path.is_file()}
+    strange = sorted(there - {MANIFEST, *files})
+    if strange:
+        return f"{strange[0]} does not belong to it"
+    if with_best and best:
+        weights = place.parent / best["weights"]
+        if not weights.is_file():
+            return f"{best['weights']} is missing"
+        if "sha256" in best and file_record(weights)["sha256"] != best["sha256"]:
+            return f"{best['weights']} has changed"
+    return next(filter(None, (_file_fault(place, *item) for item in files.items())), None)
+
+
+def _file_fault(place: Path, name: str, expected: dict) -> str | None:
+    path = place / name
+    if not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != expected["bytes"]:
+        return f"{name} has {path.stat().st_size} bytes of {expected['bytes']}"
+    return f"{name} has changed" if file_record(path) != expected else None
+
+
+def versions() -> dict[str, str]:
+    names = ("hpcbackmap", "torch", "deepspeed", "torch_geometric")
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    if name == "hpcbackmap":
+        from hpcbackmap import __version__
+
+        return __version__
+    return version(name)
+
+
+def first_difference(
+    before: Any, now: Any, ignore: frozenset[str] = frozenset(), key: str = ""
+) -> str | None:
+    """``key was a, is b`` for the first leaf that differs between two JSON values."""
+    if key in ignore:
+        return None
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [*before, *(name for name in now if name not in before)]:
+            inner = f"{key}.{name}" if key else name
+            change = first_difference(before.get(name), now.get(name), ignore, inner)
+            if change:
+                return change
+        return None
+    return None if before == now else f"{key} was {_short(before)}, is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:12] + "…"
+
+
+def write_json(path: Path, record: dict) -> None:
+    """Write whole or not at all: temporary name, flush to disk, rename."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w") as file:
+        json.dump(record, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Names in ``folder`` are on the disk when this returns."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,93 @@
+"""A finished training: its weights, its artifact, and the record that makes a rerun do nothing."""
+
+import json
+import os
+from datetime import date
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hpcbackmap.config.campaign import CHANGE_NO_WEIGHT
+from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
+from hpcbackmap.stages.artifact import save_artifact
+from hpcbackmap.stages.base import Stage
+from hpcbackmap.training.checkpoints.checkpoints import (
+    first_difference,
+    sync_folder,
+    versions,
+    write_json,
+)
+from hpcbackmap.training.checkpoints.saving import file_record
+
+__all__ = ["finished_training", "model_card", "publish_artifact", "save_weights"]
+
+DONE = "done.json"
+WATCHING = frozenset(f"train.{key}" for key in CHANGE_NO_WEIGHT)
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> str:
+    """Safetensors file, whole or not at all; returns its SHA-256. Raises OutputError if it cannot be."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        save_file({key: value.contiguous() for key, value in weights.items()}, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        digest = file_record(temporary)["sha256"]
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    return digest
+
+
+def finished_training(folder: Path, identity: dict) -> dict | None:
+    """Result of the finished training in ``folder``, None if there is none.
+
+    Raises ConfigError, naming the first difference, if it was trained with other settings.
+    """
+    path = folder / DONE
+    if not path.exists() or not (folder / "artifact").is_dir():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        record["identity"], record["result"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path}: damaged record of a finished training; remove it, and training ends anew"
+        ) from None
+    change = first_difference(record["identity"], identity, WATCHING)
+    if change:
+        raise ConfigError(
+            f"{folder} holds a finished training with other settings, {change}; remove the folder to train "
+            "anew, or give the campaign another workdir"
+        )
+    return record["result"]
+
+
+def publish_artifact(
+    folder: Path, stage: Stage, weights: Path, identity: dict, result: dict
+) -> None:
+    """`artifact/` with the weights of file ``weights``, then `done.json`; each appears whole."""
+    stage.load_state_dict(load_file(weights))
+    save_artifact(stage, folder / "artifact", model_card(identity, result))
+    write_json(folder / DONE, {"identity": identity, "result": result})
+
+
+def model_card(identity: dict, result: dict) -> dict:
+    """What the model card says.
+
+    result: ``steps``, ``frames_seen``, ``minutes`` of the weights, their ``validation`` and ``best_step``.
+    """
+    return {
+        "stage": identity["stage"],
+        "trained": date.today().isoformat(),
+        "data": {"systems": identity["systems"], "split": identity["split"]},
+        "training": identity["train"]
+        | {key: result[key] for key in ("steps", "frames_seen", "minutes")},
+        "metrics": {"validation": result["validation"], "best_step": result["best_step"]},
+        "versions": versions(),
+        "licence": "The weights are derived from the training data: its terms apply beside the package's.",
+    }

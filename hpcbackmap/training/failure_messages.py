@@ -1,0 +1,53 @@
+"""What a training that cannot go on says last: why, and which checkpoint is left."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpcbackmap.runtime.errors import OutputError, ResourceError
+from hpcbackmap.training.checkpoints.checkpoints import last_published
+
+__all__ = ["explained"]
+
+UNWRITABLE = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+)
+LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "failed to recv")
+"""Words of torch's errors where another rank does not answer."""
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Work that needs a disk with space and all ranks; ``folder`` has its checkpoints.
+
+    Raises OutputError where something cannot be written, ResourceError where another rank has ended.
+    """
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(f"{error}; {_left(folder)}") from None
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = error.filename or folder.parent
+        raise OutputError(f"{where}: {error.strerror}; {_left(folder)}") from None
+    except RuntimeError as error:
+        if not any(word in str(error) for word in LOST):
+            raise
+        raise ResourceError(
+            f"another rank has ended or does not answer, see its log; {_left(folder)}"
+        ) from error
+
+
+def _left(folder: Path) -> str:
+    tag = last_published(folder)
+    if tag is None:
+        return "there is no checkpoint yet, the same command starts over"
+    return f"checkpoint {tag} is whole, the same command continues after it"

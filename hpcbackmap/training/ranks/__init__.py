@@ -1,0 +1,1 @@
+"""Ranks: who they are, how they meet, one training at a time."""

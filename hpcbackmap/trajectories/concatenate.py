@@ -1,0 +1,66 @@
+"""Trajectory files that several ranks wrote, one after another, as one file."""
+
+import shutil
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from hpcbackmap.runtime.files import flush, writing
+
+__all__ = ["join_files"]
+
+COPIED = 1 << 22
+"""Bytes that are held at a time."""
+DCD_COUNTS = (8, 20)
+"""Where the header of a DCD file holds its number of frames, and of steps, which are the same here."""
+PDB_END = b"END\n"
+
+
+def join_files(parts: list[Path], output: Path) -> None:
+    """One file of the frames of all ``parts``, in order. ``output`` appears when it is whole, the parts go.
+
+    parts: files of mdtraj's writers, of the format that the suffix of ``output`` names. Raises OutputError.
+    """
+    first, *others = parts
+    with writing(output):
+        with first.open("r+b") as joined:
+            if output.suffix == ".pdb":
+                joined.truncate(first.stat().st_size - len(PDB_END))
+            joined.seek(0, 2)
+            for part in others:
+                with part.open("rb") as file:
+                    _append(file, joined, output.suffix)
+            if output.suffix == ".pdb":
+                joined.write(PDB_END)
+        flush(first)
+        first.replace(output)
+        for part in others:
+            part.unlink()
+
+
+def _append(file: BinaryIO, joined: BinaryIO, suffix: str) -> None:
+    """Frames of an XTC file stand for themselves; DCD has a header before them, PDB a line after them."""
+    if suffix == ".dcd":
+        for place in DCD_COUNTS:
+            count = _number(file, place) + _number(joined, place)
+            joined.seek(place)
+            joined.write(struct.pack("=i", count))
+        joined.seek(0, 2)
+        file.seek(_dcd_header(file))
+    shutil.copyfileobj(file, joined, COPIED)
+    if suffix == ".pdb":
+        joined.seek(-len(PDB_END), 2)
+        joined.truncate()
+
+
+def _dcd_header(file: BinaryIO) -> int:
+    """Bytes of the three records (counts, title, atoms) before the first frame."""
+    end = 0
+    for _ in range(3):
+        end += _number(file, end) + 8
+    return end
+
+
+def _number(file: BinaryIO, place: int) -> int:
+    file.seek(place)
+    return struct.unpack("=i", file.read(4))[0]
