@@ -1,14 +1,9 @@
 """Ranks judge together: the record does not depend on their number."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
-
 from judged_campaign import load_example, make_campaign
 from test_mpi_ingest import MPIRUN, mpirun
 

@@ -105,5 +105,5 @@ def test_the_resolved_file_says_the_same_from_anywhere(campaign_file, tmp_path_f
 
 @pytest.mark.parametrize("example", ["trpcage", "adk"])
 def test_the_examples_are_valid_and_train_every_rung(example):
-    campaign = load_campaign(Path(__file__).parents[2] / "examples" / example / "campaign.yaml")
+    campaign = load_campaign(Path(__file__).parents[3] / "examples" / example / "campaign.yaml")
     assert set(campaign.stages) == set(campaign.rungs())
