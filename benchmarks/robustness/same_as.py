@@ -1,11 +1,12 @@
 """Whether two versions of the package give the same bits, from trajectory to evaluation.
 
-    python benchmarks/robustness/same_as.py FOLDER > before.json        # with one version
-    python benchmarks/robustness/same_as.py FOLDER --against before.json  # with the other
+    python benchmarks/robustness/same_as.py FOLDER > before.json
+    python benchmarks/robustness/same_as.py FOLDER --against before.json    # with the other
 
 Runs the example campaign with 50 training steps a stage by the command line of the package that Python finds
 (PYTHONPATH chooses it), in FOLDER, which must be new. The record: SHA-256 of the backmapped frames and of a
-trajectory backmapped by the shipped stage, the loss of each training step, and the evaluation. Exit code 1 where they part.
+trajectory backmapped by the shipped stage, the loss of each training step, and the evaluation.
+Exit code 1 where they part.
 """
 
 import argparse
