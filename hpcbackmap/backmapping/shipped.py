@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from hpcbackmap.protein.residues import standard_residue_name
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError, Interrupted, OutputError
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.trajectories.checks import require_bends
 from hpcbackmap.trajectories.reader import holds_topology, load_topology
@@ -32,17 +32,6 @@ BATCH_RESIDUES = {"cpu": 1000, "cuda": 20000}
 MEMBERS_AT_ONCE = 32
 """Members that are drawn in one reading of the trajectory; each has a file open."""
 REPORT_SECONDS = 5.0
-
-
-def shipped_artifact() -> Path:
-    """Folder of the trained stage in this package. Raises InputError if there is none."""
-    folder = Path(str(resources.files("hpcbackmap"))) / "weights" / STAGE
-    if not (folder / "model.safetensors").is_file():
-        raise InputError(
-            f"{folder}: this installation has no trained stage; install a release that has, or give the "
-            f"artifact of a trained {STAGE} stage with --artifact"
-        )
-    return folder
 
 
 def backmap_trajectory(
@@ -74,7 +63,7 @@ def backmap_trajectory(
     targets = _targets(output, members)
     companion = None if output.suffix == ".pdb" else output.with_name(f"{output.stem}_top.pdb")
     _keep_input([*targets, *filter(None, [companion])], trajectory, top)
-    (stage,) = load_chain({STAGE: Path(artifact or shipped_artifact())}, [STAGE])
+    (stage,) = load_chain({STAGE: Path(artifact or shipped_artifact(STAGE))}, [STAGE])
     survey = _survey(str(trajectory), top and str(top))
     new = companion if companion and not _same_atoms(companion, survey.topology) else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

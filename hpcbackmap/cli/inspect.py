@@ -36,7 +36,7 @@ def inspect(
 
     path = Path(place)
     if place == "shipped" and not path.exists():
-        from hpcbackmap.backmapping.shipped import shipped_artifact
+        from hpcbackmap.runtime.shipped_weights import shipped_artifact
 
         path = shipped_artifact()
     if "://" in place and stage is None:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hpcbackmap.resolution.build import resolution_name
 from hpcbackmap.runtime.errors import ConfigError
+from hpcbackmap.runtime.shipped_weights import SHIPPED, shipped_artifact
 
 __all__ = [
     "CHANGE_NO_WEIGHT",
@@ -132,7 +133,7 @@ class TrainConfig(Model):
     patience: Positive | None = None
     """Stop after this many validations without a better validation loss."""
     init_from: str | None = None
-    """Artifact of the same rung and model to start from, for example one that has learned many proteins."""
+    """Artifact of the same rung and model to start from, or ``shipped``, the one of the package."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -187,6 +188,8 @@ class GenzprotConfig(Model):
     """Weight of clashes among generated neighbours beside the ELBO."""
     coarse_noise: Annotated[float, Field(ge=0)] = 0.0
     """Largest random displacement (nm, standard deviation) of the C-alpha atoms that training shows."""
+    per_system: bool = False
+    """Learn one protein by heart: an embedding for each of its residues, zero at the start."""
 
 
 KINDS = ("cgvae", "genzprot")
@@ -246,7 +249,7 @@ class StageConfig(Model):
     model: Annotated[CgvaeConfig | GenzprotConfig, Field(discriminator="kind")]
     train: TrainConfig = TrainConfig()
     artifact: str | None = None
-    """Use this trained stage instead of training one."""
+    """Use this trained stage, or ``shipped``, the one that comes with the package, instead of training one."""
     node_group: NodeGroup = NodeGroup()
 
 
@@ -499,11 +502,12 @@ def _resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
         system["trajectories"] = [resolve(item) for item in system["trajectories"]]
         for key in ("topology", "molecule"):
             system[key] = system[key] and resolve(system[key])
-    for stage in record["stages"].values():
-        stage["artifact"] = stage["artifact"] and resolve(stage["artifact"])
-        stage["train"]["init_from"] = stage["train"]["init_from"] and resolve(
-            stage["train"]["init_from"]
-        )
+    for name, stage in record["stages"].items():
+        for where, key in ((stage, "artifact"), (stage["train"], "init_from")):
+            if where[key] == SHIPPED:
+                where[key] = str(shipped_artifact(name))
+            elif where[key]:
+                where[key] = resolve(where[key])
     if record["backmap"]["input"]:
         record["backmap"]["input"] = resolve(record["backmap"]["input"])
     return Campaign.model_validate(record)

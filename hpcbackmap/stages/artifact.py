@@ -55,13 +55,12 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
 
 def stage_description(stage: Stage) -> dict:
     """Everything but the weights: name, resolutions, model, and the ladder of a per-system stage."""
-    ladder = getattr(stage, "ladder", None)
     return {
         "stage": stage.name,
         "fine": stage.fine,
         "coarse": stage.coarse,
         "model": stage.config.model_dump(),
-        "ladder": ladder and ladder.to_dict(),
+        "ladder": stage.ladder and stage.ladder.to_dict(),
     }
 
 
@@ -72,10 +71,9 @@ def build_described(description: dict) -> Stage:
 
     fine, coarse = description["fine"], description["coarse"]
     model = CONFIGS[description["model"]["kind"]].model_validate(description["model"])
-    if model.kind == "genzprot":
-        return Genzprot(fine, coarse, model)
     ladder = description["ladder"] and Ladder.from_dict(description["ladder"])
-    return Cgvae(fine, coarse, model, ladder)
+    kind = Genzprot if model.kind == "genzprot" else Cgvae
+    return kind(fine, coarse, model, ladder)
 
 
 def read_artifact_config(folder: str | Path) -> dict:

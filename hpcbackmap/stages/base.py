@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.layers.network import MessageLayers, recompute_blocks
 
 __all__ = ["Elbo", "Normal", "Stage", "System", "collate", "kl_divergence", "kl_per_unit"]
@@ -100,16 +101,19 @@ class Stage(nn.Module, ABC):
     name: ``coarse-fine``. fine, coarse: resolution names. noise_width: W, standard normals per bead and
     member that `sample` consumes, of which the first `latent` are the latent. latent: L, 0 where the
     likelihood is exact. elbo_noise: standard normals per bead that `elbo`, `loss` and `log_weight` read.
-    variance: what the likelihood's variances hang on.
+    variance: what the likelihood's variances hang on. ladder: of the one molecule that it learns, if it does.
+    by_heart: weights that it has for that molecule beside those of a stage for all; zero before training.
     """
 
     kind: ClassVar[str]
     variance: ClassVar[str] = "learned"
+    by_heart: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, fine: str, coarse: str):
         super().__init__()
         self.fine, self.coarse = fine, coarse
 
+    ladder: Ladder | None = None
     latent: int
     elbo_noise: int
     noise_width: int
@@ -117,6 +121,16 @@ class Stage(nn.Module, ABC):
     @property
     def name(self) -> str:
         return f"{self.coarse}-{self.fine}"
+
+    def require_molecule(self, ladder: Ladder) -> None:
+        """Raises InputError if this stage has learned one molecule and ``ladder`` is of another."""
+        if self.ladder is not None and ladder.rung_digest(self.coarse) != self.ladder.rung_digest(
+            self.coarse
+        ):
+            raise InputError(
+                f"stage {self.name} was made for another sequence or mapping "
+                f"({self.ladder.topology.n_residues} residues, here {ladder.topology.n_residues})"
+            )
 
     def use_bf16(self) -> None:
         """Train with message passing, where the arithmetic is, in bfloat16; geometry and densities stay."""

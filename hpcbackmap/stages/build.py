@@ -20,18 +20,16 @@ def build_stage(
     from hpcbackmap.stages.cgvae.model import Cgvae
     from hpcbackmap.stages.genzprot.model import Genzprot
 
+    if config.per_system and len({ladder.digest for ladder in ladders}) > 1:
+        raise InputError(
+            f"stage {name}: per_system learns one molecule, there are {len(ladders)}; "
+            "set model.per_system=false"
+        )
     coarse, _, fine = name.partition("-")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if config.kind == "genzprot":
-            stage = Genzprot(fine, coarse, config)
-        else:
-            if config.per_system and len({ladder.digest for ladder in ladders}) > 1:
-                raise InputError(
-                    f"stage {name}: per_system learns one molecule, there are {len(ladders)}; "
-                    "set model.per_system=false"
-                )
-            stage = Cgvae(fine, coarse, config, ladders[0])
+        kind = Genzprot if config.kind == "genzprot" else Cgvae
+        stage = kind(fine, coarse, config, ladders[0])
     for ladder in ladders:
         stage.describe(ladder)
     return stage

@@ -3,8 +3,6 @@
 import hashlib
 from pathlib import Path
 
-from torch import nn
-
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage
@@ -24,7 +22,8 @@ def artifact_digest(folder: str | Path) -> str:
 def start_from(folder: str | Path, stage: Stage) -> None:
     """Copy the weights and scales of an artifact into ``stage``.
 
-    Settings of the loss may differ, the network may not. Raises ConfigError that names what differs for an
+    Settings of the loss may differ, the network may not; but a stage that learns one molecule may start from
+    one that has learned many. Raises ConfigError that names what differs for an
     artifact of another rung or model, InputError if there is none.
     """
     trained = load_artifact(folder)
@@ -33,19 +32,21 @@ def start_from(folder: str | Path, stage: Stage) -> None:
         raise ConfigError(f"{where} holds stage {trained.name}, not {stage.name}")
     if trained.kind != stage.kind:
         raise ConfigError(f"{where} is a {trained.kind} stage, this one is {stage.kind}")
-    if _shapes(trained) != _shapes(stage) or _molecule(trained) != _molecule(stage):
+    given, wanted = _shapes(trained), _shapes(stage)
+    added = stage.by_heart & (wanted.keys() - given.keys())
+    same = given == {key: shape for key, shape in wanted.items() if key not in added}
+    if not same or (trained.ladder and _molecule(trained) != _molecule(stage)):
         theirs, ours = trained.config.model_dump(), stage.config.model_dump()
         keys = [key for key in ours if ours[key] != theirs[key]]
         change = ", ".join(f"model.{key} is {theirs[key]} there, {ours[key]} here" for key in keys)
         raise ConfigError(f"{where} has another network: {change or 'it fits another molecule'}")
-    stage.load_state_dict(trained.state_dict())
+    stage.load_state_dict(trained.state_dict(), strict=not added)
 
 
 def _molecule(stage: Stage) -> str | None:
     """Digest of the one molecule that a per-system stage fits."""
-    ladder = getattr(stage, "ladder", None)
-    return ladder and ladder.rung_digest(stage.coarse)
+    return stage.ladder and stage.ladder.rung_digest(stage.coarse)
 
 
-def _shapes(stage: nn.Module) -> dict[str, tuple[int, ...]]:
+def _shapes(stage: Stage) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in stage.state_dict().items()}

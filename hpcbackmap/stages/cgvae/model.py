@@ -17,7 +17,6 @@ from torch_geometric.data import Batch
 
 from hpcbackmap.config.campaign import CgvaeConfig
 from hpcbackmap.resolution.ladder import Ladder
-from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.base import Elbo, Normal, Stage, System, kl_per_unit
 from hpcbackmap.stages.cgvae.bead_network import BeadNetwork
 from hpcbackmap.stages.cgvae.system import bead_system
@@ -51,13 +50,7 @@ class Cgvae(Stage):
             self.noise_width += 3 * int(np.bincount(ladder.mapping(coarse).bead).max())
 
     def describe(self, ladder: Ladder) -> System:
-        if self.ladder is not None and ladder.rung_digest(self.coarse) != self.ladder.rung_digest(
-            self.coarse
-        ):
-            raise InputError(
-                f"stage {self.name} was made for another sequence or mapping "
-                f"({self.ladder.topology.n_residues} residues, here {ladder.topology.n_residues})"
-            )
+        self.require_molecule(ladder)
         return bead_system(ladder, self.fine, self.coarse)
 
     def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:

@@ -80,10 +80,14 @@ class Context(NamedTuple):
 class Genzprot(Stage):
     kind = "genzprot"
     variance = "one per atom type and internal coordinate, learned"
+    by_heart = frozenset({"known.weight"})
 
-    def __init__(self, fine: str, coarse: str, config: GenzprotConfig):
+    def __init__(
+        self, fine: str, coarse: str, config: GenzprotConfig, ladder: Ladder | None = None
+    ):
         super().__init__(fine, coarse)
         self.config = config
+        self.ladder = ladder if config.per_system else None
         width = config.width
         self.latent = 0
         self.noise_width = DRAWS + N_TORSIONS + N_CHI * config.redraws
@@ -100,8 +104,12 @@ class Genzprot(Stage):
         )
         nn.init.zeros_(self.offsets.weight)
         nn.init.zeros_(self.offsets.bias)
+        if self.ladder is not None:
+            self.known = nn.Embedding(self.ladder.topology.n_residues, width)
+            nn.init.zeros_(self.known.weight)
 
     def describe(self, ladder: Ladder) -> System:
+        self.require_molecule(ladder)
         return residue_system(ladder, self.coarse)
 
     def encode(self, fine: Tensor, system: Batch) -> Tensor:
@@ -233,6 +241,8 @@ class Genzprot(Stage):
         shape = geometry.chain_shape(coarse, system.bead_before, system.bead_after, REACH)
         flags = system.flags.expand(len(coarse), -1, -1).to(coarse)
         h = self.residue(system.residue_type) + self.shape(torch.cat([shape, flags], -1))
+        if self.ladder is not None:
+            h = h + self.known(system.place)
         edges = geometry.edge_features(coarse, frames, index, REACH)
         h = self.trunk(h, edges, index, there, separation)
         return Context(h, near[..., :SURROUNDINGS], valid[..., :SURROUNDINGS])

@@ -12,6 +12,7 @@ from hpcbackmap.backmapping.chain import Chain
 from hpcbackmap.config.campaign import GenzprotConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime import shipped_weights
 from hpcbackmap.runtime.errors import ConfigError, InputError, Interrupted, OutputError
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.build import build_stage
@@ -303,7 +304,7 @@ def test_input_is_never_replaced(trace, artifact, tmp_path):
 def test_the_stage_of_the_package_is_used_and_its_absence_told(
     trace, artifact, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(shipped, "resources", FakePackage(tmp_path))
+    monkeypatch.setattr(shipped_weights, "resources", FakePackage(tmp_path))
     with pytest.raises(InputError, match=r"has no trained stage.*--artifact"):
         shipped.backmap_trajectory(trace[0], tmp_path / "o.xtc", trace[1])
     (tmp_path / "weights").mkdir()
