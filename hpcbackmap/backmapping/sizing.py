@@ -23,7 +23,7 @@ SHARD_SECONDS = 120.0
 SHARD_BYTES = 256e6
 """Most that the arrays of one shard may hold; a rank has them in memory until it writes."""
 SHARDS_PER_RANK = 16
-"""At least, so that waiting for the last one costs a few percent (benchmarks/driver/scale.py)."""
+"""At least, so that waiting for the last one costs a few percent (benchmarks/throughput/driver/scale.py)."""
 
 
 def choose_batch(chain: Chain, system, resolution: str, local: list[int], members, ranks: int):

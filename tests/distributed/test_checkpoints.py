@@ -18,7 +18,7 @@ from hpcbackmap.cli.app import main
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 
 HERE = Path(__file__).parent
-KILLS = HERE.parents[1] / "benchmarks" / "kill_training.py"
+KILLS = HERE.parents[1] / "benchmarks" / "robustness" / "kill_training.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The comparison of ladders in benchmarks/paper: equal inputs, equal budgets, nothing computed twice."""
+"""Ladders compared in benchmarks/quality/kstep: equal inputs, equal budgets, nothing computed twice."""
 
 import time
 from importlib import import_module
@@ -17,7 +17,7 @@ from tests.unit.judged_campaign import load_example
 @pytest.fixture
 def paper(monkeypatch):
     """Import a module of the benchmark by name."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks" / "paper"))
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks" / "quality" / "kstep"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     return import_module
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from regression import REGRESSIONS, KernelRidge, Ridge, time_blocks
 
-from hpcbackmap.evaluation.regression import REGRESSIONS, KernelRidge, Ridge, time_blocks
 from hpcbackmap.metrics.rmsd import superpose
 from hpcbackmap.stages.cgvae.linear import PENALTIES, folds, held_out, ridge
 from hpcbackmap.stages.cgvae.superposition import mean_frame, superposed, turned

@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 @pytest.fixture
 def recipe(monkeypatch):
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks" / "shipped"))
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks" / "recipes"))
     import campaign
 
     return campaign
