@@ -192,7 +192,7 @@ def measure_ranks(folder: Path, size: str, way: str) -> None:
     """One rank of a short training, by DeepSpeed or by torch's DDP alone; rank 0 prints."""
     import torch
 
-    from hpcbackmap.config.campaign import load_campaign
+    from hpcbackmap.config.load import load_campaign
     from hpcbackmap.ingest.ingest import ingest
     from hpcbackmap.runtime.mpi import LocalComm
     from hpcbackmap.training.ranks.rendezvous import join
@@ -287,7 +287,7 @@ def measure_stage(folder: Path, steps: int, name: str, variant: str) -> None:
     """One stage of a ladder alone: its start, then some steps."""
     import torch
 
-    from hpcbackmap.config.campaign import load_campaign
+    from hpcbackmap.config.load import load_campaign
     from hpcbackmap.runtime.allocator import keep_freed_memory
     from hpcbackmap.training.engine import Objective
     from hpcbackmap.training.memory import activation_bytes

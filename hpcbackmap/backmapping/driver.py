@@ -14,7 +14,8 @@ from hpcbackmap.backmapping.planning import chosen_frames, make_plan, start_reso
 from hpcbackmap.backmapping.progress import Progress
 from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.worker import Worker
-from hpcbackmap.config.campaign import Campaign, resolved_yaml
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.config.load import resolved_yaml
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, Stopped
 from hpcbackmap.runtime.mpi import on_first_rank
 from hpcbackmap.runtime.stopping import StopSignals

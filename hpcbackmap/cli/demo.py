@@ -15,7 +15,8 @@ from typing import Annotated
 import typer
 
 from hpcbackmap.cluster.steps import Step, campaign_steps
-from hpcbackmap.config.campaign import Campaign, load_campaign
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.config.load import load_campaign
 from hpcbackmap.runtime.errors import InputError, OutputError
 from hpcbackmap.runtime.subprocesses import run_together
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hpcbackmap.config.campaign import Campaign, load_campaign
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.config.load import load_campaign
 
 __all__ = ["CampaignFile", "Json", "Overrides", "absolute", "load"]
 

@@ -5,7 +5,8 @@ import logging
 import os
 from pathlib import Path
 
-from hpcbackmap.config.campaign import Campaign, StageConfig, resolved_yaml
+from hpcbackmap.config.campaign import Campaign, StageConfig
+from hpcbackmap.config.load import resolved_yaml
 from hpcbackmap.runtime.errors import ConfigError
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.store.store import FrameStore, open_store

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from runs import DEEPSPEED, SETTINGS, curve, finish, start
 
-from hpcbackmap.config.campaign import load_campaign
+from hpcbackmap.config.load import load_campaign
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def phases(which: str) -> list[tuple[int, list[tuple]]]:
 
 
 def run(campaign: str, overrides: list[str], folder: Path, tasks: list[tuple], rank: int) -> None:
-    from hpcbackmap.config.campaign import load_campaign
+    from hpcbackmap.config.load import load_campaign
     from hpcbackmap.runtime.errors import HpcbackmapError, Stopped
     from hpcbackmap.training.trainer import train
 
@@ -135,7 +135,7 @@ def note_live_terms(training, path: Path) -> None:
 
 def train_in_turn(campaign: str, overrides: list[str], workdir: Path, stages: list[str]) -> None:
     """Stages of one campaign, one after another, in this process."""
-    from hpcbackmap.config.campaign import load_campaign
+    from hpcbackmap.config.load import load_campaign
     from hpcbackmap.training.trainer import train
 
     few = [f"stages.{stage}.train.max_steps=4" for stage in (STAGE, ABOVE)]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from hpcbackmap.config.campaign import load_campaign
+from hpcbackmap.config.load import load_campaign
 
 STAGE = "ucg5-ca"
 STEPS = 90

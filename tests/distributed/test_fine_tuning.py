@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig, load_campaign
+from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig
+from hpcbackmap.config.load import load_campaign
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError

@@ -11,7 +11,7 @@ from runs import LAUNCH, STAGE, TORCHRUN, assert_close, start
 from typer.testing import CliRunner
 
 from hpcbackmap.cli.app import app
-from hpcbackmap.config.campaign import load_campaign
+from hpcbackmap.config.load import load_campaign
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.training.memory import RankBytes, stage_memory
 
@@ -22,7 +22,7 @@ import sys
 
 import torch
 
-from hpcbackmap.config.campaign import load_campaign
+from hpcbackmap.config.load import load_campaign
 from hpcbackmap.training.memory import optimizer_bytes
 from hpcbackmap.training.run import Run
 from hpcbackmap.training.trainer import train

@@ -64,7 +64,7 @@ def test_stop_signal_to_one_rank_stops_all_and_another_number_of_ranks_continues
 ONE_BAD_LOSS = f"""
 import sys
 
-from hpcbackmap.config.campaign import load_campaign
+from hpcbackmap.config.load import load_campaign
 from hpcbackmap.training.run import Run
 from hpcbackmap.training.trainer import train
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hpcbackmap.backmapping.driver import backmap
-from hpcbackmap.config.campaign import load_campaign
+from hpcbackmap.config.load import load_campaign
 from hpcbackmap.ingest.ingest import ingest
 from hpcbackmap.runtime.errors import InputError, OutputError, ResourceError, Stopped
 from hpcbackmap.runtime.mpi import get_comm

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from hpcbackmap.config.campaign import Campaign, StageConfig, resolved_yaml
+from hpcbackmap.config.campaign import Campaign, StageConfig
+from hpcbackmap.config.load import resolved_yaml
 
 __all__ = [
     "MEMBERS",

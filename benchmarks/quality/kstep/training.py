@@ -57,7 +57,7 @@ def main() -> None:
     import deepspeed  # noqa: F401
     import torch
 
-    from hpcbackmap.config.campaign import load_campaign
+    from hpcbackmap.config.load import load_campaign
     from hpcbackmap.training import run
     from hpcbackmap.training.trainer import train
 

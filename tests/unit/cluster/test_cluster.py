@@ -8,7 +8,7 @@ import pytest
 
 from hpcbackmap.cluster.status import campaign_status, table
 from hpcbackmap.cluster.submission import dry_run, submit_campaign
-from hpcbackmap.config.campaign import load_campaign
+from hpcbackmap.config.load import load_campaign
 from hpcbackmap.runtime.errors import ConfigError
 
 CAMPAIGN = """

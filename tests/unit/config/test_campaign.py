@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcbackmap.config.campaign import load_campaign, resolved_yaml
+from hpcbackmap.config.load import load_campaign, resolved_yaml
 from hpcbackmap.runtime.errors import ConfigError
 
 CAMPAIGN = """

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hpcbackmap.cli.app import main
-from hpcbackmap.config.campaign import Campaign, CgvaeConfig, load_campaign, resolved_yaml
+from hpcbackmap.config.campaign import Campaign, CgvaeConfig
+from hpcbackmap.config.load import load_campaign, resolved_yaml
 from hpcbackmap.evaluation import likelihood
 from hpcbackmap.evaluation.elbo_table import elbo_lines
 from hpcbackmap.evaluation.likelihood import evaluate_elbo, stage_nats

@@ -4,7 +4,8 @@ import pytest
 import torch
 import yaml
 
-from hpcbackmap.config.campaign import GenzprotConfig, load_campaign
+from hpcbackmap.config.campaign import GenzprotConfig
+from hpcbackmap.config.load import load_campaign
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError

@@ -1,0 +1,131 @@
+"""Reading a campaign file: YAML, dotted overrides, paths, and errors that name the key.
+
+`load_campaign` reads the file, applies overrides (``stages.ca-fg.train.max_steps=200``) and resolves relative
+paths against its folder. Unknown keys are errors that name the nearest valid key.
+"""
+
+import difflib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hpcbackmap.config.campaign import KINDS, Campaign
+from hpcbackmap.runtime.errors import ConfigError
+from hpcbackmap.runtime.shipped_weights import SHIPPED, shipped_artifact
+
+__all__ = ["load_campaign", "resolved_yaml"]
+
+
+def load_campaign(path: str | Path, overrides: list[str] = ()) -> Campaign:
+    """Read a campaign; ``overrides`` are ``dotted.key=value`` strings with YAML values.
+
+    Raises ConfigError naming the file and the key.
+    """
+    path = Path(path)
+    try:
+        record = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(record, dict):
+        raise ConfigError(f"{path}: a campaign is a mapping of keys to values")
+    for override in overrides:
+        _apply_override(record, override)
+    try:
+        campaign = Campaign.model_validate(record)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from None
+    return _resolve_paths(campaign, path.resolve().parent)
+
+
+def resolved_yaml(campaign: Campaign) -> str:
+    """The campaign with every default written out."""
+    return yaml.safe_dump(json.loads(campaign.model_dump_json()), sort_keys=False)
+
+
+def _apply_override(record: dict, override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: write dotted.key=value")
+    *parents, leaf = key.split(".")
+    here: Any = record
+    for depth, parent in enumerate(parents):
+        here = here.setdefault(parent, {}) if isinstance(here, dict) else None
+        if not isinstance(here, dict):
+            raise ConfigError(
+                f"override {override!r}: {'.'.join(parents[: depth + 1])} has no keys"
+            )
+    try:
+        here[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: {value!r} is not a YAML value") from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"] if part not in KINDS]
+        key = ".".join(location) or "campaign"
+        if item["type"] == "extra_forbidden":
+            valid = _fields_at(item["loc"][:-1])
+            close = difflib.get_close_matches(location[-1], valid, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; valid here: {', '.join(valid)}"
+            lines.append(f"unknown key {key!r}{hint}")
+        else:
+            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)
+
+
+def _fields_at(location: tuple) -> list[str]:
+    """Field names of the model at a pydantic error location."""
+    models: list[Any] = [Campaign]
+    for part in location:
+        following: list[Any] = []
+        for model in models:
+            if isinstance(part, int):
+                following.append(model)
+            elif part in KINDS:
+                following += [model] if model.model_fields["kind"].default == part else []
+            elif part in getattr(model, "model_fields", {}):
+                following += _models_in(model.model_fields[part].annotation)
+            else:
+                following.append(model)
+        models = following
+    return sorted({name for model in models for name in getattr(model, "model_fields", {})})
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+
+
+def _resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
+    def resolve(text: str) -> str:
+        return text if "://" in text or Path(text).is_absolute() else str(folder / text)
+
+    record = campaign.model_dump()
+    record["workdir"] = resolve(record["workdir"])
+    record["ladder"] = [
+        "file:" + resolve(spec[5:]) if spec.startswith("file:") else spec
+        for spec in record["ladder"]
+    ]
+    for system in record["systems"]:
+        system["trajectories"] = [resolve(item) for item in system["trajectories"]]
+        for key in ("topology", "molecule"):
+            system[key] = system[key] and resolve(system[key])
+    for name, stage in record["stages"].items():
+        for where, key in ((stage, "artifact"), (stage["train"], "init_from")):
+            if where[key] == SHIPPED:
+                where[key] = str(shipped_artifact(name))
+            elif where[key]:
+                where[key] = resolve(where[key])
+    if record["backmap"]["input"]:
+        record["backmap"]["input"] = resolve(record["backmap"]["input"])
+    return Campaign.model_validate(record)
