@@ -53,7 +53,7 @@ def campaign(data: Path, ladder: str) -> dict:
     """The campaign; ``ladder`` is a key of `LADDERS`."""
     chains = read_chains(data)
     stage = "ca-fg" if ladder == "ca" else f"ucgr{ladder}-ca"
-    kind = {"kind": "genzprot"} if ladder == "ca" else {"kind": "cgvae", "per_system": False}
+    kind = {"kind": "genzprot"} if ladder == "ca" else {"kind": "trace"}
     return {
         "name": f"shipped-{stage}",
         "ladder": LADDERS[ladder],

@@ -1,4 +1,4 @@
-r"""Train one transferable cgvae network on beads of 4 and of 10 residues in turn.
+r"""Train one trace network on beads of 4 and of 10 residues in turn.
 
     HPCBACKMAP_DATA=... python benchmarks/recipes/train_transferable.py FOLDER --minutes 40 \
         [--start ARTIFACT --rate 1e-3]
@@ -17,20 +17,20 @@ import mdtraj
 import numpy as np
 import torch
 
-from hpcbackmap.config.campaign import CgvaeConfig
+from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.allocator import keep_freed_memory
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.cgvae.model import Cgvae
+from hpcbackmap.stages.trace.model import Trace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality" / "beads"))
 from campaign import read_chains
 from ensembles import data_folder
 
 SIZES = (4, 10)
-MODEL = CgvaeConfig(per_system=False, width=96, layers=2, latent=8, rounds=3, neighbours=12)
+MODEL = TraceConfig(width=96, layers=2, latent=8, rounds=3, neighbours=12)
 RESIDUES = 350
 """Residues of a batch, about."""
 WARMUP, FLOOR = 200, 0.03
@@ -49,7 +49,7 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    stages = {size: Cgvae("ca", f"ucgr{size}", MODEL, None) for size in SIZES}
+    stages = {size: Trace("ca", f"ucgr{size}", MODEL) for size in SIZES}
     stage = stages[SIZES[0]]
     sets = {size: read_sets(stages[size], size, arguments.chains) for size in SIZES}
     if arguments.start:
@@ -62,7 +62,7 @@ def main() -> None:
         save_artifact(other, arguments.folder / other.name, {"recipe": Path(__file__).name})
 
 
-def read_sets(stage: Cgvae, size: int, limit: int | None) -> dict[str, list[tuple]]:
+def read_sets(stage: Trace, size: int, limit: int | None) -> dict[str, list[tuple]]:
     """(fine [1, N, 3], coarse [1, B, 3], system) of the training chains of every cluster."""
     clusters = defaultdict(list)
     rows = [row for row in read_chains(data_folder()).values() if row["split"] == "train"]
@@ -84,7 +84,7 @@ def joined(chains: list[tuple]) -> tuple:
     return torch.cat(fine, 1), torch.cat(coarse, 1), collate(list(systems))
 
 
-def calibrate(stage: Cgvae, sets: dict) -> None:
+def calibrate(stage: Trace, sets: dict) -> None:
     """Length scales between those of the two bead sizes."""
     found = []
     for clusters in sets.values():
@@ -106,7 +106,7 @@ def batches(clusters: dict, rng: np.random.Generator):
                 taken, residues = [], 0
 
 
-def train(stage: Cgvae, sets: dict, minutes: float, rate: float) -> None:
+def train(stage: Trace, sets: dict, minutes: float, rate: float) -> None:
     rng = np.random.default_rng(0)
     streams = [batches(clusters, rng) for clusters in sets.values()]
     optimiser = torch.optim.AdamW(stage.parameters(), rate, weight_decay=0.01, betas=(0.9, 0.99))

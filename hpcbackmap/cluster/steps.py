@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcbackmap.config.campaign import CHANGE_NO_WEIGHT, Campaign
+from hpcbackmap.config.conversion import current_identity
 from hpcbackmap.runtime.errors import InputError
 
 __all__ = ["Step", "campaign_steps"]
@@ -60,7 +61,7 @@ def _ingested(campaign: Campaign) -> float | None:
 
 def _trained(campaign: Campaign, stage: str) -> float | None:
     path = campaign.path(f"stages/{stage}/done.json")
-    before, config = _read(path).get("identity", {}), campaign.stages[stage]
+    before, config = current_identity(_read(path).get("identity", {})), campaign.stages[stage]
     train = config.train.model_dump(exclude=CHANGE_NO_WEIGHT | {"init_from"})
     same = before.get("model") == config.model.model_dump() and all(
         train.get(key, value) == value for key, value in before.get("train", {}).items()

@@ -4,25 +4,29 @@ import hashlib
 import itertools
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hpcbackmap.config.conversion import current_model
 from hpcbackmap.resolution.build import resolution_name
 
 __all__ = [
     "CHANGE_NO_WEIGHT",
+    "KINDS",
     "BackmapConfig",
     "Campaign",
     "CgvaeConfig",
     "EvaluateConfig",
     "GenzprotConfig",
+    "ModelConfig",
     "NodeGroup",
     "NodeGroups",
     "SplitConfig",
     "StageConfig",
     "StoreConfig",
     "SystemConfig",
+    "TraceConfig",
     "TrainConfig",
 ]
 
@@ -136,12 +140,9 @@ CHANGE_NO_WEIGHT = frozenset(
 """Keys of `TrainConfig` that change no weight, or like the number of ranks only its last bits."""
 
 
-class CgvaeConfig(Model):
-    """Beads to finer beads, C-alpha or heavy atoms (Cartesian)."""
+class CartesianConfig(Model):
+    """What the Cartesian stage kinds have in common."""
 
-    kind: Literal["cgvae"] = "cgvae"
-    per_system: bool = True
-    """Learned embeddings per particle (one protein) rather than from residue types (many)."""
     width: Positive = 64
     layers: Positive = 3
     latent: Positive = 8
@@ -152,12 +153,26 @@ class CgvaeConfig(Model):
     """Steps over which the KL term of the training loss grows to its full weight."""
     geometry_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the bond-length term beside the ELBO; large values sharpen the posterior against the prior."""
+
+
+class CgvaeConfig(CartesianConfig):
+    """Beads to finer beads, C-alpha or heavy atoms of one protein, which it learns by heart."""
+
+    kind: Literal["cgvae"] = "cgvae"
+    per_system: ClassVar[bool] = True
+
+
+class TraceConfig(CartesianConfig):
+    """Beads to the C-alpha trace of any protein, from residue types alone."""
+
+    kind: Literal["trace"] = "trace"
+    per_system: ClassVar[bool] = False
     neighbours: Positive = 16
-    """Neighbours in space of each residue and bead (C-alpha traces of many proteins)."""
+    """Neighbours in space of each residue and bead."""
     rounds: Positive = 4
-    """Refinements of the C-alpha trace (many proteins)."""
+    """Refinements of the trace."""
     draws_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the energy score of prior draws beside the ELBO (C-alpha traces of many proteins)."""
+    """Weight of the energy score of prior draws beside the ELBO."""
 
 
 class GenzprotConfig(Model):
@@ -179,7 +194,12 @@ class GenzprotConfig(Model):
     """Learn one protein by heart: an embedding for each of its residues, zero at the start."""
 
 
-KINDS = ("cgvae", "genzprot")
+ModelConfig = CgvaeConfig | TraceConfig | GenzprotConfig
+KINDS: dict[str, type[CgvaeConfig] | type[TraceConfig] | type[GenzprotConfig]] = {
+    "cgvae": CgvaeConfig,
+    "trace": TraceConfig,
+    "genzprot": GenzprotConfig,
+}
 
 SLURM_TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}")
 
@@ -233,7 +253,7 @@ class NodeGroups(Model):
 
 
 class StageConfig(Model):
-    model: Annotated[CgvaeConfig | GenzprotConfig, Field(discriminator="kind")]
+    model: Annotated[ModelConfig, Field(discriminator="kind")]
     train: TrainConfig = TrainConfig()
     artifact: str | None = None
     """Use this trained stage, or ``shipped``, the one that comes with the package, instead of training one."""
@@ -304,6 +324,14 @@ class Campaign(Model):
             raise ValueError(f"two resolutions have one name ({', '.join(names)})")
         return ladder
 
+    @model_validator(mode="before")
+    @classmethod
+    def _stages_of_former_versions(cls, record: Any) -> Any:
+        stages = record.get("stages") if isinstance(record, dict) else None
+        if not isinstance(stages, dict):
+            return record
+        return record | {"stages": {name: _current_stage(name, it) for name, it in stages.items()}}
+
     @model_validator(mode="after")
     def _stages_are_rungs(self) -> "Campaign":
         rungs = self.rungs()
@@ -314,6 +342,8 @@ class Campaign(Model):
                 raise ValueError(
                     f"stages.{name}: genzprot rebuilds heavy atoms from ca; use cgvae here"
                 )
+            if stage.model.kind == "trace" and not name.endswith("-ca"):
+                raise ValueError(f"stages.{name}: trace places C-alpha atoms; use cgvae here")
         return self
 
     @model_validator(mode="after")
@@ -388,3 +418,10 @@ class Campaign(Model):
         """Of all settings but the nodes that they run on."""
         elsewhere = {"node_groups": True, "stages": {"__all__": {"node_group"}}}
         return hashlib.sha256(self.model_dump_json(exclude=elsewhere).encode()).hexdigest()
+
+
+def _current_stage(name: Any, stage: Any) -> Any:
+    if not (isinstance(stage, dict) and isinstance(stage.get("model"), dict)):
+        return stage
+    fine = str(name).partition("-")[2]
+    return stage | {"model": current_model(stage["model"], fine, f"stages.{name}.model")}

@@ -74,7 +74,7 @@ def close_trace(
     import torch
 
     from hpcbackmap.stages.base import collate
-    from hpcbackmap.stages.cgvae.system import bead_system
+    from hpcbackmap.stages.layers.bead_system import bead_system
     from hpcbackmap.stages.layers.close_trace import close_calpha
 
     coarse = ladder.resolutions[ladder.index("ca") + 1]

@@ -5,10 +5,12 @@ import os
 import shutil
 from pathlib import Path
 
-from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig
+from hpcbackmap.config.campaign import KINDS
+from hpcbackmap.config.conversion import current_model
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError, OutputError
 from hpcbackmap.stages.base import Stage
+from hpcbackmap.stages.build import new_stage
 
 __all__ = [
     "build_described",
@@ -19,7 +21,6 @@ __all__ = [
 ]
 
 FORMAT = 1
-CONFIGS = {"cgvae": CgvaeConfig, "genzprot": GenzprotConfig}
 
 
 def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
@@ -54,7 +55,7 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
 
 
 def stage_description(stage: Stage) -> dict:
-    """Everything but the weights: name, resolutions, model, and the ladder of a per-system stage."""
+    """Everything but the weights: name, resolutions, model, and the ladder of a stage of one molecule."""
     return {
         "stage": stage.name,
         "fine": stage.fine,
@@ -66,14 +67,10 @@ def stage_description(stage: Stage) -> dict:
 
 def build_described(description: dict) -> Stage:
     """A stage of this description, its weights yet to be loaded."""
-    from hpcbackmap.stages.cgvae.model import Cgvae
-    from hpcbackmap.stages.genzprot.model import Genzprot
-
-    fine, coarse = description["fine"], description["coarse"]
-    model = CONFIGS[description["model"]["kind"]].model_validate(description["model"])
+    name, fine, coarse = (description[key] for key in ("stage", "fine", "coarse"))
+    model = current_model(description["model"], fine, f"stage {name}")
     ladder = description["ladder"] and Ladder.from_dict(description["ladder"])
-    kind = Genzprot if model.kind == "genzprot" else Cgvae
-    return kind(fine, coarse, model, ladder)
+    return new_stage(fine, coarse, KINDS[model["kind"]].model_validate(model), ladder)
 
 
 def read_artifact_config(folder: str | Path) -> dict:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
+from hpcbackmap.config.campaign import ModelConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.layers.network import MessageLayers, recompute_blocks
@@ -103,11 +104,13 @@ class Stage(nn.Module, ABC):
     likelihood is exact. elbo_noise: standard normals per bead that `elbo`, `loss` and `log_weight` read.
     variance: what the likelihood's variances hang on. ladder: of the one molecule that it learns, if it does.
     by_heart: weights that it has for that molecule beside those of a stage for all; zero before training.
+    config: the settings that it was made from.
     """
 
     kind: ClassVar[str]
     variance: ClassVar[str] = "learned"
     by_heart: ClassVar[frozenset[str]] = frozenset()
+    config: ModelConfig
 
     def __init__(self, fine: str, coarse: str):
         super().__init__()

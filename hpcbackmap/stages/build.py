@@ -1,35 +1,45 @@
 """From a configuration to an untrained stage."""
 
-from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig
+from hpcbackmap.config.campaign import GenzprotConfig, ModelConfig, TraceConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.base import Stage
 
-__all__ = ["build_stage"]
+__all__ = ["build_stage", "new_stage"]
 
 
-def build_stage(
-    name: str, config: CgvaeConfig | GenzprotConfig, ladders: list[Ladder], seed: int
-) -> Stage:
+def build_stage(name: str, config: ModelConfig, ladders: list[Ladder], seed: int) -> Stage:
     """Untrained stage ``name`` (``coarse-fine``) for these molecules; weights drawn from ``seed``.
 
-    Raises InputError if a molecule does not fit the stage, or if a per-system stage gets several.
+    Raises InputError if a molecule does not fit the stage, or if a stage of one molecule gets several.
     """
     import torch
 
-    from hpcbackmap.stages.cgvae.model import Cgvae
-    from hpcbackmap.stages.genzprot.model import Genzprot
-
-    if config.per_system and len({ladder.digest for ladder in ladders}) > 1:
-        raise InputError(
-            f"stage {name}: per_system learns one molecule, there are {len(ladders)}; "
-            "set model.per_system=false"
-        )
     coarse, _, fine = name.partition("-")
+    if config.per_system and len({ladder.digest for ladder in ladders}) > 1:
+        which, remedy = "cgvae", "; set model.kind=trace" if fine == "ca" else ""
+        if config.kind == "genzprot":
+            which, remedy = "per_system", "; set model.per_system=false"
+        count = len(ladders)
+        raise InputError(f"stage {name}: {which} learns one molecule, there are {count}{remedy}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        kind = Genzprot if config.kind == "genzprot" else Cgvae
-        stage = kind(fine, coarse, config, ladders[0])
+        stage = new_stage(fine, coarse, config, ladders[0])
     for ladder in ladders:
         stage.describe(ladder)
     return stage
+
+
+def new_stage(fine: str, coarse: str, config: ModelConfig, ladder: Ladder) -> Stage:
+    """A stage of the kind that ``config`` names; ``ladder``: of the molecule, for a kind that learns one."""
+    if isinstance(config, GenzprotConfig):
+        from hpcbackmap.stages.genzprot.model import Genzprot
+
+        return Genzprot(fine, coarse, config, ladder)
+    if isinstance(config, TraceConfig):
+        from hpcbackmap.stages.trace.model import Trace
+
+        return Trace(fine, coarse, config)
+    from hpcbackmap.stages.cgvae.model import Cgvae
+
+    return Cgvae(fine, coarse, config, ladder)

@@ -44,7 +44,7 @@ def start_from(folder: str | Path, stage: Stage) -> None:
 
 
 def _molecule(stage: Stage) -> str | None:
-    """Digest of the one molecule that a per-system stage fits."""
+    """Digest of the one molecule that a stage fits."""
     return stage.ladder and stage.ladder.rung_digest(stage.coarse)
 
 

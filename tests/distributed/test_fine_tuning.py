@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig
+from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig, TraceConfig
 from hpcbackmap.config.load import load_campaign
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
@@ -17,7 +17,7 @@ from hpcbackmap.training.init_from import start_from
 
 STAGE = "ucg5-ca"
 SMALL = {"width": 8, "layers": 1, "latent": 2}
-TRANSFERABLE = CgvaeConfig(per_system=False, **SMALL)
+TRANSFERABLE = TraceConfig(**SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def example(tmp_path_factory, example_dir):
 
     def campaign(*overrides):
         fixed = [
-            f"stages.{STAGE}.model={{kind: cgvae, per_system: false, width: 8, layers: 1, latent: 2}}",
+            f"stages.{STAGE}.model={{kind: trace, width: 8, layers: 1, latent: 2}}",
             f"stages.{STAGE}.train={{batch_size: 8, max_steps: 2, learning_rate: 1e-9, validation_frames: 4}}",
             f"store.path={folder / 'frames.zarr'}",
         ]
@@ -81,12 +81,12 @@ def test_training_starts_from_an_artifact_and_resumes(example, tmp_path):
     [
         ({"name": "ca-fg", "config": GenzprotConfig(width=8)}, "holds stage ca-fg, not ucg5-ca"),
         (
-            {"config": CgvaeConfig(per_system=False, **SMALL | {"width": 12})},
+            {"config": TraceConfig(**SMALL | {"width": 12})},
             r"another network: model.width is 12 there, 8 here",
         ),
         (
-            {"config": CgvaeConfig(per_system=True, **SMALL)},
-            r"another network: model.per_system is True there, False here",
+            {"config": CgvaeConfig(**SMALL)},
+            r"is a cgvae stage, this one is trace",
         ),
     ],
 )
@@ -100,7 +100,7 @@ def test_another_rung_or_model_is_refused_by_name(tmp_path, given, reason):
 
 
 def test_another_molecule_is_refused_where_the_stage_fits_one(tmp_path):
-    config = CgvaeConfig(per_system=True, **SMALL)
+    config = CgvaeConfig(**SMALL)
     artifact = artifact_of(a_stage(config=config), tmp_path / "given")
     start_from(artifact, a_stage(config=config, seed=1))
     with pytest.raises(ConfigError, match="it fits another molecule"):

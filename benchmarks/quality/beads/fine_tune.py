@@ -21,15 +21,15 @@ import torch
 from ensembles import Split, splits
 from trace_metrics import figures
 
-from hpcbackmap.config.campaign import CgvaeConfig
+from hpcbackmap.config.campaign import CgvaeConfig, TraceConfig
 from hpcbackmap.metrics.rmsd import aligned_rmsd
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, collate
 from hpcbackmap.stages.build import build_stage
-from hpcbackmap.stages.cgvae.model import Cgvae
 from hpcbackmap.stages.layers.close_trace import LIMIT, close_calpha
 from hpcbackmap.stages.noise import frame_noise
+from hpcbackmap.stages.trace.model import Trace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from regression import Ridge
@@ -133,10 +133,10 @@ def trained(make, case: Case, rates: tuple[float, ...], seconds: float) -> tuple
     return stage, {"rate": rate, "steps": steps}
 
 
-def from_scratch(config: CgvaeConfig, name: str, case: Case) -> Stage:
+def from_scratch(config: TraceConfig, name: str, case: Case) -> Stage:
     torch.manual_seed(0)
     coarse, fine = name.split("-")
-    stage = Cgvae(fine, coarse, config, None)
+    stage = Trace(fine, coarse, config)
     with torch.no_grad():
         stage.calibrate(*case.tensors(case.train), case.system(stage))
     return stage

@@ -1,4 +1,4 @@
-"""Beads of n residues to C-alpha for proteins never seen: the cgvae stage against spline and fragments.
+"""Beads of n residues to C-alpha for proteins never seen: the trace stage against spline and fragments.
 
     export HPCBACKMAP_DATA=...
     python benchmarks/quality/beads/transferable.py ARTIFACT OUT.json [--residues 4] [--limit 96]
@@ -24,7 +24,7 @@ from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.cgvae.system import bead_system
+from hpcbackmap.stages.layers.bead_system import bead_system
 from hpcbackmap.stages.layers.close_trace import LIMIT, close_calpha
 from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.stages.trace.spline import spline_weights
@@ -93,15 +93,15 @@ def rows_of_chain(stage, library: Library, topology, trace: np.ndarray, residues
         "spline": spline[None],
         "spline, closed": closed(spline),
         "fragments, closed": closed(library.answer(mapping, beads, spline)),
-        "cgvae members": members,
-        "cgvae one answer": stage.mode(coarse, system).numpy(),
+        "trace members": members,
+        "trace one answer": stage.mode(coarse, system).numpy(),
     }
     rows = {name: row_of(np.asarray(x, np.float64), trace) for name, x in found.items()}
-    rows["cgvae members"]["ms_per_frame"] = 1e3 * seconds
+    rows["trace members"]["ms_per_frame"] = 1e3 * seconds
     return rows
 
 
-def summary(rows: list[dict], against: str = "cgvae members") -> dict:
+def summary(rows: list[dict], against: str = "trace members") -> dict:
     """Mean and bootstrap interval of each figure, and of each baseline less the members."""
     generator = np.random.default_rng(0)
     draws = generator.integers(len(rows), size=(1000, len(rows)))
@@ -130,8 +130,8 @@ def summary(rows: list[dict], against: str = "cgvae members") -> dict:
         table[method]["left_turns_percent"] = (
             100 * sum(row[method]["left_turns"] for row in rows) / turns
         )
-    table["cgvae members"]["ms_per_frame"] = float(
-        np.mean([row["cgvae members"]["ms_per_frame"] for row in rows])
+    table["trace members"]["ms_per_frame"] = float(
+        np.mean([row["trace members"]["ms_per_frame"] for row in rows])
     )
     return table
 

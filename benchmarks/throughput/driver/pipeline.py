@@ -71,7 +71,7 @@ def prepare(folder: Path, members: int) -> None:
         "stages": {
             "ca-fg": {"model": {"kind": "genzprot"}, "artifact": str(shipped_artifact())},
             "ucg5-ca": {
-                "model": {"kind": "cgvae", "per_system": True},
+                "model": {"kind": "cgvae"},
                 "train": {"max_steps": 1, "batch_size": 32},
             },
         },

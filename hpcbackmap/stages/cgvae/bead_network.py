@@ -1,8 +1,8 @@
-"""Networks of the Cartesian stage at the level of beads: any two resolutions, one molecule or many.
+"""Networks of the Cartesian stage of one molecule, between any two resolutions.
 
 Invariant message passing on right-handed bead frames; every bead sees its nearest neighbours whatever
-their distance. For one molecule the networks correct a linear model fitted in closed form, so that the
-latents are in use from the first step. Shapes as in `stages.base`.
+their distance. The networks correct a linear model fitted in closed form, so that the latents are in use from
+the first step. Shapes as in `stages.base`.
 """
 
 import torch
@@ -23,8 +23,8 @@ from hpcbackmap.stages.cgvae.linear import (
     ridge,
 )
 from hpcbackmap.stages.cgvae.superposition import mean_frame, superposed, surroundings, turned
-from hpcbackmap.stages.cgvae.system import PARTICLE_FEATURES
 from hpcbackmap.stages.layers import geometry
+from hpcbackmap.stages.layers.bead_system import PARTICLE_FEATURES
 from hpcbackmap.stages.layers.close_trace import LIMIT, recentre
 from hpcbackmap.stages.layers.network import MLP, MessageLayers
 from hpcbackmap.stages.layers.pooling import bead_sums
@@ -39,7 +39,7 @@ MOST_SWING = 4.0
 
 
 class BeadNetwork(nn.Module):
-    def __init__(self, config: CgvaeConfig, ladder: Ladder | None, fine: str, coarse: str):
+    def __init__(self, config: CgvaeConfig, ladder: Ladder, fine: str, coarse: str):
         super().__init__()
         self.config = config
         width = config.width
@@ -64,11 +64,10 @@ class BeadNetwork(nn.Module):
         ):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        if config.per_system:
-            self._own_tables(ladder, coarse, fine)
+        self._own_tables(ladder, coarse, fine)
 
     def _own_tables(self, ladder: Ladder, coarse: str, fine: str) -> None:
-        """What one molecule may learn by heart, and the linear model that `calibrate` fits in closed form."""
+        """What the molecule may learn by heart, and the linear model that `calibrate` fits in closed form."""
         mapping = ladder.mapping(coarse)
         n, beads, width = mapping.n_fine, mapping.n_coarse, self.config.width
         self.particle_table = nn.Parameter(torch.randn(n, width) * 0.1)
@@ -83,12 +82,13 @@ class BeadNetwork(nn.Module):
         self.register_buffer("latent_log_std", torch.zeros(beads, self.config.latent))
         self.register_buffer("bead_log_spread", torch.zeros(beads))
         self.register_buffer("swing", torch.tensor(1.0))
+        self.is_trace = ladder.is_calpha(fine)
         self.elastic = None
-        if n <= MOST_ELASTIC and (ladder.is_calpha(fine) or ladder.index(fine) == 0):
-            self.elastic = ElasticNetwork(n, *(TRACE if ladder.is_calpha(fine) else ATOMS))
+        if n <= MOST_ELASTIC and (self.is_trace or ladder.index(fine) == 0):
+            self.elastic = ElasticNetwork(n, *(TRACE if self.is_trace else ATOMS))
 
     def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:
-        """Length scales, cis links and, for one molecule, what has a closed form.
+        """Length scales, cis links and what has a closed form.
 
         Ridge regression in the bead frames, its penalty and the reach of the frames chosen by cross-validation
         over blocks of alike frames; probabilistic principal components (Tipping & Bishop 1999) of what it
@@ -98,18 +98,16 @@ class BeadNetwork(nn.Module):
         near, _ = geometry.nearest(coarse, system.coarse_system, 1)
         nearest = (geometry.gather(coarse, near)[:, :, 0] - coarse).norm(dim=-1)
         self.scale.fill_(float(nearest.mean()))
-        rest = fine - coarse[:, system.bead_of]
-        if self.config.per_system:
-            self.reference.copy_(mean_frame(coarse))
-            rest = recentre(self._fit_linear(fine, coarse, system), system)
-            self._fit_components(self._to_local(rest, self._frames(coarse, system), system), system)
-            first, second = system.bond_index.T
-            if bool(system.calpha.all()):
-                median = (fine[:, second] - fine[:, first]).norm(dim=-1).median(0).values
-                self.cis[second] = median < LIMIT
-            if self.elastic is not None:
-                self.elastic.fit(fine, system)
-                self.swing.fill_(self._fit_swing(fine, rest, coarse, system))
+        self.reference.copy_(mean_frame(coarse))
+        rest = recentre(self._fit_linear(fine, coarse, system), system)
+        self._fit_components(self._to_local(rest, self._frames(coarse, system), system), system)
+        first, second = system.bond_index.T
+        if self.is_trace:
+            median = (fine[:, second] - fine[:, first]).norm(dim=-1).median(0).values
+            self.cis[second] = median < LIMIT
+        if self.elastic is not None:
+            self.elastic.fit(fine, system)
+            self.swing.fill_(self._fit_swing(fine, rest, coarse, system))
         self.unit.fill_(float(rest.square().mean().sqrt().clamp_min(1e-3)))
 
     def _fit_linear(self, fine: Tensor, coarse: Tensor, system: Batch) -> Tensor:
@@ -186,11 +184,8 @@ class BeadNetwork(nn.Module):
         apart = torch.where(system.chain[index] == system.chain.view(1, -1, 1), apart, 0)
         graph = (geometry.edge_features(coarse, frames, index, reach), index, valid, apart)
         shape = geometry.chain_shape(coarse, system.bead_before, system.bead_after, reach)
-        h = self.bead(system.composition) + self.shape(shape)
-        particle = self.particle(system.particle)
-        if self.config.per_system:
-            h = h + self.bead_table
-            particle = particle + self.particle_table
+        h = self.bead(system.composition) + self.shape(shape) + self.bead_table
+        particle = self.particle(system.particle) + self.particle_table
         return {"h": self.trunk(h, *graph), "graph": graph, "frames": frames, "particle": particle}
 
     def prior(self, context: dict) -> Normal:
@@ -205,9 +200,8 @@ class BeadNetwork(nn.Module):
         seen = self.observe(torch.cat([particle, local / self.unit], -1))
         seen = bead_sums(seen, system) / torch.bincount(system.bead_of).sqrt().unsqueeze(-1)
         mean, log_std = self.posterior_head(torch.cat([context["h"], seen], -1)).chunk(2, -1)
-        if self.config.per_system:
-            mean = mean + bead_sums(torch.einsum("fnd,ndl->fnl", local, self.gain), system)
-            log_std = log_std + self.latent_log_std
+        mean = mean + bead_sums(torch.einsum("fnd,ndl->fnl", local, self.gain), system)
+        log_std = log_std + self.latent_log_std
         return Normal(mean, log_std.clamp(-5, 2))
 
     def decode(self, context: dict, z: Tensor, coarse: Tensor, system: Batch):
@@ -216,23 +210,15 @@ class BeadNetwork(nn.Module):
         members = h[:, system.bead_of]
         particle = context["particle"].expand(len(h), -1, -1)
         local = self.place(torch.cat([members, particle], -1))
-        log_spread = self.log_spread(h).squeeze(-1)
-        if self.config.per_system:
-            local = local + torch.einsum("fnw,nwd->fnd", members, self.readout)
-        local = local * self.unit
-        if self.config.per_system:
-            local = local + torch.einsum("fnl,nld->fnd", z[:, system.bead_of], self.basis)
-            log_spread = log_spread + self.bead_log_spread
-        else:
-            log_spread = log_spread + self.unit.log()
+        local = (local + torch.einsum("fnw,nwd->fnd", members, self.readout)) * self.unit
+        local = local + torch.einsum("fnl,nld->fnd", z[:, system.bead_of], self.basis)
+        log_spread = self.log_spread(h).squeeze(-1) + self.bead_log_spread
         shift = torch.einsum("fnij,fni->fnj", context["frames"][:, system.bead_of], local)
         shift = shift + self._linear(coarse, context["frames"], system)
         return coarse[:, system.bead_of] + recentre(shift, system), log_spread.clamp(-9, 2)
 
     def _linear(self, coarse: Tensor, frames: Tensor, system: Batch) -> Tensor:
-        """Ridge part of the displacement from the bead, lab frame: [F, N, 3]; 0 unless per system."""
-        if not self.config.per_system:
-            return torch.zeros_like(coarse[:, system.bead_of])
+        """Ridge part of the displacement from the bead, lab frame: [F, N, 3]."""
         inputs = self._ridge_inputs(coarse, frames).transpose(0, 1)
         member, taken = self._members(system)
         weights = (self.ridge[member] * taken[..., None, None]).transpose(1, 2).flatten(2)
@@ -258,9 +244,7 @@ class BeadNetwork(nn.Module):
         return torch.cat([local, torch.ones_like(local[..., :1])], -1)
 
     def _frames(self, coarse: Tensor, system: Batch) -> Tensor:
-        """Frames of the beads [F, B, 3, 3]: by superposition of one molecule, else by two neighbours."""
-        if not self.config.per_system:
-            return geometry.local_frames(coarse, system.bead_before, system.bead_after)
+        """Frames of the beads [F, B, 3, 3], by superposition of their surroundings."""
         return turned(coarse, self.reference.to(coarse.dtype), self.around.to(coarse.dtype))
 
     def _to_local(self, shift: Tensor, frames: Tensor, system: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks of the Cartesian stage for C-alpha traces of proteins never seen: refinement along the chain.
+"""Networks for C-alpha traces of proteins never seen: refinement along the chain.
 
 The trace starts as the smoothest one through the bead centres and is refined in rounds, at the C-alpha
 level: each residue looks along its chain and at its neighbours in space, in right-handed frames of the
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
-from hpcbackmap.config.campaign import CgvaeConfig
+from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.stages.base import Normal
-from hpcbackmap.stages.cgvae.system import PARTICLE_FEATURES
 from hpcbackmap.stages.layers import geometry
+from hpcbackmap.stages.layers.bead_system import PARTICLE_FEATURES
 from hpcbackmap.stages.layers.close_trace import TRANS, recentre
 from hpcbackmap.stages.layers.network import MLP, Block, MessageLayers
 from hpcbackmap.stages.layers.pooling import bead_sums
@@ -49,7 +49,7 @@ class Context:
 
 
 class TraceNetwork(nn.Module):
-    def __init__(self, config: CgvaeConfig):
+    def __init__(self, config: TraceConfig):
         super().__init__()
         width = config.width
         self.config = config

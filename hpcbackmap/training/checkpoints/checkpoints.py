@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hpcbackmap.config.conversion import current_identity
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.training.checkpoints.saving import file_record
 
@@ -123,7 +124,9 @@ class Checkpoints:
         return None
 
     def _refuse_other_training(self, place: Path, manifest: dict) -> None:
-        change = first_difference(manifest["identity"], self.identity, self.may_change)
+        change = first_difference(
+            current_identity(manifest["identity"]), self.identity, self.may_change
+        )
         if change:
             raise ConfigError(
                 f"{place}: checkpoint of another training, {change}; undo the change, "

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hpcbackmap.config.campaign import CHANGE_NO_WEIGHT
+from hpcbackmap.config.conversion import current_identity
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.base import Stage
@@ -58,7 +59,7 @@ def finished_training(folder: Path, identity: dict) -> dict | None:
         raise InputError(
             f"{path}: damaged record of a finished training; remove it, and training ends anew"
         ) from None
-    change = first_difference(record["identity"], identity, WATCHING)
+    change = first_difference(current_identity(record["identity"]), identity, WATCHING)
     if change:
         raise ConfigError(
             f"{folder} holds a finished training with other settings, {change}; remove the folder to train "

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hpcbackmap.cli.app import main
-from hpcbackmap.config.campaign import Campaign, CgvaeConfig
+from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.config.load import load_campaign, resolved_yaml
 from hpcbackmap.evaluation import likelihood
 from hpcbackmap.evaluation.elbo_table import elbo_lines
@@ -39,8 +39,8 @@ def ensemble(ladder, seed):
     return (moved + rng.normal(scale=0.01, size=moved.shape)).astype(np.float32)
 
 
-def make_campaign(folder, ladder_specs, names, stages=None, **model):
-    """A campaign with a store and calibrated, untrained stages as its artifacts."""
+def make_campaign(folder, ladder_specs, names, stages=None, kind="cgvae"):
+    """A campaign with a store and calibrated, untrained stages (``kind``, ca-fg genzprot) as its artifacts."""
     ladders = {
         name: build_ladder(topology_from_sequence([SEQUENCES[name]]), ladder_specs)
         for name in names
@@ -52,8 +52,11 @@ def make_campaign(folder, ladder_specs, names, stages=None, **model):
         systems=[{"name": name, "trajectories": ["unused.xtc"]} for name in names],
         evaluate={"bootstrap": 50},
     )
-    kind = {"kind": "cgvae", "width": 8, "layers": 1, "latent": 2, **model}
-    chosen = {name: {"model": kind} for name in (stages or campaign.rungs())}
+    models = {
+        name: {"kind": kind, "latent": 2} if name != "ca-fg" else {"kind": "genzprot"}
+        for name in (stages or campaign.rungs())
+    }
+    chosen = {name: {"model": model | {"width": 8, "layers": 1}} for name, model in models.items()}
     campaign = Campaign.model_validate(campaign.model_dump() | {"stages": chosen})
     levels = {
         name: ladder.coarsen(ensemble(ladder, seed))
@@ -66,8 +69,8 @@ def make_campaign(folder, ladder_specs, names, stages=None, **model):
     for name in names:
         store.system(name).write_shard(0, levels[name])
     store.mark_complete()
-    for rung in campaign.stages:
-        stage = build_stage(rung, CgvaeConfig(**kind), list(ladders.values()), seed=1)
+    for rung, config in campaign.stages.items():
+        stage = build_stage(rung, config.model, list(ladders.values()), seed=1)
         system = collate([stage.describe(ladders[names[0]])])
         train = [
             torch.from_numpy(levels[names[0]][r][:-HELD_OUT]) for r in (stage.fine, stage.coarse)
@@ -80,9 +83,7 @@ def make_campaign(folder, ladder_specs, names, stages=None, **model):
 
 @pytest.fixture(scope="module")
 def two_step(tmp_path_factory):
-    return make_campaign(
-        tmp_path_factory.mktemp("two"), ["fg", "com", "ucg:3"], ["first"], per_system=True
-    )
+    return make_campaign(tmp_path_factory.mktemp("two"), ["fg", "com", "ucg:3"], ["first"])
 
 
 def stage_and_frames(campaign, ladders, levels, rung):
@@ -155,19 +156,22 @@ def test_frames_are_capped_and_the_table_is_readable(two_step, capsys):
 
 def test_several_systems_are_weighed_by_their_frames_and_particles(tmp_path):
     campaign, ladders, _ = make_campaign(
-        tmp_path, ["fg", "ucg:3"], ["first", "second"], per_system=False
+        tmp_path, ["fg", "ca", "ucg:3"], ["first", "second"], kind="trace"
     )
     record = evaluate_elbo(campaign, LocalComm())
-    row = record["rows"][0]
-    assert list(row["systems"]) == ["first", "second"] and row["frames"] == 2 * HELD_OUT
-    values = [row["systems"][name]["elbo_nats_per_frame"] for name in ladders]
-    atoms = [ladder.topology.n_atoms for ladder in ladders.values()]
-    assert row["elbo_nats_per_frame"] == pytest.approx(np.mean(values))
-    assert row["elbo_nats_per_particle"] == pytest.approx(sum(values) / sum(atoms))
-    assert record["ladder"]["elbo_nats_per_frame"] == pytest.approx(row["elbo_nats_per_frame"])
-    assert row["collapse"] == "posterior", "untrained heads: the posterior equals the prior"
-    assert row["active_units_per_bead"] == 0
-    assert row["iwae_nats_per_frame"] > row["elbo_nats_per_frame"]
+    assert [row["stage"] for row in record["rows"]] == ["ca-fg", "ucg3-ca"]
+    for row in record["rows"]:
+        assert list(row["systems"]) == ["first", "second"] and row["frames"] == 2 * HELD_OUT
+        values = [row["systems"][name]["elbo_nats_per_frame"] for name in ladders]
+        fine = row["stage"].partition("-")[2]
+        particles = [ladder.n_particles(fine) for ladder in ladders.values()]
+        assert row["elbo_nats_per_frame"] == pytest.approx(np.mean(values))
+        assert row["elbo_nats_per_particle"] == pytest.approx(sum(values) / sum(particles))
+    total = sum(row["elbo_nats_per_frame"] for row in record["rows"])
+    total -= np.mean([ladder_log_volume(ladder).sum() for ladder in ladders.values()])
+    assert record["ladder"]["elbo_nats_per_frame"] == pytest.approx(total)
+    trace = record["rows"][1]
+    assert trace["iwae_nats_per_frame"] > trace["elbo_nats_per_frame"]
 
 
 def test_ladder_with_a_missing_stage_has_no_total(tmp_path):

@@ -332,7 +332,9 @@ def test_what_a_stage_cannot_treat_is_refused(ensemble):
     several = [
         build_ladder(topology_from_sequence([s]), ["fg", "ca", "ucg:3"]) for s in ("AAAA", "GGGG")
     ]
-    with pytest.raises(InputError, match="per_system"):
+    with pytest.raises(
+        InputError, match=r"cgvae learns one molecule, there are 2; set model\.kind=trace"
+    ):
         build_stage("ucg3-ca", CgvaeConfig(**SMALL), several, 0)
 
 

@@ -1,10 +1,10 @@
-"""The Cartesian stage for C-alpha traces of many proteins, and what keeps traces physical."""
+"""The stage for C-alpha traces of many proteins, and what keeps traces physical."""
 
 import numpy as np
 import pytest
 import torch
 
-from hpcbackmap.config.campaign import CgvaeConfig
+from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
@@ -15,7 +15,7 @@ from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.stages.trace.energy_score import energy_score, local_shape, other_noise
 from hpcbackmap.stages.trace.spline import spline_weights
 
-SMALL = {"per_system": False, "width": 16, "layers": 1, "latent": 3, "rounds": 2, "neighbours": 6}
+SMALL = {"width": 16, "layers": 1, "latent": 3, "rounds": 2, "neighbours": 6}
 
 
 def helix(n, hand=1):
@@ -29,7 +29,7 @@ def case(sequences=("ACDEFGHIKLMNPQRSTVWY",), per=4, dtype=torch.float64, **opti
     ladders = [
         build_ladder(topology_from_sequence([s]), ["fg", "ca", f"ucg:/{per}"]) for s in sequences
     ]
-    stage = build_stage(f"ucgr{per}-ca", CgvaeConfig(**{**SMALL, **options}), ladders, 0).to(dtype)
+    stage = build_stage(f"ucgr{per}-ca", TraceConfig(**{**SMALL, **options}), ladders, 0).to(dtype)
     system = collate([stage.describe(ladder) for ladder in ladders])
     system = system.apply(lambda x: x.to(dtype) if x.is_floating_point() else x)
     fine = [helix(len(s)) for s in sequences]
@@ -210,7 +210,7 @@ def test_breaks_chains_and_blobs_are_taken(blobs):
     positions = np.random.default_rng(0).normal(size=(3, topology.n_atoms, 3))
     spec = "ucg:5:blobs" if blobs else "ucg:5"
     ladder = build_ladder(topology, ["fg", "ca", spec], positions)
-    stage = build_stage("ucg5-ca", CgvaeConfig(**SMALL), [ladder], 0)
+    stage = build_stage("ucg5-ca", TraceConfig(**SMALL), [ladder], 0)
     levels = ladder.coarsen(positions)
     system = collate([stage.describe(ladder)])
     coarse = torch.from_numpy(levels["ucg5"]).float()

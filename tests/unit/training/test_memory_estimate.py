@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig, TrainConfig
+from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig, TraceConfig, TrainConfig
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.base import collate
@@ -21,7 +21,7 @@ SMALL = {"width": 24, "layers": 3}
 MODELS = {
     "ca-fg": GenzprotConfig(steric_weight=0.1, coarse_noise=0.01, **SMALL),
     "ucg5-ca": CgvaeConfig(**SMALL),
-    "ucg5-ca of many": CgvaeConfig(per_system=False, **SMALL),
+    "ucg5-ca of many": TraceConfig(**SMALL),
 }
 FRAMES = 6
 

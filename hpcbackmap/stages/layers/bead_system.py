@@ -4,11 +4,8 @@ import numpy as np
 import torch
 
 from hpcbackmap.protein.residues import RESIDUE_INDEX, RESIDUES
-from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
-from hpcbackmap.resolution.mapping import Mapping
 from hpcbackmap.stages.base import System
-from hpcbackmap.stages.trace.spline import spline_weights
 
 __all__ = ["PARTICLE_FEATURES", "bead_system"]
 
@@ -20,7 +17,7 @@ def bead_system(ladder: Ladder, fine: str, coarse: str) -> System:
     """N fine particles and B beads of one molecule at two adjacent resolutions.
 
     ``bond_index`` [bonds, 2] holds covalent bonds (heavy atoms) or consecutive bonded C-alpha atoms;
-    ``calpha`` says that the fine particles are C-alpha atoms. Raises InputError for an unknown resolution.
+    ``slot`` is a particle's place within its bead. Raises InputError for an unknown resolution.
     """
     mapping = ladder.mapping(coarse)
     composed = ladder.composed(fine)
@@ -30,55 +27,32 @@ def bead_system(ladder: Ladder, fine: str, coarse: str) -> System:
     np.add.at(composition, (composed.bead, types[topology.atom_residue]), 1.0)
     composition /= composition.sum(1, keepdims=True)
     sequence = _mean_place(composed.bead, topology.atom_residue)
-    calpha = ladder.is_calpha(fine)
     order = _mean_place(mapping.bead, sequence)
     n = mapping.n_coarse
-    system = System(n_fine=mapping.n_fine, n_coarse=n, num_nodes=n, calpha=torch.tensor([calpha]))
+    system = System(n_fine=mapping.n_fine, n_coarse=n, num_nodes=n)
     tensors = {
         "bead_of": mapping.bead,
         "weight": mapping.weight.astype(np.float32),
         "particle": _particle_features(ladder, fine, composition, sequence, mapping.bead, order),
         "composition": _bead_composition(composition, mapping.bead, n),
+        "slot": _slots(mapping.bead),
         "bond_index": _bonds(ladder, fine),
         "freedom": 3.0 * (np.bincount(mapping.bead) - 1).astype(np.float32),
         "chain": _chain_of_beads(ladder, composed.bead, mapping.bead, n),
         "place": np.argsort(np.argsort(order, kind="stable"), kind="stable"),
         **_partners(order),
     }
-    if calpha:
-        tensors |= _trace(topology, mapping)
     for key, value in tensors.items():
         system[key] = torch.from_numpy(np.ascontiguousarray(value))
     return system
 
 
-def _trace(topology: Topology, mapping: Mapping) -> dict[str, np.ndarray]:
-    """What the refinement of a C-alpha trace [N] needs.
-
-    ``stretch``: number of the unbroken stretch; ``residue``, ``residue_chain``: place and chain;
-    ``before_index``, ``after_index``: residues that orient the frame; ``slot``: place within the bead;
-    ``bead_spline``, ``spline`` [N, SPLINE_BEADS]: the smoothest trace through the beads.
-    """
-    n = topology.n_residues
-    place = np.arange(n)
-    chain = np.array(topology.chain_index)
-    before, after = place - 1, place + 1
-    before[0], after[-1] = min(2, n - 1), max(n - 3, 0)
-    bead, weight = spline_weights(mapping, chain)
-    order = np.argsort(mapping.bead, kind="stable")
-    first = np.searchsorted(mapping.bead[order], mapping.bead[order])
-    slot = np.empty(n, dtype=np.int64)
-    slot[order] = place - first
-    return {
-        "stretch": np.cumsum(~np.asarray(topology.bonded)),
-        "residue": place,
-        "residue_chain": chain,
-        "before_index": before,
-        "after_index": after,
-        "slot": slot,
-        "bead_spline": bead,
-        "spline": weight,
-    }
+def _slots(bead: np.ndarray) -> np.ndarray:
+    """Place of each particle within its bead."""
+    order = np.argsort(bead, kind="stable")
+    slot = np.empty(len(bead), dtype=np.int64)
+    slot[order] = np.arange(len(bead)) - np.searchsorted(bead[order], bead[order])
+    return slot
 
 
 def _mean_place(groups: np.ndarray, place: np.ndarray) -> np.ndarray:
