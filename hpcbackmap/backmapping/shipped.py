@@ -19,7 +19,8 @@ from hpcbackmap.runtime.errors import ConfigError, InputError, Interrupted, Outp
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.trajectories.checks import require_bends
-from hpcbackmap.trajectories.reader import holds_topology, load_topology
+from hpcbackmap.trajectories.particles import load_topology
+from hpcbackmap.trajectories.reader import holds_topology
 from hpcbackmap.trajectories.writer import TrajectoryWriter, require_suffix
 
 __all__ = ["backmap_trajectory", "shipped_artifact"]

@@ -117,12 +117,8 @@ def _open(path, top, option: str) -> Structures:
     path = str(path)
     if "://" in path or Path(path).is_dir():
         return _open_store(path)
-    from hpcbackmap.trajectories.reader import (
-        describe_file,
-        holds_topology,
-        load_topology,
-        read_frames,
-    )
+    from hpcbackmap.trajectories.particles import load_topology
+    from hpcbackmap.trajectories.reader import describe_file, holds_topology, read_frames
 
     if not top and not holds_topology(path) and Path(path).exists():
         raise InputError(f"{path}: has no atom names; name a topology file with {option}")

@@ -18,7 +18,8 @@ from hpcbackmap.resolution.build import build_ladder, resolution_name
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.trajectories.checks import Links
-from hpcbackmap.trajectories.reader import describe_file, load_topology
+from hpcbackmap.trajectories.particles import load_topology
+from hpcbackmap.trajectories.reader import describe_file
 
 __all__ = ["bead_links", "bead_table", "match_beads", "typical_steps"]
 

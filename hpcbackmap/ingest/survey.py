@@ -28,8 +28,9 @@ from hpcbackmap.trajectories.checks import (
     require_numbers,
 )
 from hpcbackmap.trajectories.gsd import is_gsd
+from hpcbackmap.trajectories.particles import load_topology
 from hpcbackmap.trajectories.periodic import Mender, whole_along_order
-from hpcbackmap.trajectories.reader import describe_file, holds_topology, load_topology, read_frames
+from hpcbackmap.trajectories.reader import describe_file, holds_topology, read_frames
 from hpcbackmap.trajectories.units import length_unit, wrong_unit
 
 __all__ = ["Piece", "SourceFile", "SystemSurvey", "planned_beads", "survey_system"]

@@ -9,12 +9,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+from hpcbackmap.trajectories.cells import usable_cells
 from hpcbackmap.trajectories.checks import Links
 
 __all__ = ["Mender", "whole_along_order"]
 
-SMALLEST_CELL = 1.0
-"""Height (nm) below which a cell is a placeholder, as in PDB files without a crystal."""
 _AROUND = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
 
 
@@ -107,15 +106,6 @@ def whole_along_order(positions: np.ndarray, cell: np.ndarray, chains: np.ndarra
             here[atoms] += nearest_image(gap[None], cell[None], np.linalg.inv(cell)[None])[0] @ cell
         centre = here[atoms].mean(axis=0)
     return here.astype(positions.dtype)
-
-
-def usable_cells(cells: np.ndarray) -> np.ndarray:
-    """Whether cells [F, 3, 3] span a box, bool [F]; missing ones are zero, NaN or placeholders."""
-    usable = np.isfinite(cells).all(axis=(1, 2))
-    usable &= np.abs(np.linalg.det(np.where(usable[:, None, None], cells, 0.0))) > 1e-6
-    heights = np.zeros(len(cells))
-    heights[usable] = 1 / np.linalg.norm(np.linalg.inv(cells[usable]), axis=1).max(axis=-1)
-    return heights > SMALLEST_CELL
 
 
 def nearest_image(gap: np.ndarray, cells: np.ndarray, inverse: np.ndarray) -> np.ndarray:

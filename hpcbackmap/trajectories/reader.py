@@ -1,16 +1,17 @@
-"""Trajectory files through mdtraj: how many frames, and the frames in bounded pieces, in nm and ps.
+"""Trajectory files: how many frames, and the frames in bounded pieces, in nm and ps.
 
-Whatever mdtraj raises on a file that it cannot read becomes an InputError that names the file.
+Text is read frame by frame by this package, all else through mdtraj and gsd. Whatever these raise on a file
+that they cannot read becomes an InputError that names the file.
 """
 
 import ctypes
-import gzip
 import os
 import struct
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import mdtraj
@@ -18,106 +19,181 @@ import numpy as np
 from mdtraj.formats.registry import FormatRegistry
 
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.trajectories.gsd import frame_count, gsd_topology, is_gsd, read_gsd
+from hpcbackmap.trajectories.cells import cleaned
+from hpcbackmap.trajectories.formats import TEXT, is_text, text_file, text_frames
+from hpcbackmap.trajectories.gsd import frame_count, is_gsd, read_gsd
+from hpcbackmap.trajectories.text import Frame, suffix_of
 
-__all__ = ["describe_file", "holds_topology", "load_topology", "read_frames"]
+__all__ = [
+    "FAR",
+    "describe_file",
+    "first_frames",
+    "holds_frames",
+    "holds_topology",
+    "origin_of",
+    "read_frames",
+    "reading",
+]
 
 PIECE_BYTES = 8e6
 """Coordinates that are read at a time."""
-_WHOLE = (".pdb", ".pdb.gz", ".cif", ".cif.gz", ".gro")
-"""Text formats, which mdtraj can only read whole."""
-_WITH_TOPOLOGY = (*_WHOLE, ".h5", ".hdf5", ".lh5", ".gsd")
+FAR = 1000.0
+"""nm from the origin beyond which a file's frames are moved back: 32-bit numbers are 6e-5 nm apart there."""
+_WITH_TOPOLOGY = (*TEXT, ".h5", ".hdf5", ".lh5", ".gsd")
+_BEAD = mdtraj.element.virtual
 
 
 def holds_topology(path: str) -> bool:
-    return str(path).endswith(_WITH_TOPOLOGY)
+    return suffix_of(path) in _WITH_TOPOLOGY
 
 
-def load_topology(path: str) -> mdtraj.Topology:
-    """Topology of any file that mdtraj understands. Raises InputError."""
-    with _reading(path):
-        if is_gsd(path):
-            return gsd_topology(path)
-        return (
-            _load_whole(path, _stamp(path)).topology
-            if _is_whole(path)
-            else mdtraj.load_topology(path)
-        )
+def holds_frames(path: str) -> bool:
+    """Whether the suffix is that of a format with coordinates."""
+    return is_text(path) or is_gsd(path) or suffix_of(path) in FormatRegistry.fileobjects
 
 
-def describe_file(path: str, topology: mdtraj.Topology) -> tuple[int, np.ndarray]:
+def describe_file(path: str, topology) -> tuple[int, np.ndarray]:
     """Number of frames of a trajectory and its first frame [atoms, 3], nm.
 
-    topology: its atoms, in its order. Raises InputError if the file is missing, no trajectory, empty,
-    truncated, or of another number of atoms.
+    topology: has ``n_atoms``. Raises InputError if the file is missing, no trajectory, empty, truncated, or of
+    another number of atoms.
     """
-    with _reading(path):
-        if _is_whole(path):
-            whole = _load_whole(path, _stamp(path))
-            n_frames, first = whole.n_frames, whole.xyz[0]
-            _require_atoms(path, topology, len(first))
+    with reading(path):
+        if is_text(path):
+            _require_atoms(path, topology, text_file(path).rows.n_atoms)
+            n_frames = sum(1 for _ in text_file(path).frames())
         elif is_gsd(path):
             n_frames = frame_count(path)
-            if n_frames == 0:
-                raise InputError(f"{path}: no frames")
-            first = next(read_gsd(path, 0, 1, 1))[0][0]
-            _require_atoms(path, topology, len(first))
         else:
-            with _no_c_output(), _open(path) as file:
-                n_frames = len(file)
-                promised = _promised_frames(path)
-                if n_frames < promised:
-                    raise InputError(
-                        f"{path}: truncated, {n_frames} of {promised} frames are there"
-                    )
-                if n_frames == 0:
-                    raise InputError(f"{path}: no frames")
-                _require_atoms(path, topology, file.read(n_frames=1)[0].shape[1])
-                file.seek(0)
-                first = _read(file, path, topology, 1).xyz[0]
-                file.seek(n_frames - 1)
-                if (
-                    len(_read(file, path, topology, 2)) != 1
-                ):  # the second: pieces of a frame not counted
-                    raise InputError(f"{path}: truncated, its last frame is incomplete")
-    return n_frames, first
+            n_frames = _count_frames(path, topology)
+        if n_frames == 0:
+            raise InputError(f"{path}: no frames")
+    return n_frames, first_frames(path, topology, 1)[0][0]
+
+
+def first_frames(path: str, topology, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Positions [n, atoms, 3] and cells [n, 3, 3] (or None) of up to ``count`` frames."""
+    pieces = list(read_frames(path, topology, 0, count, exactly=False))
+    if not pieces:
+        raise InputError(f"{path}: no frames")
+    cells = [piece[2] for piece in pieces]
+    shown = None if cells[0] is None else np.concatenate([c for c in cells if c is not None])
+    return np.concatenate([piece[0] for piece in pieces]), shown
 
 
 def read_frames(
-    path: str, topology: mdtraj.Topology, start: int, stop: int
+    path: str, topology, start: int, stop: int, exactly: bool = True
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Pieces of frames ``start`` to ``stop``: positions float32 [n, atoms, 3] (nm), times [n] (ps), and
-    unit cells [n, 3, 3] (nm; rows are vectors) or None.
+    unit cells [n, 3, 3] (nm; rows are vectors; zeros for none) or None.
 
-    Raises InputError if the file cannot be read or ends before ``stop``.
+    topology: has ``n_atoms``. Raises InputError if the file cannot be read or, with ``exactly``, ends before
+    ``stop``. A file `FAR` from the origin is moved by `origin_of` it.
     """
     size = max(1, int(PIECE_BYTES / (12 * topology.n_atoms)))
-    with _reading(path):
-        if is_gsd(path):
-            yield from read_gsd(path, start, stop, size)
-            return
-        if _is_whole(path):
-            whole = _load_whole(path, _stamp(path))
-            boxes = whole.unitcell_vectors
-            for first in range(start, min(stop, len(whole)), size):
-                last = min(stop, first + size)
-                cells = None if boxes is None else boxes[first:last]
-                yield whole.xyz[first:last], whole.time[first:last], cells
-            return
-        with _no_c_output():
-            file = _open(path)
+    origin = origin_of(path, topology)
+    for positions, times, cells in _pieces(path, topology, start, stop, size):
+        start += len(positions)
+        if origin.any():
+            positions = positions - origin
+        yield positions.astype(np.float32), times, cleaned(cells)
+    if exactly and start < stop:
+        raise InputError(f"{path}: ends at frame {start}, {stop} frames were expected")
+
+
+def origin_of(path: str, topology) -> np.ndarray:
+    """What is subtracted from every position of a file, nm [3]: 0 unless its first frame is `FAR` away."""
+    return _origin(str(path), topology.n_atoms, os.path.getsize(path) if Path(path).exists() else 0)
+
+
+@lru_cache(maxsize=64)
+def _origin(path: str, n_atoms: int, size: int) -> np.ndarray:
+    count = _Count(n_atoms)
+    for positions, *_ in _pieces(path, count, 0, 1, 1):
+        with np.errstate(all="ignore"):
+            centre = np.nanmean(positions[0].astype(np.float64), axis=0)
+        if np.isfinite(centre).all() and np.abs(centre).max() > FAR:
+            return np.rint(centre)
+    return np.zeros(3)
+
+
+class _Count:
+    def __init__(self, n_atoms: int):
+        self.n_atoms = n_atoms
+
+
+def _pieces(path: str, topology, start: int, stop: int, size: int) -> Iterator[tuple]:
+    """Positions (of text in float64), times and cells, as the file has them."""
+    with reading(path):
+        if is_text(path):
+            _require_atoms(path, topology, text_file(path).rows.n_atoms)
+            yield from _text_pieces(path, start, stop, size)
+        elif is_gsd(path):
+            for piece in read_gsd(path, start, stop, size):
+                _require_atoms(path, topology, piece[0].shape[1])
+                yield piece
+        else:
+            yield from _mdtraj_pieces(path, topology, start, stop, size)
+
+
+def _text_pieces(path: str, start: int, stop: int, size: int) -> Iterator[tuple]:
+    frames = text_frames(path, start, stop)
+    while group := list(islice(frames, min(size, stop - start))):
+        numbers = np.arange(start, start + len(group), dtype=np.float64)
+        start += len(group)
+        times = np.array([frame.time for frame in group])
+        yield (
+            np.stack([frame.positions for frame in group]),
+            np.where(np.isnan(times), numbers, times),
+            _cells(group),
+        )
+
+
+def _cells(group: list[Frame]) -> np.ndarray | None:
+    if all(frame.cell is None for frame in group):
+        return None
+    return np.stack([np.zeros((3, 3)) if frame.cell is None else frame.cell for frame in group])
+
+
+def _mdtraj_pieces(path: str, topology, start: int, stop: int, size: int) -> Iterator[tuple]:
+    with _no_c_output():
+        file = _open(path)
+        _require_header(path, topology)
+        if start:
             file.seek(start)
-        with file:
-            while start < stop:
-                piece = _read(file, path, topology, min(size, stop - start))
-                if len(piece) == 0:
-                    raise InputError(f"{path}: ends at frame {start}, {stop} frames were expected")
-                yield piece.xyz, piece.time, piece.unitcell_vectors
-                start += len(piece)
+    with file:
+        while start < stop:
+            piece = _read(file, path, topology, min(size, stop - start))
+            if len(piece) == 0:
+                return
+            _require_atoms(path, topology, piece.n_atoms)
+            with np.errstate(all="ignore"):
+                cells = piece.unitcell_vectors
+            yield piece.xyz, piece.time, cells
+            start += len(piece)
+
+
+def _count_frames(path: str, topology) -> int:
+    """Frames of a file of mdtraj's. Raises InputError if its header or its last frame tells that it is cut."""
+    with _no_c_output(), _open(path) as file:
+        _require_header(path, topology)
+        n_frames = len(file)
+        promised = _promised_frames(path)
+        if n_frames < promised:
+            raise InputError(f"{path}: truncated, {n_frames} of {promised} frames are there")
+        if n_frames == 0:
+            return 0
+        _require_atoms(path, topology, file.read(n_frames=1)[0].shape[1])
+        file.seek(n_frames - 1)
+        # the second: pieces of a frame not counted
+        if len(_read(file, path, topology, 2)) != 1:
+            raise InputError(f"{path}: truncated, its last frame is incomplete")
+        return n_frames
 
 
 @contextmanager
-def _reading(path: str):
+def reading(path: str):
+    """Turns what libraries raise about ``path`` into InputError."""
     try:
         yield
     except (InputError, MemoryError):
@@ -133,7 +209,8 @@ def _reading(path: str):
 
 
 def _open(path: str):
-    if not str(path).endswith(tuple(FormatRegistry.fileobjects)):
+    kind = FormatRegistry.fileobjects.get(suffix_of(path))
+    if kind is None:
         raise InputError(
             f"{path}: not a trajectory file that mdtraj knows (xtc, dcd, trr, h5, pdb, pdb.gz, gro, gsd, …)"
         )
@@ -141,7 +218,7 @@ def _open(path: str):
         raise FileNotFoundError(path)
     if Path(path).stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
-    return mdtraj.open(path)
+    return kind(str(path))
 
 
 @contextmanager
@@ -162,54 +239,59 @@ def _no_c_output():
             os.close(copy)
 
 
-def _require_atoms(path: str, topology: mdtraj.Topology, n_atoms: int) -> None:
+def _require_atoms(path: str, topology, n_atoms: int) -> None:
     if n_atoms != topology.n_atoms:
         raise InputError(f"{path}: {n_atoms} atoms, the topology has {topology.n_atoms}")
 
 
-def _read(file, path: str, topology: mdtraj.Topology, n_frames: int) -> mdtraj.Trajectory:
+def _require_header(path: str, topology) -> None:
+    """Hold the number of atoms that a header tells against the topology and the file's size."""
+    announced = _announced_atoms(path)
+    if announced is None:
+        return
+    count, least = announced
+    if count < 0 or count * least > 8 * os.path.getsize(path):
+        raise InputError(
+            f"{path}: its header announces {count} atoms, more than a file of this size can hold"
+        )
+    _require_atoms(path, topology, count)
+
+
+def _announced_atoms(path: str) -> tuple[int, int] | None:
+    """Atoms that the header of an XTC, TRR or DCD file tells of, and the least bits of one; None: not known."""
+    with open(path, "rb") as file:
+        header = file.read(400)
+    suffix = suffix_of(path)
+    if suffix == ".xtc" and header[:4] in (b"\0\0\x07\xcb", b"\0\0\x07\xe7") and len(header) >= 8:
+        return struct.unpack(">i", header[4:8])[0], 3
+    if suffix == ".dcd" and header[4:8] == b"CORD":
+        order = "<" if header[:4] == struct.pack("<i", 84) else ">"
+        (title,) = struct.unpack(order + "i", header[92:96])
+        at = 92 + 8 + title + 4
+        if title >= 0 and at + 4 <= len(header):
+            return struct.unpack(order + "i", header[at : at + 4])[0], 96
+    return None
+
+
+def _read(file, path: str, topology, n_frames: int) -> mdtraj.Trajectory:
     if holds_topology(path):
         return file.read_as_traj(n_frames=n_frames)
-    return file.read_as_traj(topology, n_frames=n_frames)
+    return file.read_as_traj(_beads(topology.n_atoms), n_frames=n_frames)
 
 
-def _is_whole(path: str) -> bool:
-    return str(path).endswith(_WHOLE)
-
-
-def _stamp(path: str) -> int:
-    return os.stat(path).st_mtime_ns
-
-
-@lru_cache(maxsize=1)
-def _load_whole(path: str, stamp: int) -> mdtraj.Trajectory:
-    """The last text file read stays in memory: parsing it takes far longer than using it."""
-    _require_structure(path)
-    if str(path).endswith((".pdb", ".pdb.gz")):
-        return mdtraj.load_pdb(path)  # mdtraj.load parses it twice
-    return mdtraj.load(path)
-
-
-def _require_structure(path: str) -> None:
-    """Refuse a text file that is empty or something else, which mdtraj would tell by an index."""
-    with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
-        begin = file.read(1000).lstrip()
-        file.seek(0)
-        pdb = path.endswith((".pdb", ".pdb.gz"))
-        atoms = not pdb or any(line.startswith((b"ATOM", b"HETATM")) for line in file)
-    if not begin:
-        raise InputError(f"{path}: the file is empty")
-    if begin.startswith(b"<"):
-        raise InputError(
-            f"{path}: holds HTML or XML, no structure; was a web page saved in its place?"
-        )
-    if not atoms:
-        raise InputError(f"{path}: no ATOM line; this is no PDB file with coordinates")
+@lru_cache(maxsize=2)
+def _beads(count: int) -> mdtraj.Topology:
+    """So many particles: mdtraj's readers want a topology."""
+    top = mdtraj.Topology()
+    residue = top.add_residue("X", top.add_chain())
+    for _ in range(count):
+        top.add_atom("X", _BEAD, residue)
+    return top
 
 
 def _promised_frames(path: str) -> int:
     """Frames that the header of a DCD file tells of (mdtraj goes by the file's size); 0 if it does not say."""
-    if not path.endswith(".dcd"):
+    if suffix_of(path) != ".dcd":
         return 0
     with open(path, "rb") as file:
         header = file.read(12)

@@ -1,0 +1,57 @@
+"""Which reader a file needs, by its suffix: upper or lower case, with or without ``.gz``."""
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+
+from hpcbackmap.trajectories.gro import GroFile
+from hpcbackmap.trajectories.mmcif import MmcifFile
+from hpcbackmap.trajectories.pdb import PdbFile
+from hpcbackmap.trajectories.text import Frame, suffix_of
+
+__all__ = ["TEXT", "is_text", "text_file", "text_frames"]
+
+TEXT = {
+    ".pdb": PdbFile, ".ent": PdbFile, ".pdb1": PdbFile, ".brk": PdbFile, ".cif": MmcifFile, ".mmcif": MmcifFile,
+    ".pdbx": MmcifFile, ".gro": GroFile,
+}  # fmt: skip
+
+_open: dict[tuple, tuple[int, Iterator[Frame]]] = {}
+"""The text last read, and its next frame: reading on must not begin at the first line again."""
+
+
+def is_text(path: str) -> bool:
+    return suffix_of(path) in TEXT
+
+
+def text_file(path: str):
+    """PdbFile, MmcifFile or GroFile of ``path``. Raises InputError."""
+    return _text_file(str(path), _stamp(path))
+
+
+def text_frames(path: str, start: int, stop: int) -> Iterator[Frame]:
+    """Frames ``start`` to ``stop``, as many as there are."""
+    key = str(path), _stamp(path)
+    at, frames = _open.pop(key, (0, None))
+    if frames is None or at > start:
+        at, frames = 0, text_file(path).frames()
+    for _ in islice(frames, start - at):
+        at += 1
+    for frame in islice(frames, stop - start):
+        at += 1
+        yield frame
+    _open.clear()
+    _open[key] = at, frames
+
+
+@lru_cache(maxsize=2)
+def _text_file(path: str, stamp: int):
+    return TEXT[suffix_of(path)](path)
+
+
+def _stamp(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,189 @@
+"""Where one residue ends and the next begins, and one molecule and the next.
+
+Shapes: F frames, P particles, R residues; positions in nm.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hpcbackmap.protein.residue_kinds import SMALL, residue_kind
+from hpcbackmap.trajectories.cells import usable_cells
+from hpcbackmap.trajectories.text import Rows
+
+__all__ = ["ChainRow", "ResidueRow", "residue_steps", "split"]
+
+WRAPS = {9999, 99999}
+"""Numbers after which files with four and five columns for them count from 0 or 1 again."""
+PEPTIDE = 0.20
+"""C-N distance (nm) up to which two residues are certainly bonded."""
+NEIGHBOURS = 0.45
+"""nm; C-alpha atoms of bonded residues are nearer; trans is 0.38."""
+APART = 0.75
+"""nm; one bead per residue: neighbours that follow each other in number are nearer, or twice their median."""
+
+
+class ResidueRow(NamedTuple):
+    """name, number, insertion: as in the file, a number that wrapped (9999, 0) counted on. chain: its row."""
+
+    name: str
+    number: int
+    insertion: str
+    chain: int
+
+
+class ChainRow(NamedTuple):
+    """One molecule. id: as in the file, empty if it has none. segment: segment or label of the file."""
+
+    id: str
+    segment: str
+
+
+def split(
+    rows: Rows, positions: np.ndarray | None, cells: np.ndarray | None, molecule: int | None = None
+) -> tuple[np.ndarray, list[ResidueRow], list[ChainRow]]:
+    """Residue of each particle (int64 [P]), residues and chains.
+
+    positions: some frames [F, P, 3] with cells [F, 3, 3], or None. molecule: every so many residues, instead
+    of what numbers and distances tell.
+    """
+    index, first = _residues(rows)
+    index, first = _rejoined(rows, index, first, positions, cells)
+    numbers = _counted_on([rows.numbers[p] for p in first])
+    chain_of, starts = _chains(rows, index, first, numbers, positions, cells, molecule)
+    chains = [ChainRow(rows.chains[first[r]], rows.segments[first[r]]) for r in starts]
+    residues = [
+        ResidueRow(rows.residue_names[p], number, rows.insertions[p], chain)
+        for p, number, chain in zip(first, numbers, chain_of, strict=True)
+    ]
+    return index, residues, chains
+
+
+def _residues(rows: Rows) -> tuple[np.ndarray, list[int]]:
+    """A residue ends where its identity does, or where the name that began it comes again."""
+    index, first = np.empty(len(rows.names), dtype=np.int64), []
+    last = None
+    keys = zip(
+        rows.numbers, rows.residue_names, rows.insertions, rows.chains, rows.segments, rows.strands,
+        strict=True,
+    )  # fmt: skip
+    for particle, key in enumerate(keys):
+        if key != last or rows.names[particle] == rows.names[first[-1]]:
+            first.append(particle)
+            last = key
+        index[particle] = len(first) - 1
+    return index, first
+
+
+def _rejoined(rows: Rows, index, first, positions, cells):
+    """Particles that a file lists after all the others of their molecule (virtual sites) go to their residues.
+
+    A run of residues that says again number, insertion and name of residues before it, and has no particle
+    name of theirs.
+    """
+    known: dict[tuple, int] = {}
+    names: dict[int, set[str]] = {}
+    target = np.arange(len(first))
+    ends = [*first[1:], len(rows.names)]
+    for r, (start, stop) in enumerate(zip(first, ends, strict=True)):
+        key = tuple(
+            column[start]
+            for column in (rows.numbers, rows.residue_names, rows.insertions, rows.chains)
+        )
+        mine = set(rows.names[start:stop])
+        before = known.get(key)
+        if before is not None and before < r - 1 and not (names[before] & mine):
+            target[r] = before
+            names[before] |= mine
+        else:
+            known[key] = r
+            names[r] = mine
+    if (target == np.arange(len(first))).all():
+        return index, first
+    kept, order = np.unique(target, return_inverse=True)
+    return order[index], [first[r] for r in kept]
+
+
+def _counted_on(numbers: list[int]) -> list[int]:
+    """Numbers that wrapped at the width of their column, counted on."""
+    offset, counted, last = 0, [], None
+    for number in numbers:
+        if last in WRAPS and number in (0, 1):
+            offset += last + 1 - number
+        elif last is not None and number < last:
+            offset = 0
+        counted.append(number + offset)
+        last = number
+    return counted
+
+
+def _chains(rows, index, first, numbers, positions, cells, molecule):
+    """Chain of each residue, and the residue that begins each chain."""
+    small = [residue_kind(rows.residue_names[p]) in SMALL for p in first]
+    steps = residue_steps(rows.names, index, len(first), positions, cells)
+    linked = _peptide_links(rows.names, index, len(first), positions, cells)
+    far = max(APART, 2 * float(np.nanmedian(steps))) if np.isfinite(steps).any() else np.inf
+    chain_of, starts, seen = [], [], set()
+    for r, p in enumerate(first):
+        key = numbers[r], rows.insertions[p]
+        new = r == 0 or small[r] != small[r - 1] or _parted(rows, first[r - 1], p)
+        if molecule and not small[r]:
+            new = new or r - starts[-1] == molecule
+        elif not new and not small[r] and not linked[r]:
+            step = numbers[r] - numbers[r - 1]
+            near = steps[r] < NEIGHBOURS
+            new = (step < 0 and (key in seen or not near)) or (step == 1 and steps[r] > far)
+        if new:
+            starts.append(r)
+            seen = set()
+        seen.add(key)
+        chain_of.append(len(starts) - 1)
+    return chain_of, starts
+
+
+def _parted(rows: Rows, p: int, q: int) -> bool:
+    return any(column[p] != column[q] for column in (rows.chains, rows.segments, rows.strands))
+
+
+def residue_steps(names: list[str], index: np.ndarray, count: int, positions, cells) -> np.ndarray:
+    """Distance of each residue's C-alpha (else BB, else first particle) from the one before it, float64 [R].
+
+    In the nearest image, the median of the frames; NaN for the first and without positions.
+    """
+    site = np.full(count, -1)
+    for wanted in (("CA",), ("BB",), None):
+        for particle in range(len(names) - 1, -1, -1):
+            if wanted is None or names[particle] in wanted:
+                r = index[particle]
+                if site[r] < 0 or (wanted is None and site[r] < 0):
+                    site[r] = particle
+        if (site >= 0).all():
+            break
+    return _distances(site[:-1], site[1:], positions, cells)
+
+
+def _peptide_links(names, index, count, positions, cells) -> np.ndarray:
+    """Which residues are bonded to the one before them by C and N, bool [R]."""
+    ends = np.full((2, count), -1)
+    for particle, name in enumerate(names):
+        if name in ("C", "N"):
+            ends[0 if name == "C" else 1, index[particle]] = particle
+    distance = _distances(ends[0, :-1], ends[1, 1:], positions, cells)
+    both = np.concatenate([[False], (ends[0, :-1] >= 0) & (ends[1, 1:] >= 0)])
+    return both & (distance < PEPTIDE)
+
+
+def _distances(a: np.ndarray, b: np.ndarray, positions, cells) -> np.ndarray:
+    """Median over frames of the distances of particles a [R-1] and b, with NaN before them."""
+    result = np.full(len(a) + 1, np.nan)
+    if positions is None or len(positions) == 0 or len(a) == 0:
+        return result
+    lengths = []
+    for number, frame in enumerate(positions):
+        gap = frame[b].astype(np.float64) - frame[a]
+        if cells is not None and usable_cells(cells[number : number + 1])[0]:
+            cell = cells[number]
+            gap -= np.rint(gap @ np.linalg.inv(cell)) @ cell
+        lengths.append(np.linalg.norm(gap, axis=1))
+    result[1:] = np.median(lengths, axis=0)
+    return result

@@ -1,0 +1,274 @@
+"""What a file calls its particles, and where they are: the way in for every format.
+
+Shapes: F frames, P particles, R residues; positions in nm.
+"""
+
+import itertools
+import os
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import pairwise
+
+import mdtraj
+import numpy as np
+
+from hpcbackmap.protein.residues import RESIDUES, standard_atom_name, standard_residue_name
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.trajectories.formats import is_text, text_file
+from hpcbackmap.trajectories.gsd import gsd_topology, is_gsd
+from hpcbackmap.trajectories.molecules import ChainRow, ResidueRow, residue_steps, split
+from hpcbackmap.trajectories.reader import first_frames, holds_frames, origin_of, reading
+from hpcbackmap.trajectories.text import Rows, suffix_of
+
+__all__ = [
+    "ChainRow",
+    "Particles",
+    "ResidueRow",
+    "load_topology",
+    "particles_from_mdtraj",
+    "read_particles",
+]
+
+SAMPLE = 5
+"""Frames that decide which neighbours are bonded: one bad frame must not."""
+NAMING = (
+    ".h5",
+    ".hdf5",
+    ".lh5",
+    ".psf",
+    ".prmtop",
+    ".parm7",
+    ".prm7",
+    ".mol2",
+    ".hoomdxml",
+    ".arc",
+)
+"""Formats beside text and GSD that name particles; read through mdtraj."""
+_SYMBOLS = {
+    each.symbol.upper(): each
+    for each in vars(mdtraj.element).values()
+    if isinstance(each, mdtraj.element.Element) and each is not mdtraj.element.virtual
+}
+
+
+@dataclass(frozen=True)
+class Particles:
+    """The particles of a file in its order, by the file's own names.
+
+    names, elements: one entry a particle; an element is empty where it is not known. residue: row of
+    ``residues`` of each particle, int64 [P]; particles of a residue need not stand together.
+    chains: one row a molecule.
+    steps: distance of each residue from the one before it, nm, median of some frames, [R]; NaN where unknown.
+    positions: float32 [P, 3], of the first frame; None if there is no frame. cell: [3, 3], rows are vectors, or
+    None. disulphides: pairs of residues that the file calls bonded. words: what reading decided, to be said.
+    """
+
+    source: str
+    names: list[str]
+    residue: np.ndarray
+    residues: list[ResidueRow]
+    chains: list[ChainRow]
+    elements: list[str]
+    steps: np.ndarray
+    positions: np.ndarray | None = None
+    cell: np.ndarray | None = None
+    disulphides: list[tuple[int, int]] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.names)
+
+    def members(self) -> list[np.ndarray]:
+        """Particles of each residue, int64, in the order of the file."""
+        order = np.argsort(self.residue, kind="stable")
+        return np.split(
+            order, np.cumsum(np.bincount(self.residue, minlength=len(self.residues)))[:-1]
+        )
+
+    def label(self, residue: int) -> str:
+        """How messages name a residue: chain, name, number, insertion code (``A:GLY12``)."""
+        row = self.residues[residue]
+        chain = self.chains[row.chain].id
+        return (
+            f"{chain}:{row.name}{row.number}{row.insertion}"
+            if chain
+            else f"{row.name}{row.number}{row.insertion}"
+        )
+
+    def subset(self, index: np.ndarray) -> "Particles":
+        """The particles ``index`` in that order; residues and chains that lose all of theirs go."""
+        index = np.asarray(index, dtype=np.int64)
+        kept, residue = np.unique(self.residue[index], return_inverse=True)
+        rows = [self.residues[r] for r in kept]
+        used, chain = np.unique([row.chain for row in rows], return_inverse=True)
+        place = {int(r): i for i, r in enumerate(kept)}
+        steps = self.steps[kept].copy()
+        steps[1:][np.diff(kept) > 1] = np.nan
+        return replace(
+            self,
+            names=[self.names[i] for i in index],
+            elements=[self.elements[i] for i in index],
+            residue=residue,
+            residues=[row._replace(chain=int(c)) for row, c in zip(rows, chain, strict=True)],
+            chains=[self.chains[c] for c in used],
+            steps=steps,
+            positions=None if self.positions is None else self.positions[index],
+            disulphides=[
+                (place[a], place[b]) for a, b in self.disulphides if a in place and b in place
+            ],
+        )
+
+    def to_mdtraj(self) -> mdtraj.Topology:
+        """For mdtraj's selections: the same particles in the same order (a residue in parts counts twice)."""
+        top, chain, residue, last = mdtraj.Topology(), None, None, None
+        for particle, row in enumerate(self.residue.tolist()):
+            named = self.residues[row]
+            if last is None or named.chain != self.residues[last].chain:
+                chain = top.add_chain(self.chains[named.chain].id or None)
+            if row != last:
+                segment = self.chains[named.chain].segment
+                residue = top.add_residue(named.name, chain, named.number, segment)
+                residue.insertion = named.insertion
+                last = row
+            element = _SYMBOLS.get(self.elements[particle].upper(), mdtraj.element.virtual)
+            top.add_atom(self.names[particle], element, residue, particle + 1)
+        return top
+
+
+def read_particles(path: str, top: str | None = None, molecule: int | None = None) -> Particles:
+    """The particles of ``path``, named by ``top`` if that is given.
+
+    molecule: so many residues make a molecule, where neither names nor numbers tell. Raises InputError that
+    names the file, and the line where there is one.
+    """
+    path, named = str(path), str(top or path)
+    rows, disulphides, words = _rows(named)
+    positions = cells = None
+    if holds_frames(path):
+        positions, cells = first_frames(path, rows, SAMPLE)
+        if origin_of(path, rows).any():
+            words.append(
+                f"{path}: its particles are {np.abs(origin_of(path, rows)).max():.3g} nm from the origin; they "
+                "are moved there, all frames alike"
+            )
+    return _assemble(named, rows, disulphides, words, positions, cells, molecule)
+
+
+def particles_from_mdtraj(top: mdtraj.Topology, source: str, frames=None, cells=None) -> Particles:
+    """Particles that an mdtraj topology names; frames: some positions [F, P, 3], nm, or None."""
+    return _assemble(source, _rows_of_mdtraj(top), [], [], frames, cells, None)
+
+
+def load_topology(path: str) -> mdtraj.Topology:
+    """mdtraj topology of any file that names particles. Raises InputError."""
+    try:
+        stamp = os.stat(path).st_mtime_ns
+    except OSError:
+        stamp = 0
+    return _mdtraj_topology(str(path), stamp)
+
+
+@lru_cache(maxsize=2)
+def _mdtraj_topology(path: str, stamp: int) -> mdtraj.Topology:
+    return read_particles(path).to_mdtraj()
+
+
+def _assemble(source, rows, disulphides, words, positions, cells, molecule) -> Particles:
+    index, residues, chains = split(rows, positions, cells, molecule)
+    particles = Particles(
+        source=source,
+        names=rows.names,
+        residue=index,
+        residues=residues,
+        chains=chains,
+        elements=_elements(rows),
+        steps=residue_steps(rows.names, index, len(residues), positions, cells),
+        positions=None if positions is None else positions[0],
+        cell=None if cells is None or not cells[0].any() else cells[0],
+        disulphides=_pairs(disulphides, residues, chains),
+        words=words,
+    )
+    return replace(particles, words=words + _remarks(particles))
+
+
+def _rows(path: str) -> tuple[Rows, list, list[str]]:
+    """What the file says of its particles, its disulphides, and what there is to say."""
+    with reading(path):
+        if is_text(path):
+            file = text_file(path)
+            words = []
+            if alternates := getattr(file, "alternates", 0):
+                words.append(
+                    f"{path}: {alternates} atoms are alternate locations of lower occupancy and left out"
+                )
+            return file.rows, getattr(file, "disulphides", []), words
+        if is_gsd(path):
+            return _rows_of_mdtraj(gsd_topology(path)), [], []
+        if not os.path.exists(path):
+            raise FileNotFoundError(path)
+        if suffix_of(path) not in NAMING:
+            raise InputError(
+                f"{path}: this format names no atoms; give a file that does (PDB, mmCIF, GRO, PSF, PRMTOP, …)"
+            )
+        return _rows_of_mdtraj(mdtraj.load_topology(path)), [], []
+
+
+def _rows_of_mdtraj(top: mdtraj.Topology) -> Rows:
+    rows = Rows([], [], [], [], [], [], [], [])
+    for residue in top.residues:
+        for atom in residue.atoms:
+            rows.names.append(atom.name.strip())
+            rows.residue_names.append(residue.name.strip())
+            rows.numbers.append(int(residue.resSeq))
+            rows.insertions.append(getattr(residue, "insertion", ""))
+            rows.chains.append(str(residue.chain.chain_id or "").strip())
+            rows.segments.append(str(residue.segment_id or "").strip())
+            rows.strands.append(residue.chain.index)
+            symbol = "" if atom.element is None else atom.element.symbol
+            rows.elements.append("" if symbol == "VS" else symbol)
+    return rows
+
+
+def _elements(rows: Rows) -> list[str]:
+    """Symbols of the file; where it has none, those of the atoms of residues and of hydrogens."""
+    found = []
+    for name, residue, symbol in zip(rows.names, rows.residue_names, rows.elements, strict=True):
+        if not symbol and (standard := standard_residue_name(residue)):
+            plain = name.lstrip("0123456789")
+            if standard_atom_name(standard, name) in RESIDUES[standard].atoms + ("OXT",):
+                symbol = standard_atom_name(standard, name)[0]
+            elif plain[:1] in ("H", "D") and len(plain) == len(name.rstrip()) - (
+                len(name) - len(plain)
+            ):
+                symbol = "H"
+        found.append(symbol if symbol.upper() in _SYMBOLS else "")
+    return found
+
+
+def _pairs(disulphides, residues, chains) -> list[tuple[int, int]]:
+    """Rows of residues for (chain, number, insertion); the first of several."""
+    if not disulphides:
+        return []
+    place: dict[tuple, int] = {}
+    for row, residue in enumerate(residues):
+        key = chains[residue.chain].id, residue.number, residue.insertion
+        place.setdefault(key, row)
+    pairs = [(place.get(a), place.get(b)) for a, b in disulphides]
+    return sorted((min(a, b), max(a, b)) for a, b in pairs if None not in (a, b) and a != b)
+
+
+def _remarks(particles: Particles) -> list[str]:
+    """Numbers that run backwards: the chain's direction decides what is built."""
+    words = []
+    rows = list(enumerate(particles.residues))
+    for chain, group in itertools.groupby(rows, lambda item: item[1].chain):
+        numbers = [row.number for _, row in group]
+        down = sum(b == a - 1 for a, b in pairwise(numbers))
+        if len(numbers) > 2 and down > 0.5 * (len(numbers) - 1):
+            letter = particles.chains[chain].id or str(chain + 1)
+            words.append(
+                f"{particles.source}: the residue numbers of chain {letter} run backwards, from {numbers[0]} "
+                f"to {numbers[-1]}; the order of the file is taken for that from the N- to the C-terminus"
+            )
+    return words

@@ -1,0 +1,115 @@
+"""Text files of particles, plain or gzip: numbered lines in bounded memory, and errors that name them."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hpcbackmap.runtime.errors import InputError
+
+__all__ = ["Frame", "Rows", "bad_line", "decode", "lines_of", "numbers_of", "suffix_of"]
+
+LONGEST = 1 << 16
+"""Bytes of a line; a longer one is no text of particles."""
+
+
+class Frame(NamedTuple):
+    """positions: float64 [P, 3], nm. cell: [3, 3], nm, rows are vectors, or None. time: ps, or NaN."""
+
+    positions: np.ndarray
+    cell: np.ndarray | None
+    time: float
+
+
+class Rows(NamedTuple):
+    """What a file says of each of its particles, one entry a particle; empty text where it says nothing.
+
+    strands: counts what certainly parts molecules (TER, label of an entity, a component of bonds).
+    """
+
+    names: list[str]
+    residue_names: list[str]
+    numbers: list[int]
+    insertions: list[str]
+    chains: list[str]
+    segments: list[str]
+    strands: list[int]
+    elements: list[str]
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.names)
+
+
+def suffix_of(path: str | Path) -> str:
+    """Lower-case suffix without ``.gz``: how the format of ``path`` is known."""
+    name = Path(path).name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+@contextmanager
+def _opened(path: str):
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file")
+    try:
+        with gzip.open(path) if str(path).lower().endswith(".gz") else open(path, "rb") as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: cannot be read, perhaps truncated ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def lines_of(path: str) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers from 1. Raises InputError for a file that is none, empty, HTML or not text."""
+    with _opened(path) as file:
+        begin = file.read(1000).lstrip()
+        if not begin:
+            raise InputError(f"{path}: the file is empty")
+        if begin.startswith(b"<"):
+            raise InputError(
+                f"{path}: holds HTML or XML, no structure; was a web page saved in its place?"
+            )
+        file.seek(0)
+        number = 0
+        while line := file.readline(LONGEST):
+            number += 1
+            if len(line) == LONGEST:
+                raise InputError(f"{path}: line {number} has over {LONGEST} bytes; this is no text")
+            yield number, line
+
+
+def bad_line(path: str, number: int, what: str) -> InputError:
+    return InputError(f"{path}: line {number}: {what}")
+
+
+def decode(piece: bytes) -> str:
+    """Text of a field, whatever its bytes."""
+    return piece.decode("latin-1").strip().replace("\0", "")
+
+
+def numbers_of(fields: list[bytes], width: int, lines: list[int], path: str) -> np.ndarray:
+    """Fields of ``width`` numbers each as float64 [P, width]; ``lines``: where each field stands.
+
+    Every field has ``width`` columns of equal size. Raises InputError that names the line.
+    """
+    size = len(fields[0]) // width
+    text = b"".join(fields)
+    if len(text) == width * size * len(fields):
+        try:
+            return np.frombuffer(text, f"S{size}").astype(np.float64).reshape(-1, width)
+        except ValueError:
+            pass
+    for field, line in zip(fields, lines, strict=True):
+        for k in range(width):
+            piece = field[k * size : (k + 1) * size]
+            try:
+                float(piece)
+            except ValueError:
+                shown = decode(piece) or "nothing"
+                raise bad_line(path, line, f"{shown!r} stands where a coordinate belongs") from None
+    raise bad_line(path, lines[0], "its coordinates are not understood")
