@@ -197,8 +197,8 @@ def _finish(plan: Plan, output: Path, part: tuple[int, int], seconds: float) -> 
             f"{output}: stopped with {left} of {len(mine)} shards to do; the same command continues"
         )
     store = open_store(output, incomplete_ok=True)
-    if not missing and not store.complete:
-        store.mark_complete()
+    if not missing:
+        store.mark_complete(records.checksums())
     for item in quarantined:
         log.warning("quarantined: %(system)s frame %(frame)d member %(member)d: %(reason)s", item)
     return {

@@ -6,7 +6,6 @@ record is written last, by rename, after the data have been read back.
 
 import errno
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -46,7 +45,7 @@ class Records:
             reason = "its data differ from its record"
         except FileNotFoundError:
             return False
-        except (ValueError, KeyError, InputError) as error:
+        except (ValueError, KeyError, TypeError, InputError) as error:
             reason = str(error)
         name = f"{shard.system}/{shard.number}"
         log.warning("shard %s is damaged and will be computed again: %s", name, reason)
@@ -63,16 +62,10 @@ class Records:
         }
         _write_durably(self.path(shard), json.dumps(record))
 
-    def _digest(self, store: FrameStore, shard: Shard) -> str:
+    @staticmethod
+    def _digest(store: FrameStore, shard: Shard) -> str:
         """SHA-256 of all that a shard holds."""
-        digest = hashlib.sha256()
-        rows = self.plan.rows(shard)
-        system = store.system(shard.system)
-        for resolution in self.plan.resolutions:
-            digest.update(system.read(resolution, *rows))
-        for name in system.observables:
-            digest.update(system.read_observable(name, *rows))
-        return digest.hexdigest()
+        return store.system(shard.system).digest(shard.number)
 
     def audit(self) -> tuple[int, list[dict]]:
         """Shards without a record, and the quarantined structures of all others.
@@ -81,9 +74,8 @@ class Records:
         """
         rows, quarantined, missing = 0, [], 0
         for shard in self.plan.shards:
-            try:
-                record = json.loads(self.path(shard).read_text())
-            except FileNotFoundError:
+            record = self._read(shard)
+            if record is None:
                 missing += 1
                 continue
             rows += record["rows"]
@@ -92,6 +84,29 @@ class Records:
         if not missing and rows != expected:
             raise IncompleteError(f"{self.output}: {rows} structures written, {expected} expected")
         return missing, quarantined
+
+    def checksums(self) -> dict[tuple[str, int], str]:
+        """Digest of every recorded shard, by system and number."""
+        records = {(s.system, s.number): self._read(s) for s in self.plan.shards}
+        return {place: record["sha256"] for place, record in records.items() if record}
+
+    def _read(self, shard: Shard) -> dict | None:
+        """The record of a shard; None where there is none. Raises InputError for one that is damaged."""
+        path = self.path(shard)
+        try:
+            record = json.loads(path.read_text())
+            wanted = {"plan": str, "sha256": str, "rows": int, "quarantined": list}
+            for key, kind in wanted.items():
+                if not isinstance(record[key], kind):
+                    raise ValueError(f"{key} is {record[key]!r}")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: damaged record of a shard ({error}); remove it, and the same command makes the "
+                "shard again"
+            ) from None
+        return record
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import json
 import logging
 from collections import Counter
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import mdtraj
@@ -20,6 +21,8 @@ from hpcbackmap import __version__
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.ingest.progress import FrameProgress
 from hpcbackmap.ingest.shard_records import (
+    Unit,
+    Written,
     WrittenUnits,
     all_units,
     begin_records,
@@ -86,27 +89,30 @@ def _write_store(campaign, comm, place: str, surveys: list[SystemSurvey], reques
     on_first_rank(comm, lambda: _prepare(campaign, partial, surveys, ladders, request))
     store = open_store(partial, incomplete_ok=True)
     try:
-        frames, mended = _fill(store, surveys, comm)
+        parts = comm.gather(_fill(store, surveys, comm))
     except InputError:
         on_first_rank(comm, lambda: remove(partial))
         raise
-    frames, mended = comm.allreduce(frames), comm.allreduce(mended)
-    on_first_rank(comm, lambda: _finish(store, place, surveys, frames, mended))
+    on_first_rank(comm, lambda: _finish(store, place, surveys, list(chain(*parts))))
 
 
-def _fill(store: FrameStore, surveys: list[SystemSurvey], comm) -> tuple[int, int]:
-    """Write what is missing, shared by the ranks; this rank's frames and how many were made whole,
-    those of an earlier run that it found included.
+def _fill(store: FrameStore, surveys: list[SystemSurvey], comm) -> list[tuple[Unit, Written]]:
+    """Write what is missing, shared by the ranks; this rank's units, those of an earlier run that it found
+    included.
     """
     units, records = all_units(store), WrittenUnits(store)
     found = [records.find(unit) for unit in units[comm.rank :: comm.size]]
     there = comm.bcast(comm.gather([written is not None for written in found]))
     missing = [unit for i, unit in enumerate(units) if not there[i % comm.size][i // comm.size]]
-    done = [written for written in found if written is not None]
+    done = [
+        (unit, written)
+        for unit, written in zip(units[comm.rank :: comm.size], found, strict=True)
+        if written is not None
+    ]
     mine = missing[
         comm.rank * len(missing) // comm.size : (comm.rank + 1) * len(missing) // comm.size
     ]
-    earlier = comm.allreduce(sum(written.frames for written in done))
+    earlier = comm.allreduce(sum(written.frames for _, written in done))
     if earlier:
         log.info("%s: %d frames are there from an earlier ingest", store.path, earlier)
     total = sum(survey.n_frames for survey in surveys)
@@ -115,14 +121,14 @@ def _fill(store: FrameStore, surveys: list[SystemSurvey], comm) -> tuple[int, in
         try:
             for unit, written in fill_units(store, surveys, mine):
                 records.publish(unit, written)
-                done.append(written)
+                done.append((unit, written))
                 progress.tell(written.frames)
         except OutputError as failure:
             error = OutputError(f"{failure}; what is written stays, the same command continues")
         except HpcbackmapError as failure:
             error = failure
         raise_together(comm, error)
-    return sum(written.frames for written in done), sum(written.mended for written in done)
+    return done
 
 
 def _share(comm, items: list, work) -> list:
@@ -317,12 +323,21 @@ def _create(campaign, path: str, surveys, ladders, request) -> None:
 
 
 def _finish(
-    store: FrameStore, place: str, surveys: list[SystemSurvey], frames: int, mended: int
+    store: FrameStore,
+    place: str,
+    surveys: list[SystemSurvey],
+    done: list[tuple[Unit, Written]],
 ) -> None:
     expected = sum(survey.n_frames for survey in surveys)
+    frames = sum(written.frames for _, written in done)
+    checksums = {
+        (name, 0 if unit.system is None else unit.number): digest
+        for unit, written in done
+        for name, digest in written.digests.items()
+    }
     if frames != expected:
         raise IncompleteError(f"{place}: {frames} frames were written, the files hold {expected}")
-    store.mark_complete(frames_made_whole=mended)
+    store.mark_complete(checksums, frames_made_whole=sum(written.mended for _, written in done))
     remove(record_folder(store.path))
     if is_url(place):
         return

@@ -35,10 +35,11 @@ class Unit(NamedTuple):
 
 
 class Written(NamedTuple):
-    """frames of a unit, and how many of them were made whole."""
+    """frames of a unit, how many of them were made whole, and the digest of its shard of each system."""
 
     frames: int
     mended: int
+    digests: dict[str, str]
 
 
 def all_units(store: FrameStore) -> list[Unit]:
@@ -66,10 +67,12 @@ class WrittenUnits:
                 text, files = _read(self._place(unit)), self._checksums(unit)
             record = json.loads(text)
             if record["files"] == files:
-                return Written(record["frames"], record["mended"])
+                return Written(
+                    int(record["frames"]), int(record["mended"]), dict(record["digests"])
+                )
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             pass
         log.warning("%s: damaged since it was written; written again", self._name(unit))
         return None

@@ -34,8 +34,8 @@ def fill_units(
         levels = _regroup(_levels(store, by_name[name], first * size, stop), size)
         for unit, (positions, observables) in zip(run, levels, strict=True):
             mended = int(observables.pop(MENDED).sum())
-            system.write_shard(unit.number, positions, observables)
-            yield unit, Written(len(observables["step"]), mended)
+            digest = system.write_shard(unit.number, positions, observables)
+            yield unit, Written(len(observables["step"]), mended, {name: digest})
 
 
 def _runs(units: list[Unit]) -> list[list[Unit]]:
@@ -55,8 +55,8 @@ def _fill_pack(store: FrameStore, by_name: dict[str, SystemSurvey], pack: int) -
         levels = _levels(store, by_name[name], 0, by_name[name].n_frames)
         positions[name], observables[name] = next(_regroup(levels, by_name[name].n_frames))
         mended += int(observables[name].pop(MENDED).sum())
-    store.write_pack(pack, positions, observables)
-    return Written(sum(len(values["step"]) for values in observables.values()), mended)
+    digests = store.write_pack(pack, positions, observables)
+    return Written(sum(len(values["step"]) for values in observables.values()), mended, digests)
 
 
 def _levels(store, survey: SystemSurvey, start: int, stop: int) -> Iterator[tuple[dict, dict]]:

@@ -94,11 +94,17 @@ class Ladder:
 
     @classmethod
     def from_dict(cls, record: dict) -> "Ladder":
-        return cls(
-            Topology.from_dict(record["topology"]),
-            tuple(record["resolutions"]),
-            tuple(Mapping.from_dict(item) for item in record["mappings"]),
-        )
+        """What `to_dict` described. Raises InputError for a record that is none."""
+        try:
+            return cls(
+                Topology.from_dict(record["topology"]),
+                tuple(record["resolutions"]),
+                tuple(Mapping.from_dict(item) for item in record["mappings"]),
+            )
+        except KeyError as error:
+            raise InputError(f"ladder: no key or residue {error}") from None
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise InputError(f"ladder: not the description of one ({error})") from None
 
     @cached_property
     def digest(self) -> str:

@@ -6,11 +6,14 @@ import zarr
 from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.store import layout
 
-__all__ = ["create_arrays"]
+__all__ = ["CHECKSUMS", "create_arrays", "create_checksums"]
 
 POSITION = {"unit": "nm"}
 TIME = {"unit": "ps"}
 LADDER_CHUNK = 1 << 20
+CHECKSUMS = "checksums"
+"""Name of the array with the SHA-256 of every shard."""
+CHECKSUM_CHUNK = 1 << 15
 PACK_CHUNK = 1 << 13
 """Rows, 0.1 MB: a few small proteins are decoded to read one."""
 
@@ -35,6 +38,20 @@ def create_arrays(
     for pack in range(attributes["packs"]):
         members = [record for record in attributes["systems"] if record["pack"] == pack]
         _create_pack(root, f"packs/{pack}", members, attributes)
+
+
+def create_checksums(root: zarr.Group, values: np.ndarray) -> None:
+    """The SHA-256 of every shard, uint8 [shards, 32]; made last, when all are written."""
+    array = root.create_array(
+        CHECKSUMS,
+        shape=values.shape,
+        dtype="uint8",
+        chunks=(min(len(values), CHECKSUM_CHUNK), 32),
+        compressors=layout.compressors()[1:],
+        dimension_names=("shard", "byte"),
+        overwrite=True,
+    )
+    array[:] = values
 
 
 def _create_system(root, folder, record, attributes, config) -> None:

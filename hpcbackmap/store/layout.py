@@ -2,17 +2,20 @@
 
 import gzip
 import json
+import zlib
 
 import numpy as np
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.runtime.errors import InputError
 
 __all__ = [
     "FORMAT",
     "QUANTUM_NM",
     "VERSION",
+    "as_read",
     "chunk_frames",
     "compressors",
     "from_quanta",
@@ -25,9 +28,11 @@ __all__ = [
 ]
 
 FORMAT = "hpcbackmap-frames"
-VERSION = 1
+VERSION = 2
 QUANTUM_NM = 0.001
 """Step of quantised positions, which are stored as int32 multiples of it."""
+LADDER_BYTES = 1 << 28
+"""A ladder that unpacks to more is none: 100 bytes for each of two million atoms."""
 
 _FRAME_BYTES = 12
 """Three float32 numbers per particle."""
@@ -67,6 +72,11 @@ def chunk_frames(n_particles: list[int], shard: int, config: StoreConfig) -> lis
     return chunks
 
 
+def as_read(values: np.ndarray, dtype: str, quantised: bool) -> np.ndarray:
+    """What a reader will find where ``values`` are written."""
+    return from_quanta(to_quanta(values)) if quantised else np.ascontiguousarray(values, dtype)
+
+
 def compressors() -> list:
     """Lossless compression of a chunk, and its checksum."""
     return [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()]
@@ -101,7 +111,15 @@ def pack_ladders(ladders: list[Ladder]) -> tuple[np.ndarray, list[tuple[int, int
 
 
 def unpack_ladder(piece: np.ndarray) -> Ladder:
-    return Ladder.from_dict(json.loads(gzip.decompress(piece.tobytes())))
+    """Raises InputError for a piece that is no ladder."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        text = unpacker.decompress(piece.tobytes(), LADDER_BYTES)
+        if not unpacker.eof:
+            raise ValueError("cut short, or larger than any ladder")
+        return Ladder.from_dict(json.loads(text))
+    except (zlib.error, ValueError) as error:
+        raise InputError(f"damaged ladder: {error}") from None
 
 
 def _power_below(limit: float) -> int:

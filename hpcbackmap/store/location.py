@@ -8,6 +8,7 @@ from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, ResourceErro
 from hpcbackmap.runtime.files import is_url, reason
 
 __all__ = [
+    "METADATA_ERRORS",
     "exists",
     "filesystem",
     "reaching",
@@ -47,14 +48,25 @@ def exists(place: str) -> bool:
         return files.exists(path)
 
 
+METADATA_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+"""What Zarr raises for metadata that are half there or make no sense; it has no class of its own for that."""
+
+
 @contextmanager
-def reaching(place: str):
+def reaching(place: str, passing: tuple[type[Exception], ...] = ()):
     """Turns what the client of an object store raises when it has no access into ResourceError; errors about
-    files, and those of a folder, pass.
+    files, those of a folder, and ``passing`` pass.
     """
     try:
         yield
-    except (FileNotFoundError, HpcbackmapError):
+    except (FileNotFoundError, HpcbackmapError, *passing):
         raise
     except Exception as error:  # every client has error classes of its own
         if not is_url(place):

@@ -8,33 +8,58 @@ import zarr
 from zarr.core.sync import sync
 
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.runtime.files import flush, is_url, writing
+from hpcbackmap.runtime.files import flush, is_url, reason, writing
 from hpcbackmap.store import layout
-from hpcbackmap.store.location import exists
+from hpcbackmap.store.claims import RECOPY, ArrayClaim, check_array
+from hpcbackmap.store.location import METADATA_ERRORS, exists, reaching
 
 __all__ = ["ShardedArrays"]
 
 
 AGAIN = (
-    "`hpcbackmap backmap` makes such a shard again, for `hpcbackmap ingest` remove the store first"
+    "copy it again, or: `hpcbackmap backmap` makes such a shard again, for `hpcbackmap ingest` remove the "
+    "store first"
 )
 
 
 class ShardedArrays:
-    """The arrays under one Zarr group, by path. ``folder`` is None in object storage."""
+    """The arrays under one Zarr group, by path. ``folder`` is None in object storage.
 
-    def __init__(self, path: str, root: zarr.Group):
-        self.path = path
+    claims: what each has to be; others are not looked at.
+    """
+
+    def __init__(self, path: str, root: zarr.Group, claims: dict[str, ArrayClaim]):
+        self.path, self.claims = path, claims
         self.folder = None if is_url(path) else Path(path)
         self._root = root
         self._arrays: dict[str, zarr.Array] = {}
         self._seen: set[tuple[str, int]] = set()
 
     def array(self, path: str) -> zarr.Array:
-        """The array at ``path``; opened once. Frames that are not numbers are written like others."""
+        """The array at ``path``; opened once. Frames that are not numbers are written like others.
+
+        Raises InputError where it is missing, cannot be read, or is not what the store's attributes promise.
+        """
         if path not in self._arrays:
-            self._arrays[path] = self._root[path].with_config({"write_empty_chunks": True})
+            found = self._open(path)
+            fault = check_array(found, self.claims[path]) if path in self.claims else None
+            if fault:
+                raise InputError(f"{self.path}/{path}/zarr.json: {fault}; {RECOPY}")
+            self._arrays[path] = found.with_config({"write_empty_chunks": True})
         return self._arrays[path]
+
+    def _open(self, path: str) -> zarr.Array:
+        where = f"{self.path}/{path}/zarr.json"
+        try:
+            with reaching(self.path, passing=METADATA_ERRORS):
+                found = self._root[path]
+        except (KeyError, FileNotFoundError):
+            raise InputError(f"{where}: missing; {RECOPY}") from None
+        except METADATA_ERRORS as error:
+            raise InputError(f"{where}: cannot be read ({reason(error)}); {RECOPY}") from None
+        if not isinstance(found, zarr.Array):
+            raise InputError(f"{where}: describes no array; {RECOPY}")
+        return found
 
     def place(self, path: str, shard: int) -> str:
         """File or URL of one shard."""
@@ -101,8 +126,11 @@ class ShardedArrays:
             for (path, _, _), rows in zip(pieces, values, strict=True)
         ]
 
-    def write(self, path: str, shard: int, values: np.ndarray) -> None:
-        """One shard of one array, whole, and onto the disk. Raises OutputError."""
+    def write(self, path: str, shard: int, values: np.ndarray) -> np.ndarray:
+        """One shard of one array, whole, and onto the disk; returns what `read` will find there.
+
+        Raises OutputError.
+        """
         array, file = self.array(path), self.file(path, shard)
         start = shard * array.shards[0]
         with writing(self.path):
@@ -115,6 +143,7 @@ class ShardedArrays:
                 flush(file)
                 for folder in file.parents[: array.ndim + 1]:
                     flush(folder)
+        return layout.as_read(values, array.dtype, _quantised(array))
 
     def _require_files(self, path: str, shards: range) -> None:
         for shard in shards:

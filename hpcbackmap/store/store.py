@@ -15,21 +15,39 @@ import zarr
 from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, IncompleteError, InputError, OutputError
-from hpcbackmap.runtime.files import flush, writing
+from hpcbackmap.runtime.files import flush, is_url, reason, writing
 from hpcbackmap.store import layout
-from hpcbackmap.store.arrays import create_arrays
-from hpcbackmap.store.location import exists, require_backend, without_slash
+from hpcbackmap.store.arrays import CHECKSUMS, create_arrays, create_checksums
+from hpcbackmap.store.claims import (
+    HASHED_SINCE,
+    RECOPY,
+    SYSTEM_NAME,
+    array_claims,
+    check_attributes,
+    content_digest,
+)
+from hpcbackmap.store.location import (
+    METADATA_ERRORS,
+    exists,
+    reaching,
+    require_backend,
+    without_slash,
+)
 from hpcbackmap.store.shards import ShardedArrays
-from hpcbackmap.store.system import StoredSystem
+from hpcbackmap.store.system import StoredSystem, shard_digest
 
 __all__ = ["FrameStore", "create_store", "open_store"]
 
 
-def open_store(path: str | Path, incomplete_ok: bool = False) -> "FrameStore":
+def open_store(
+    path: str | Path, incomplete_ok: bool = False, shards_missing_ok: bool = False
+) -> "FrameStore":
     """Open a store for reading, or, with ``incomplete_ok``, one that is still being written, for writing.
 
-    path: folder, or a URL that zarr understands.
-    Raises InputError if it is missing, no frame store, of a newer format, or incomplete.
+    path: folder, or a URL that zarr understands. Of a finished store in a folder the last shard of every
+    system has to be there, unless ``shards_missing_ok``: frames that no file can hold are not believed.
+    Raises InputError if it is missing, no frame store, of a newer format, incomplete, or if its attributes
+    are not those it was made with.
     """
     path = without_slash(path)
     try:
@@ -37,23 +55,20 @@ def open_store(path: str | Path, incomplete_ok: bool = False) -> "FrameStore":
             raise InputError(
                 f"{path}: no such frame store; `hpcbackmap ingest` and `hpcbackmap backmap` make them"
             )
-        root = zarr.open_group(path, mode="r+" if incomplete_ok else "r")
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, PermissionError):
-            raise InputError(f"{path}: {error.strerror or error}") from None
+        with reaching(path, passing=METADATA_ERRORS):
+            root = zarr.open_group(path, mode="r+" if incomplete_ok else "r")
+            attributes = dict(root.attrs)
+    except PermissionError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except (OSError, *METADATA_ERRORS):
         raise InputError(f"{path}: not a frame store (no Zarr group that can be read)") from None
-    attributes = dict(root.attrs)
-    if attributes.get("format") != layout.FORMAT:
-        raise InputError(f"{path}: a Zarr group, but not a frame store of this package")
-    version = attributes["format_version"]
-    if version > layout.VERSION:
-        raise InputError(
-            f"{path}: frame store of format {version}, this version of hpcbackmap reads up to "
-            f"{layout.VERSION}; update hpcbackmap"
-        )
+    check_attributes(path, attributes)
     if not attributes["complete"] and not incomplete_ok:
         raise InputError(f"{path}: unfinished, what wrote it has stopped; run that command again")
-    return FrameStore(path, root)
+    store = FrameStore(path, root)
+    if not (incomplete_ok or shards_missing_ok or is_url(path)):
+        store.require_last_shards()
+    return store
 
 
 def create_store(
@@ -83,7 +98,7 @@ def create_store(
     if "://" not in str(path) and Path(path).exists():
         raise OutputError(f"{path}: already exists")
     for name in ladders:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        if not re.fullmatch(SYSTEM_NAME, name):
             raise ConfigError(f"system {name!r}: use letters, digits, '.', '_' and '-' in its name")
     blob, places = layout.pack_ladders(list(ladders.values()))
     records = []
@@ -114,7 +129,9 @@ def create_store(
         "systems": records,
         "provenance": provenance,
     }
-    attributes["digest"] = _content_digest(attributes, blob)
+    attributes["ladders_sha256"] = hashlib.sha256(blob.tobytes()).hexdigest()
+    attributes = json.loads(json.dumps(attributes))
+    attributes["digest"] = content_digest(attributes, attributes["ladders_sha256"])
     require_backend(path)
     with writing(path):
         if "://" not in str(path):
@@ -138,7 +155,7 @@ class FrameStore:
         self.resolutions: tuple[str, ...] = tuple(self.attributes["resolutions"])
         self.digest: str = self.attributes["digest"]
         self._root = root
-        self._arrays = ShardedArrays(path, root)
+        self._arrays = ShardedArrays(path, root, array_claims(self.attributes))
         self._systems: dict[str, StoredSystem] = {}
         self._packs: list[list[StoredSystem]] = [[] for _ in range(self.attributes["packs"])]
         first_frame = 0
@@ -182,25 +199,74 @@ class FrameStore:
 
     def write_pack(
         self, pack: int, positions: dict[str, dict], observables: dict[str, dict]
-    ) -> None:
+    ) -> dict[str, str]:
         """Write one pack whole: {system: {resolution: [n, particles, 3]}}, {system: {observable: [n]}}.
 
-        Raises OutputError if it cannot be written.
+        Returns the digest of each system's only shard. Raises OutputError if it cannot be written.
         """
-        members = self.packs[pack]
+        members = self._packs[pack]
+        parts: dict[str, list[np.ndarray]] = {system.name: [] for system in members}
         for resolution in self.resolutions:
-            rows = [positions[name][resolution].reshape(-1, 3) for name in members]
+            rows = [positions[system.name][resolution].reshape(-1, 3) for system in members]
             path = f"packs/{pack}/{layout.position_path(resolution)}"
-            self._arrays.write(path, 0, np.concatenate(rows))
+            _share_out(self._arrays.write(path, 0, np.concatenate(rows)), rows, parts)
         for name in self.attributes["observables"]:
-            values = np.concatenate([observables[member][name] for member in members])
-            path = layout.observable_path(name, self.resolutions[0])
-            self._arrays.write(f"packs/{pack}/{path}", 0, values)
+            values = [observables[system.name][name] for system in members]
+            path = f"packs/{pack}/{layout.observable_path(name, self.resolutions[0])}"
+            _share_out(self._arrays.write(path, 0, np.concatenate(values)), values, parts)
+        for system in members:
+            system.written[0] = shard_digest(parts[system.name])
+        return {system.name: system.written[0] for system in members}
 
-    def mark_complete(self, **facts) -> None:
+    def require_last_shards(self) -> None:
+        """Raises InputError if the last shard of a system of a finished store is missing."""
+        for system in self._systems.values():
+            if not Path(system.last_place).exists():
+                last = f"shard {system.n_shards - 1} of {system.finest_path}"
+                raise InputError(
+                    f"{self.path}: {last} is missing; `hpcbackmap verify` names all that is; {RECOPY}"
+                )
+
+    def open_arrays(self) -> None:
+        """Raises InputError for an array that is missing or not what the attributes promise."""
+        for path in self._arrays.claims:
+            self._arrays.array(path)
+
+    def read_ladders(self) -> np.ndarray:
+        """The array of all ladders, uint8. Raises InputError if it is not what it was when it was written."""
+        values = self._arrays.read("ladders", 0, self._arrays.array("ladders").shape[0])
+        found = hashlib.sha256(values.tobytes()).hexdigest()
+        if content_digest(self.attributes, found) != self.digest:
+            raise InputError(
+                f"{self.path}: attributes or ladders have changed since the store was made"
+            )
+        return values
+
+    def read_checksums(self) -> list[str] | None:
+        """Digest of every shard of every system, in order, as it was when the store was finished.
+
+        None where none were kept (format 1). Raises InputError if they are damaged.
+        """
+        if self.attributes["format_version"] < HASHED_SINCE:
+            return None
+        array = self._arrays.array(CHECKSUMS)
+        expected = (sum(system.n_shards for system in self._systems.values()), 32)
+        if array.shape != expected or array.dtype != np.uint8:
+            raise InputError(f"{self.path}/{CHECKSUMS}/zarr.json: not a SHA-256 of every shard")
+        try:
+            values = array[:]
+        except Exception as error:  # checksum, codec and file errors have no common class in zarr
+            raise InputError(f"{self.path}/{CHECKSUMS}: damaged ({reason(error)})") from None
+        if hashlib.sha256(values.tobytes()).hexdigest() != self.attributes["content"]:
+            raise InputError(f"{self.path}/{CHECKSUMS}: missing or changed since it was written")
+        return [row.tobytes().hex() for row in values]
+
+    def mark_complete(self, checksums: dict[tuple[str, int], str] | None = None, **facts) -> None:
         """Declare the store finished; only then does `open_store` open it for reading.
 
-        facts: further attributes, JSON-ready, that only the whole store can tell; not in the digest.
+        checksums: `StoredSystem.digest` by system and shard, of those that others wrote; what is neither there
+        nor was written through this object is read. facts: further attributes, JSON-ready, that only the whole
+        store can tell; not in the digest.
         Raises IncompleteError that names the first shard that was never written.
         """
         for system in self._systems.values():
@@ -209,12 +275,43 @@ class FrameStore:
                     raise IncompleteError(
                         f"{self.path}: shard {shard} of system {system.name} was never written"
                     )
+        facts = facts | {"complete": True}
+        hashes = None
+        if self.attributes["format_version"] >= HASHED_SINCE:
+            hashes = self._checksums(checksums or {})
+            facts["content"] = hashlib.sha256(hashes.tobytes()).hexdigest()
+        if facts.items() <= self.attributes.items():
+            return
         with writing(self.path):
-            self._root.attrs.update(facts | {"complete": True})
-            self.attributes.update(facts | {"complete": True})
+            if hashes is not None:
+                self._keep_checksums(hashes)
+            self._root.attrs.update(facts)
+            self.attributes.update(facts)
             if self._arrays.folder is not None:
                 flush(self._arrays.folder / "zarr.json")
                 flush(self._arrays.folder)
+
+    def _checksums(self, given: dict[tuple[str, int], str]) -> np.ndarray:
+        """The digest of every shard, uint8 [shards, 32]."""
+        found = [
+            given.get((name, shard)) or system.written.get(shard) or system.digest(shard)
+            for name, system in self._systems.items()
+            for shard in range(system.n_shards)
+        ]
+        return np.frombuffer(bytes.fromhex("".join(found)), dtype=np.uint8).reshape(-1, 32)
+
+    def _keep_checksums(self, values: np.ndarray) -> None:
+        create_checksums(self._root, values)
+        if self._arrays.folder is not None:
+            for file in (self._arrays.folder / CHECKSUMS).rglob("*"):
+                flush(file)
+
+
+def _share_out(written: np.ndarray, rows: list[np.ndarray], parts: dict[str, list]) -> None:
+    """Give every system its rows of what was written for all of a pack."""
+    ends = np.cumsum([len(part) for part in rows])
+    for own, piece in zip(parts.values(), np.split(written, ends[:-1]), strict=True):
+        own.append(piece)
 
 
 def _assign_packs(records: list[dict], config: StoreConfig) -> int:
@@ -231,15 +328,3 @@ def _assign_packs(records: list[dict], config: StoreConfig) -> int:
         records[i]["pack"] = packs - 1
         records[i]["shard_frames"] = records[i]["frames"]
     return packs
-
-
-def _content_digest(attributes: dict, ladders: np.ndarray) -> str:
-    """SHA-256 of what a store is made of; library versions do not count."""
-    provenance = {
-        key: value for key, value in attributes["provenance"].items() if key != "versions"
-    }
-    record = {
-        key: attributes[key] for key in ("systems", "resolutions", "observables", "quantised")
-    }
-    record |= {"provenance": provenance, "ladders": hashlib.sha256(ladders.tobytes()).hexdigest()}
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

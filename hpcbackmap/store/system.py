@@ -1,7 +1,10 @@
 """One system of a frame store: reading its frames, writing its shards."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -10,14 +13,15 @@ from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.store import layout
 from hpcbackmap.store.shards import ShardedArrays
 
-__all__ = ["StoredSystem"]
+__all__ = ["StoredSystem", "shard_digest"]
 
 
 class StoredSystem:
     """One system of a store.
 
     name; n_frames; first_frame: number of its frame 0 among all frames of the store; shard_frames: frames per
-    shard; sources: (name of the source file, first frame, frame after the last) in order; observables: names.
+    shard; sources: (name of the source file, first frame, frame after the last) in order; observables: names;
+    written: digests of the shards that were written through this object.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class StoredSystem:
         self.first_frame = first_frame
         self.shard_frames: int = record["shard_frames"]
         self.sources: list[tuple[str, int, int]] = [tuple(source) for source in record["sources"]]
+        self.written: dict[int, str] = {}
         self._arrays = arrays
         self._record = record
         self._resolutions: list[str] = attributes["resolutions"]
@@ -51,8 +56,17 @@ class StoredSystem:
 
     @cached_property
     def ladder(self) -> Ladder:
+        """Raises InputError if it is damaged, or of other particles than the store holds."""
+        where = f"{self._arrays.path}: ladder of system {self.name}"
         start, stop = self._record["ladder"]
-        return layout.unpack_ladder(self._arrays.read("ladders", start, stop))
+        try:
+            ladder = layout.unpack_ladder(self._arrays.read("ladders", start, stop))
+            sizes = {name: ladder.n_particles(name) for name in self._resolutions}
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        if sizes != self._particles:
+            raise InputError(f"{where}: has {sizes} particles, the store {self._particles}")
+        return ladder
 
     @property
     def n_shards(self) -> int:
@@ -118,21 +132,40 @@ class StoredSystem:
         shard: int,
         positions: dict[str, np.ndarray],
         observables: dict[str, np.ndarray] | None = None,
-    ) -> None:
-        """Write one shard whole and flush it; the finest resolution comes last.
+    ) -> str:
+        """Write one shard whole and flush it; the finest resolution comes last. Returns its `digest`.
 
         positions: every resolution of the store, [rows, particles, 3], nm. observables: each [rows].
         One writer per shard, ever; systems in packs are written with `FrameStore.write_pack`.
         Raises OutputError if it cannot be written.
         """
-        rows = min(self.n_frames, (shard + 1) * self.shard_frames) - shard * self.shard_frames
+        start, stop = self._rows(shard)
+        rows, written = stop - start, {}
         for name in self.observables:
             values = _require_rows((observables or {})[name], (rows,), f"observable {name}")
-            self._arrays.write(self._observable_path(name), shard, values)
+            written[name] = self._arrays.write(self._observable_path(name), shard, values)
         for resolution in reversed(self._resolutions):
             shape = (rows, self.n_particles(resolution), 3)
             values = _require_rows(positions[resolution], shape, resolution)
-            self._arrays.write(self._position_path(resolution), shard, values)
+            written[resolution] = self._arrays.write(self._position_path(resolution), shard, values)
+        found = shard_digest(written[name] for name in (*self._resolutions, *self.observables))
+        self.written[shard] = found
+        return found
+
+    def digest(self, shard: int) -> str:
+        """SHA-256 of all numbers of a shard as they are read: positions fine to coarse, then observables.
+
+        Raises InputError where it is missing or damaged.
+        """
+        start, stop = self._rows(shard)
+        positions = (self.read(name, start, stop) for name in self._resolutions)
+        observables = (self.read_observable(name, start, stop) for name in self.observables)
+        return shard_digest(chain(positions, observables))
+
+    def _rows(self, shard: int) -> tuple[int, int]:
+        """First frame of a shard, and the one after its last."""
+        start = shard * self.shard_frames
+        return start, min(self.n_frames, start + self.shard_frames)
 
     def shard_exists(self, shard: int) -> bool:
         """Whether every array of a shard was written."""
@@ -142,6 +175,32 @@ class StoredSystem:
     def shard_places(self, shard: int) -> list[str]:
         """File or URL of every array of a shard, or of the system's pack."""
         return [self._arrays.place(path, 0 if self._packed else shard) for path in self._paths()]
+
+    @property
+    def finest_path(self) -> str:
+        """Path in the store of the finest positions."""
+        return self._position_path(self._resolutions[0])
+
+    @property
+    def last_place(self) -> str:
+        """File of the last shard of the finest positions, as the attributes have it; no array is opened."""
+        shard = 0 if self._packed else self.n_shards - 1
+        folders = f"{self._arrays.path}/{self.finest_path}/c/{shard}"
+        return folders + "/0" * (1 if self._packed else 2)
+
+    def shards_there(self) -> Collection[int]:
+        """Shards with a file at the finest resolution; in object storage nothing is listed, and all count.
+
+        Takes no more time and memory than there are files, whatever the attributes claim.
+        """
+        if self._arrays.folder is None:
+            return range(self.n_shards)
+        if self._packed:
+            return {0} if Path(self.last_place).exists() else set()
+        files = Path(self.last_place).parents[2].glob("*/0/0")
+        names = (file.parent.parent.name for file in files)
+        numbers = {int(name) for name in names if name.isdecimal() and len(name) < 16}
+        return {number for number in numbers if number < self.n_shards}
 
     def _paths(self) -> Iterator[str]:
         for resolution in self._resolutions:
@@ -167,6 +226,14 @@ class StoredSystem:
         if name not in known:
             have = ", ".join(known) or "none"
             raise InputError(f"{self._arrays.path}: no observable {name!r}; there are {have}")
+
+
+def shard_digest(arrays: Iterable[np.ndarray]) -> str:
+    """SHA-256 of the bytes of these arrays, one after the other."""
+    digest = hashlib.sha256()
+    for values in arrays:
+        digest.update(np.ascontiguousarray(values))
+    return digest.hexdigest()
 
 
 def _require_rows(values: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
