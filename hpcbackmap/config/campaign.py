@@ -32,7 +32,9 @@ __all__ = [
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True
+    )
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -43,6 +45,7 @@ class SystemConfig(Model):
     """One protein system and its trajectory files."""
 
     name: str
+    """What the system is called in the store, in records and in `split`."""
     trajectories: list[str] = Field(min_length=1)
     """Files or globs, read in order; the pieces are the `sources` that a split can keep apart."""
     topology: str | None = None
@@ -58,6 +61,7 @@ class SystemConfig(Model):
     beads: list[int] | list[str] | None = None
     """File particle of each bead in the ladder's order: numbers from 0, or selections of one particle each."""
     stride: Positive = 1
+    """Take every so many frames."""
     cluster: str | None = None
     """Related systems share one: where systems name clusters, an epoch sees one frame of each cluster."""
 
@@ -79,7 +83,9 @@ class StoreConfig(Model):
     path: str = "frames.zarr"
     """Folder under the working folder, or a URL such as ``s3://bucket/frames.zarr``."""
     chunk_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Smallest piece that is read and decoded."""
     shard_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 64.0
+    """One file of the store, written by one rank."""
     quantise: bool = False
     """Round to 0.001 nm, the precision of XTC, which compresses about three times better."""
     budget_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 256.0
@@ -93,39 +99,58 @@ class SplitConfig(Model):
     """
 
     by: Literal["time", "source", "system"] = "time"
+    """What stays together."""
     validation: Fraction = 0.1
+    """Share that chooses the weights."""
     test: Fraction = 0.2
+    """Share that judges them, and that is backmapped by default."""
     test_names: list[str] = []
     """For source and system: names (file stems, system names) that are the test set."""
     validation_names: list[str] = []
+    """The same for the validation set."""
 
 
 class TrainConfig(Model):
     """Optimisation of one stage. `batch_size` is global: frames per optimiser step over all ranks."""
 
     batch_size: Positive = 32
+    """Frames of an optimiser step, over all ranks; a multiple of ranks times `accumulation`."""
     max_steps: Positive = 2000
+    """Optimiser steps of the whole training."""
     max_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Ends the training by the clock; two such runs differ."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Largest learning rate of AdamW; it rises over `warmup_steps`, then falls along a cosine."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps over which the learning rate rises."""
     gradient_clipping: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of a gradient."""
     accumulation: Positive = 1
+    """Micro-batches of a step on every rank: less memory, the same numbers."""
     zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO: what the ranks share out (optimiser state, gradients, weights)."""
     offload_optimizer: bool = False
     """Optimiser state and step on the CPU while the stage trains on GPUs; needs ZeRO 1 to 3."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of message passing in training; weights and coordinates stay fp32."""
     activation_checkpointing: bool = False
     """Compute message passing a second time in the backward pass rather than keep its results."""
     validate_every: Positive = 200
+    """Steps from one validation to the next."""
     validation_frames: Positive = 128
+    """Frames that a validation looks at."""
     checkpoint_every: Positive = 200
+    """Steps from one checkpoint to the next."""
     log_every: Positive = 20
+    """Steps from one line of the training record to the next."""
     patience: Positive | None = None
     """Stop after this many validations without a better validation loss."""
     init_from: str | None = None
     """Artifact of the same rung and model to start from, or ``shipped``, the one of the package."""
     seed: int = 0
+    """Of the starting weights, the order of frames and the noise."""
 
     @model_validator(mode="after")
     def _offload_needs_zero(self) -> "TrainConfig":
@@ -144,9 +169,13 @@ class CartesianConfig(Model):
     """What the Cartesian stage kinds have in common."""
 
     width: Positive = 64
+    """Features of a bead and of a particle."""
     layers: Positive = 3
+    """Rounds of message passing."""
     latent: Positive = 8
+    """Latents of a bead."""
     beta: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the KL term in the training loss."""
     free_bits: Annotated[float, Field(ge=0)] = 0.0
     """Nats of KL per bead that cost nothing in training; reported numbers always count them."""
     kl_warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -159,6 +188,7 @@ class CgvaeConfig(CartesianConfig):
     """Beads to finer beads, C-alpha or heavy atoms of one protein, which it learns by heart."""
 
     kind: Literal["cgvae"] = "cgvae"
+    """Which network and likelihood the stage has."""
     per_system: ClassVar[bool] = True
 
 
@@ -166,6 +196,7 @@ class TraceConfig(CartesianConfig):
     """Beads to the C-alpha trace of any protein, from residue types alone."""
 
     kind: Literal["trace"] = "trace"
+    """Which network and likelihood the stage has."""
     per_system: ClassVar[bool] = False
     neighbours: Positive = 16
     """Neighbours in space of each residue and bead."""
@@ -179,9 +210,13 @@ class GenzprotConfig(Model):
     """C-alpha to heavy atoms (internal coordinates)."""
 
     kind: Literal["genzprot"] = "genzprot"
+    """Which network and likelihood the stage has."""
     width: Positive = 128
+    """Features of a residue."""
     layers: Positive = 4
+    """Rounds of message passing."""
     neighbours: Positive = 16
+    """Nearest residues that each residue sees."""
     rounds: Positive = 4
     """Shares in which side chains are placed, each seeing those before it."""
     redraws: Annotated[int, Field(ge=0)] = 4
@@ -208,15 +243,21 @@ class NodeGroup(Model):
     """Nodes of a Slurm cluster for one step. What is None is left to the batch script and the site."""
 
     nodes: Positive = 1
+    """Nodes of the job."""
     tasks_per_node: Positive = 1
     """Ranks: one per GPU, or as many as the cores serve."""
     cpus_per_task: Positive | None = None
+    """Cores of a rank."""
     gpus_per_node: Positive | None = None
+    """GPUs of a node."""
     partition: str | None = None
+    """Partition, as `sinfo` lists them."""
     time: str | None = None
     """``"HH:MM:SS"`` or ``D-HH:MM:SS``; a stage that is not done by then requeues itself."""
     account: str | None = None
+    """Account that is charged."""
     constraint: str | None = None
+    """Features that the nodes must have."""
     mem: str | None = None
     """Per node, for example ``64G``."""
     sbatch: list[str] = []
@@ -248,19 +289,27 @@ class NodeGroups(Model):
     """Nodes for the steps that are no stages; a stage has its own `node_group`."""
 
     ingest: NodeGroup = NodeGroup()
+    """For `ingest`."""
     backmap: NodeGroup = NodeGroup()
+    """For `backmap`."""
     evaluate: NodeGroup = NodeGroup()
+    """For `evaluate`, likelihoods and report."""
 
 
 class StageConfig(Model):
     model: Annotated[ModelConfig, Field(discriminator="kind")]
+    """The stage kind and its sizes."""
     train: TrainConfig = TrainConfig()
+    """Its training."""
     artifact: str | None = None
     """Use this trained stage, or ``shipped``, the one that comes with the package, instead of training one."""
     node_group: NodeGroup = NodeGroup()
+    """Its nodes on a Slurm cluster."""
 
 
 class BackmapConfig(Model):
+    """From coarse frames to structures."""
+
     input: str | None = None
     """Store of coarse frames; default: the held-out frames of the campaign's own store."""
     start: str | None = None
@@ -268,6 +317,7 @@ class BackmapConfig(Model):
     frames: str | None = Field(None, pattern=r"^\d*:\d*(:[1-9]\d*)?$")
     """``START:STOP:STRIDE`` among the frames of every system; default: all."""
     output: str = "backmapped.zarr"
+    """Store to write, under the working folder."""
     keep: list[str] | None = None
     """Resolutions to write; default: all below the input."""
     members: Positive | dict[str, Positive] = 3
@@ -275,6 +325,7 @@ class BackmapConfig(Model):
     mode: bool = False
     """Write the one most likely structure per frame instead of members."""
     seed: int = 0
+    """Of the draws: the same seed gives the same structures on any number of ranks."""
     batch_frames: Positive | Literal["auto"] = 16
     """``auto``: measured when the plan is made."""
     shard_frames: Positive | Literal["auto"] = "auto"
@@ -291,28 +342,40 @@ class BackmapConfig(Model):
 
 
 class EvaluateConfig(Model):
+    """How structures are judged."""
+
     max_frames: Positive | None = None
     """Evenly spaced subset of the backmapped frames; default: all."""
     bootstrap: Annotated[int, Field(ge=0)] = 200
+    """Resamplings of blocks of frames behind every interval."""
 
 
 class Campaign(Model):
     """The whole road of one project. Stages are named ``coarse-fine``, for example ``ca-fg``."""
 
     name: str
+    """What the campaign is called, in records and jobs."""
     workdir: str = "work"
     """Everything the campaign writes, relative to the campaign file."""
     ladder: list[str] = Field(min_length=2)
     """Fine to coarse: ``fg``; ``ca``, ``com``, ``bb``, ``ucg:10[:segments|blobs|cgae]``, ``ucg:/4``,
     ``file:PATH``."""
     systems: list[SystemConfig] = Field(min_length=1)
+    """The proteins and their trajectories."""
     store: StoreConfig = StoreConfig()
+    """Where and how frames are stored."""
     split: SplitConfig = SplitConfig()
+    """Which frames train, validate and test."""
     stages: dict[str, StageConfig] = {}
+    """A stage for every rung, by its name."""
     backmap: BackmapConfig = BackmapConfig()
+    """From coarse frames to structures."""
     evaluate: EvaluateConfig = EvaluateConfig()
+    """How structures are judged."""
     node_groups: NodeGroups = NodeGroups()
+    """Nodes of the steps that are no stages."""
     seed: int = 0
+    """Of a learned mapping, of bootstrap intervals and of the samples behind a likelihood."""
 
     @field_validator("ladder")
     @classmethod
