@@ -24,7 +24,7 @@ from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.stages.base import Elbo, Stage, System
 from hpcbackmap.stages.genzprot import chain_ends, ideal_geometry, packing, planes
-from hpcbackmap.stages.genzprot.choose_rotamer import Pick, drawn, rotamer
+from hpcbackmap.stages.genzprot.choose_rotamer import Pick, drawn, most_likely
 from hpcbackmap.stages.genzprot.clashes import overlaps
 from hpcbackmap.stages.genzprot.dense_atoms import (
     Scene,
@@ -34,6 +34,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
     make_scene,
     side_chain_rows,
 )
+from hpcbackmap.stages.genzprot.settle import settle
 from hpcbackmap.stages.genzprot.system import FLAGS, residue_system
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, bin_of, draw, log_density
 from hpcbackmap.stages.layers import geometry
@@ -64,9 +65,6 @@ OFFSET_UNIT = 0.01
 """nm and rad; deviations are small, so that a step of the optimiser must not take them to their bounds."""
 FULL_CLASH = 0.1
 """Overlap (nm) that counts as one clash in the steric term."""
-
-ALTERNATIVES = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))
-"""What `mode` tries for side chains in contact: how many more likely rotamers of chi 1 and chi 2 to skip."""
 
 
 class Context(NamedTuple):
@@ -131,10 +129,7 @@ class Genzprot(Stage):
 
     @torch.no_grad()
     def mode(self, coarse: Tensor, system: Batch) -> Tensor:
-        """Planes at a joint mode, then side chains, the most certain first.
-
-        Side chains in contact with another residue take their next likely rotamer if that is better.
-        """
+        """Planes at a joint mode, then side chains, the most certain first; those in contact settle."""
         context = self._context(coarse, system)
         even = (system.place % 2 == 0).expand(coarse.shape[:2])
         expected = self._rigid(context, coarse, system)
@@ -142,8 +137,8 @@ class Genzprot(Stage):
         turns = self.planes.mode(context.h, even, tables, system)
         torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
         scene = self._backbone(context, torsions, expected, coarse, system)
-        self._pack(context, scene, self._doubt(context, scene, system), system, rotamer(0, 0))
-        self._redraw(context, scene, system, [rotamer(*skipped) for skipped in ALTERNATIVES])
+        self._pack(context, scene, self._doubt(context, scene, system), system, most_likely)
+        settle(self.packing, context.h, scene, system, self._moving(system))
         return flat(scene.atoms, system)
 
     def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:

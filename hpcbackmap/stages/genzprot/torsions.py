@@ -9,10 +9,22 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["angle_of_mode", "bin_of", "centres", "draw", "harmonics", "log_density", "without"]
+__all__ = [
+    "angle_of_mode",
+    "bin_of",
+    "centres",
+    "draw",
+    "harmonics",
+    "log_density",
+    "well",
+    "without",
+]
 
 TOLERANCE = 2.0
 """Concentration of the kernel of `angle_of_mode`: about 40 degrees wide, as a rotamer is."""
+
+WELL = math.pi / 3
+"""What belongs to one rotamer, either way of its middle."""
 
 
 def centres(bins: int, like: Tensor) -> Tensor:
@@ -67,6 +79,17 @@ def angle_of_mode(logits: Tensor) -> Tensor:
 
 
 def without(logits: Tensor, angle: Tensor) -> Tensor:
-    """Logits [..., bins] with the neighbourhood (60 degrees either way) of an angle [...] left out."""
+    """Logits [..., bins] with what is within `WELL` of an angle [...] left out."""
     apart = torch.cos(centres(logits.shape[-1], logits) - angle.unsqueeze(-1))
-    return torch.where(apart > 0.5, logits - 30.0, logits)
+    return torch.where(apart > math.cos(WELL), logits - 30.0, logits)
+
+
+def well(logits: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Probability within `WELL` of an angle [...] under logits [..., bins], and its spread there, rad."""
+    bins = logits.shape[-1]
+    apart = centres(bins, logits) - angle.unsqueeze(-1)
+    apart = torch.atan2(apart.sin(), apart.cos())
+    inside = logits.softmax(-1).masked_fill(apart.abs() > WELL, 0.0)
+    weight = inside.sum(-1).clamp_min(1e-12)
+    within = (2 * math.pi / bins) ** 2 / 12
+    return weight, ((inside * apart.square()).sum(-1) / weight + within).sqrt()
