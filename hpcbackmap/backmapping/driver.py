@@ -10,13 +10,18 @@ from pathlib import Path
 from hpcbackmap.backmapping.chain import Chain, load_chain
 from hpcbackmap.backmapping.pipeline import Groups, Link, RemoteChain, serve
 from hpcbackmap.backmapping.plan import Plan, Shard
-from hpcbackmap.backmapping.planning import chosen_frames, make_plan, start_resolution
+from hpcbackmap.backmapping.planning import (
+    chosen_frames,
+    make_plan,
+    stage_folders,
+    start_resolution,
+)
 from hpcbackmap.backmapping.progress import Progress
 from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.worker import Worker
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.config.load import resolved_yaml
-from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, Stopped
+from hpcbackmap.runtime.errors import InputError, OutputError, Stopped
 from hpcbackmap.runtime.mpi import on_first_rank
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.store.store import FrameStore, create_store, open_store
@@ -46,7 +51,7 @@ def backmap(
     source = open_store(campaign.backmap.input or campaign.store_place())
     start_resolution(campaign, source)
     output, device = campaign.path(campaign.backmap.output), _device(comm)
-    stages = load_chain(_artifacts(campaign), campaign.descent())
+    stages = load_chain(stage_folders(campaign), campaign.descent())
     draws = list(campaign.draws().values())
     frames = chosen_frames(campaign, source)
     chains = {name: _chain(stages, source, name, device, draws) for name in frames}
@@ -67,18 +72,6 @@ def backmap(
             log.info("%s: nothing to do", output)
         comm.barrier()
         return on_first_rank(comm, lambda: _finish(plan, output, part, time.monotonic() - started))
-
-
-def _artifacts(campaign: Campaign) -> dict[str, Path]:
-    folders = {}
-    for rung in campaign.descent():
-        if rung not in campaign.stages:
-            raise ConfigError(
-                f"stages: no stage for rung {rung}; the ladder cannot be climbed down"
-            )
-        given = campaign.stages[rung].artifact
-        folders[rung] = Path(given) if given else campaign.path(f"stages/{rung}/artifact")
-    return folders
 
 
 def _chain(stages, source: FrameStore, system: str, device, draws) -> Chain:
@@ -104,10 +97,12 @@ def _plan_and_output(
 ) -> Plan:
     """The plan, and an output that was made by it."""
     there = _stored_plan(output)
-    plan = make_plan(campaign, source, _artifacts(campaign), frames, chains, ranks, there)
+    given = (campaign, source, stage_folders(campaign), frames, chains, ranks)
+    plan = make_plan(*given, there)
     if there is None:
         _create(campaign, plan, source, output)
         there = _stored_plan(output)
+        plan = make_plan(*given, there)  # another run may have been faster, with its own sizes
     difference = plan.first_difference(there)
     if difference:
         raise OutputError(

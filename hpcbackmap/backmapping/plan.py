@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
+from hpcbackmap.runtime.differences import first_difference
+
 __all__ = ["Plan", "Shard"]
 
 
@@ -98,12 +100,4 @@ class Plan:
     def first_difference(self, other: dict) -> str | None:
         """What a stored plan (`to_dict`) has different, in words; None if it is this plan."""
         mine = self.to_dict()
-        for key in mine:
-            if other.get(key) != mine[key]:
-                return f"{key} (there {_short(other.get(key))}, here {_short(mine[key])})"
-        return None
-
-
-def _short(value) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+        return first_difference({key: other.get(key) for key in mine}, mine)

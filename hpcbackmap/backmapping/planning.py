@@ -1,18 +1,27 @@
 """Making a plan from a campaign: which frames, what is drawn, in which batches and shards."""
 
 import hashlib
+import json
 from bisect import bisect_left
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hpcbackmap.backmapping.chain import Chain
 from hpcbackmap.backmapping.plan import Plan, Shard
-from hpcbackmap.backmapping.sizing import choose_batch, choose_shard, seconds_per_frame
 from hpcbackmap.config.campaign import Campaign
-from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.store.split import split_frames
 from hpcbackmap.store.store import FrameStore
 
-__all__ = ["chosen_frames", "make_plan", "start_resolution"]
+if TYPE_CHECKING:
+    from hpcbackmap.backmapping.chain import Chain
+
+__all__ = [
+    "chosen_frames",
+    "make_plan",
+    "settled_plan",
+    "stage_folders",
+    "start_resolution",
+]
 
 FRAME_BYTES = 12
 """Of one particle in one frame."""
@@ -23,7 +32,7 @@ def make_plan(
     source: FrameStore,
     folders: dict[str, Path],
     frames: dict[str, list[list[int]]],
-    chains: dict[str, Chain],
+    chains: dict[str, "Chain"],
     ranks: int,
     there: dict | None,
 ) -> Plan:
@@ -32,22 +41,13 @@ def make_plan(
     frames: see `chosen_frames`. Raises InputError for a missing artifact.
     """
     settings = campaign.backmap
-    known, start = campaign.resolutions(), start_resolution(campaign, source)
-    made = known[: known.index(start)]
     sizes = {"batch_frames": settings.batch_frames, "shard_frames": settings.shard_frames}
     for key, value in sizes.items():
         if value == "auto" and there is not None:
             sizes[key] = there.get(key)
     measure = "auto" in sizes.values()
     plan = Plan(
-        input=source.digest,
-        stages={rung: _artifact_digest(folders[rung]) for rung in campaign.descent()},
-        start=start,
-        resolutions=[name for name in made if settings.keep is None or name in settings.keep],
-        frames=frames,
-        draws=campaign.draws(),
-        mode=settings.mode,
-        seed=settings.seed,
+        **_settled(campaign, source, folders, frames),
         batch_frames=1 if measure else sizes["batch_frames"],
         shard_frames=1 if measure else sizes["shard_frames"],
         device=next(iter(chains.values())).device.type,
@@ -55,8 +55,53 @@ def make_plan(
     return _with_sizes(plan, source, chains, ranks, sizes) if measure else plan
 
 
+def settled_plan(campaign: Campaign, source: FrameStore) -> dict:
+    """What of a plan the campaign, its input and its artifacts settle, as the plan in an output has it
+    (`Plan.to_dict`): without the device, and without sizes that are ``auto``.
+
+    Raises ConfigError for a rung without a stage, InputError for an input or artifact that is not there.
+    """
+    folders = stage_folders(campaign)
+    settled = _settled(campaign, source, folders, chosen_frames(campaign, source))
+    for key in ("batch_frames", "shard_frames"):
+        if getattr(campaign.backmap, key) != "auto":
+            settled[key] = getattr(campaign.backmap, key)
+    return json.loads(json.dumps(settled))
+
+
+def _settled(campaign, source, folders: dict[str, Path], frames: dict) -> dict:
+    settings, known = campaign.backmap, campaign.resolutions()
+    start = start_resolution(campaign, source)
+    made = known[: known.index(start)]
+    return {
+        "input": source.digest,
+        "stages": {rung: _artifact_digest(folders[rung]) for rung in campaign.descent()},
+        "start": start,
+        "resolutions": [name for name in made if settings.keep is None or name in settings.keep],
+        "frames": frames,
+        "draws": campaign.draws(),
+        "mode": settings.mode,
+        "seed": settings.seed,
+    }
+
+
+def stage_folders(campaign: Campaign) -> dict[str, Path]:
+    """Artifact of each stage on the way down. Raises ConfigError for a rung without a stage."""
+    folders = {}
+    for rung in campaign.descent():
+        if rung not in campaign.stages:
+            raise ConfigError(
+                f"stages: no stage for rung {rung}; the ladder cannot be climbed down"
+            )
+        given = campaign.stages[rung].artifact
+        folders[rung] = Path(given) if given else campaign.path(f"stages/{rung}/artifact")
+    return folders
+
+
 def _with_sizes(plan: Plan, source: FrameStore, chains, ranks: int, sizes: dict) -> Plan:
     """The plan with measured sizes, for the largest of its systems."""
+    from hpcbackmap.backmapping.sizing import choose_batch, choose_shard, seconds_per_frame
+
     name = max(plan.frames, key=lambda name: source.system(name).n_particles(plan.start))
     system, frames = source.system(name), plan.n_frames(name)
     probe = plan.local_frames(Shard(name, 0, 0, min(frames, 128)))

@@ -4,24 +4,19 @@ A shard is done when its record stands in `.shards/` and its data have the hash 
 record is written last, by rename, after the data have been read back.
 """
 
-import errno
-import fcntl
 import json
 import logging
-import os
-import socket
 from contextlib import contextmanager
 from pathlib import Path
 
 from hpcbackmap.backmapping.plan import Plan, Shard
-from hpcbackmap.runtime.errors import IncompleteError, InputError, OutputError, ResourceError
+from hpcbackmap.runtime.errors import IncompleteError, InputError
+from hpcbackmap.runtime.files import Lock, write_whole, writing
 from hpcbackmap.store.store import FrameStore
 
 __all__ = ["Records", "only_run"]
 
 log = logging.getLogger(__name__)
-
-NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 
 
 class Records:
@@ -60,7 +55,7 @@ class Records:
             "sha256": self._digest(store, shard),
             "quarantined": quarantined,
         }
-        _write_durably(self.path(shard), json.dumps(record))
+        write_whole(self.path(shard), json.dumps(record))
 
     @staticmethod
     def _digest(store: FrameStore, shard: Shard) -> str:
@@ -117,49 +112,17 @@ def only_run(output: Path, index: int, count: int):
     process's name into the locks, for others to read. Raises ResourceError if another run works on this part,
     or on parts of another size.
     """
-    files = [_acquire(output / ".lock", output, fcntl.LOCK_EX if count == 1 else fcntl.LOCK_SH)]
+    lock = output / ".lock"
+    with writing(output):
+        held = [Lock.take(lock, output, shared=count > 1)]
     try:
         if count > 1:
-            name = f".lock-{index}-of-{count}"
-            files.append(_acquire(output / name, output, fcntl.LOCK_EX))
-            for other in output.glob(".lock-*-of-*"):
-                if not other.name.endswith(f"-of-{count}"):
-                    _acquire(other, output, fcntl.LOCK_SH).close()
-        yield lambda: [_sign(file) for file in files]
+            with writing(output):
+                held.append(Lock.take(output / f".lock-{index}-of-{count}", output))
+                for other in output.glob(".lock-*-of-*"):
+                    if not other.name.endswith(f"-of-{count}"):
+                        Lock.take(other, output, shared=True).close()
+        yield lambda: [lock.sign() for lock in held]
     finally:
-        for file in files:
-            file.close()
-
-
-def _acquire(path: Path, output: Path, kind: int):
-    file = path.open("a+")
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = (file.read().strip().splitlines() or ["another process"])[-1]
-        file.close()
-        raise ResourceError(f"{output}: {holder} is writing it; wait for it, or stop it") from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        log.warning("%s: this file system has no locks; start one run at a time", output)
-    return file
-
-
-def _sign(file) -> None:
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-
-
-def _write_durably(path: Path, text: str) -> None:
-    scratch = path.with_suffix(".part")
-    try:
-        with scratch.open("w") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(scratch, path)
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror or error}") from None
+        for lock in held:
+            lock.close()

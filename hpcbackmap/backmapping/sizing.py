@@ -3,17 +3,22 @@
 import gc
 import logging
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
 
 from hpcbackmap.backmapping.chain import Chain
+from hpcbackmap.runtime.allocator import give_back_memory
 
 __all__ = ["choose_batch", "choose_shard", "seconds_per_frame"]
 
 log = logging.getLogger(__name__)
 
+RESET_PEAK = "5"
+"""What Linux takes as: the peak of resident memory is what is resident now."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 GAIN = 1.05
 """A larger batch has to be faster by so much."""
@@ -67,20 +72,38 @@ def choose_shard(seconds: float, frame_bytes: int, batch: int, frames: int, rank
 
 
 def _measure(chain: Chain, coarse: np.ndarray, members) -> tuple[float, float]:
-    """Seconds of the faster of two runs, and bytes that it took at most, about."""
+    """Seconds of the faster of two runs, and bytes that it took at most beyond what was held before."""
     frames = list(range(len(coarse)))
     gc.collect()
-    before, best = _used_bytes(chain.device), np.inf
+    before, best = _reset_peak(chain.device), np.inf
     for _ in range(2):
         begun = time.perf_counter()
         chain.run_members(coarse.astype(np.float32), frames, members, seed=0)
         best = min(best, time.perf_counter() - begun)
-    return best, _used_bytes(chain.device) - before
+    return best, max(0.0, _peak_bytes(chain.device) - before)
 
 
-def _used_bytes(device: torch.device) -> float:
+def _reset_peak(device: torch.device) -> float:
+    """Bytes held now; the peak counts from here on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    give_back_memory()
+    with suppress(
+        OSError
+    ):  # another system than Linux, or a closed /proc: the peak is that of the process
+        Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+    return psutil.Process().memory_info().rss
+
+
+def _peak_bytes(device: torch.device) -> float:
+    """Most bytes held since `_reset_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024.0 * int(line.split()[1])
     return psutil.Process().memory_info().rss
 
 

@@ -24,7 +24,7 @@ ATTEMPTS = 3
 """Draws of a structure before it is given up."""
 
 
-class Interrupted(Exception):
+class _StopAsked(Exception):
     """A stop signal came in the middle of a shard."""
 
 
@@ -50,7 +50,8 @@ class Worker:
     def run(self, todo: list[Shard], counter, deadline: float | None) -> None:
         """Shards until none is left, the next would not end before ``deadline``, or a stop signal comes.
 
-        A shard that is interrupted is not recorded. deadline: of `time.monotonic`.
+        A shard that is interrupted is not recorded. A signal to one rank stops all.
+        deadline: of `time.monotonic`.
         """
         longest, waited = 0.0, time.perf_counter()
         while self.stop.received is None and (number := counter.next()) < len(todo):
@@ -60,10 +61,12 @@ class Worker:
                 break
             try:
                 self._shard(todo[number], spent)
-            except Interrupted:
+            except _StopAsked:
                 break
             longest = max(longest, time.monotonic() - begun)
             waited = time.perf_counter()
+        if self.stop.received is not None:
+            counter.next(len(todo))  # no shard is left for the other ranks, which so stop, too
 
     def _shard(self, shard: Shard, spent: Counter) -> None:
         plan = self.plan
@@ -84,7 +87,7 @@ class Worker:
         begun, known = time.perf_counter(), 0
         for part, (descent, drawn) in zip(parts, chain.run_all(descents), strict=True):
             if self.stop.received:
-                raise Interrupted
+                raise _StopAsked
             reasons = {
                 place - part.start: reason
                 for place, reason in unusable.items()

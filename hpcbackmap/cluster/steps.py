@@ -8,9 +8,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcbackmap.config.campaign import CHANGE_NO_WEIGHT, Campaign
+from hpcbackmap.backmapping.planning import settled_plan
+from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.config.conversion import current_identity
-from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.differences import first_difference
+from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.store.store import open_store
+from hpcbackmap.training.identity import WATCHING, settled_identity
 
 __all__ = ["Step", "campaign_steps"]
 
@@ -60,12 +64,19 @@ def _ingested(campaign: Campaign) -> float | None:
 
 
 def _trained(campaign: Campaign, stage: str) -> float | None:
-    path = campaign.path(f"stages/{stage}/done.json")
-    before, config = current_identity(_read(path).get("identity", {})), campaign.stages[stage]
-    train = config.train.model_dump(exclude=CHANGE_NO_WEIGHT | {"init_from"})
-    same = before.get("model") == config.model.model_dump() and all(
-        train.get(key, value) == value for key, value in before.get("train", {}).items()
+    path, store = (
+        campaign.path(f"stages/{stage}/done.json"),
+        _complete_store(campaign.store_place()),
     )
+    before = _read(path).get("identity")
+    if store is None or not isinstance(before, dict):
+        return None
+    try:
+        wanted = settled_identity(campaign, stage, store)
+    except InputError:
+        return None
+    before = current_identity(before)
+    same = first_difference({key: before.get(key) for key in wanted}, wanted, WATCHING) is None
     return _modified(path) if same else None
 
 
@@ -73,15 +84,13 @@ def _backmapped(campaign: Campaign) -> float | None:
     store = _complete_store(campaign.path(campaign.backmap.output))
     if store is None:
         return None
-    plan = store.attributes["provenance"].get("plan")
-    if plan is None:
+    plan = store.attributes.get("provenance", {}).get("plan", {})
+    try:
+        source = open_store(campaign.backmap.input or campaign.store_place())
+        wanted = settled_plan(campaign, source)
+    except (ConfigError, InputError):
         return None
-    wanted = campaign.backmap
-    same = (plan.get("draws"), plan["mode"], plan["seed"]) == (
-        campaign.draws(),
-        wanted.mode,
-        wanted.seed,
-    )
+    same = all(plan.get(key) == value for key, value in wanted.items())
     return _modified(Path(store.path) / "zarr.json") if same else None
 
 
@@ -101,8 +110,6 @@ def _read(path: Path) -> dict:
 
 
 def _complete_store(path: str | Path):
-    from hpcbackmap.store.store import open_store
-
     try:
         return open_store(path)
     except InputError:

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,6 +29,7 @@ __all__ = [
     "SystemConfig",
     "TraceConfig",
     "TrainConfig",
+    "with_paths",
 ]
 
 
@@ -478,9 +480,15 @@ class Campaign(Model):
         return place.rstrip("/") if "://" in place else str(self.path(place))
 
     def digest(self) -> str:
-        """Of all settings but the nodes that they run on."""
-        elsewhere = {"node_groups": True, "stages": {"__all__": {"node_group"}}}
-        return hashlib.sha256(self.model_dump_json(exclude=elsewhere).encode()).hexdigest()
+        """Of all settings that may change a result: not the nodes, what only watches a training, or folders.
+
+        Of a path its name counts; what it holds, the steps compare by content.
+        """
+        watching = {"train": CHANGE_NO_WEIGHT, "node_group": True}
+        elsewhere = {"workdir": True, "node_groups": True, "stages": {"__all__": watching}}
+        record = with_paths(self.model_dump(mode="json"), lambda path: Path(path).name)
+        bare = Campaign.model_validate(record).model_dump_json(exclude=elsewhere)
+        return hashlib.sha256(bare.encode()).hexdigest()
 
 
 def _current_stage(name: Any, stage: Any) -> Any:
@@ -488,3 +496,23 @@ def _current_stage(name: Any, stage: Any) -> Any:
         return stage
     fine = str(name).partition("-")[2]
     return stage | {"model": current_model(stage["model"], fine, f"stages.{name}.model")}
+
+
+def with_paths(record: dict, change: Callable[[str], str]) -> dict:
+    """A campaign's dump, with ``change(path)`` for every path in it."""
+    record["workdir"] = change(record["workdir"])
+    record["ladder"] = [
+        "file:" + change(spec[5:]) if spec.startswith("file:") else spec
+        for spec in record["ladder"]
+    ]
+    for system in record["systems"]:
+        system["trajectories"] = [change(item) for item in system["trajectories"]]
+        for key in ("topology", "molecule"):
+            system[key] = system[key] and change(system[key])
+    for stage in record["stages"].values():
+        stage["artifact"] = stage["artifact"] and change(stage["artifact"])
+        train = stage["train"]
+        train["init_from"] = train["init_from"] and change(train["init_from"])
+    if record["backmap"]["input"]:
+        record["backmap"]["input"] = change(record["backmap"]["input"])
+    return record

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hpcbackmap.config.campaign import KINDS, Campaign
+from hpcbackmap.config.campaign import KINDS, Campaign, with_paths
 from hpcbackmap.runtime.errors import ConfigError
 from hpcbackmap.runtime.shipped_weights import SHIPPED, shipped_artifact
 
@@ -111,21 +111,8 @@ def _resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
         return text if "://" in text or Path(text).is_absolute() else str(folder / text)
 
     record = campaign.model_dump()
-    record["workdir"] = resolve(record["workdir"])
-    record["ladder"] = [
-        "file:" + resolve(spec[5:]) if spec.startswith("file:") else spec
-        for spec in record["ladder"]
-    ]
-    for system in record["systems"]:
-        system["trajectories"] = [resolve(item) for item in system["trajectories"]]
-        for key in ("topology", "molecule"):
-            system[key] = system[key] and resolve(system[key])
     for name, stage in record["stages"].items():
         for where, key in ((stage, "artifact"), (stage["train"], "init_from")):
             if where[key] == SHIPPED:
                 where[key] = str(shipped_artifact(name))
-            elif where[key]:
-                where[key] = resolve(where[key])
-    if record["backmap"]["input"]:
-        record["backmap"]["input"] = resolve(record["backmap"]["input"])
-    return Campaign.model_validate(record)
+    return Campaign.model_validate(with_paths(record, resolve))

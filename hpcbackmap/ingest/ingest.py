@@ -39,9 +39,11 @@ from hpcbackmap.runtime.errors import (
     IncompleteError,
     InputError,
     OutputError,
+    Stopped,
 )
 from hpcbackmap.runtime.files import flush, is_url, writing
 from hpcbackmap.runtime.mpi import on_first_rank, raise_together
+from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.store.location import exists, remove, size_of
 from hpcbackmap.store.split import split_systems
 from hpcbackmap.store.store import FrameStore, create_store, open_store
@@ -61,8 +63,8 @@ def ingest(campaign: Campaign, comm) -> dict:
     left out of a frame by kind, bytes, compression (float32 positions to bytes on the disk); ``status`` is
     ``written`` or ``nothing to do`` (the store was there already).
     Raises InputError for unusable input, ConfigError if another campaign's store is in the way,
-    OutputError if it cannot be written, ResourceError if another ingest is writing it, IncompleteError if
-    frames are unaccounted for.
+    OutputError if it cannot be written, ResourceError if another ingest is writing it, Stopped after a stop
+    signal (what is written stays), IncompleteError if frames are unaccounted for.
     """
     place = campaign.store_place()
     names = [system.name for system in campaign.systems]
@@ -117,17 +119,23 @@ def _fill(store: FrameStore, surveys: list[SystemSurvey], comm) -> list[tuple[Un
         log.info("%s: %d frames are there from an earlier ingest", store.path, earlier)
     total = sum(survey.n_frames for survey in surveys)
     error: HpcbackmapError | None = None
-    with FrameProgress(comm, earlier, total) as progress:
+    with FrameProgress(comm, earlier, total) as progress, StopSignals() as stop:
+        stops = comm.counter()  # one rank that is asked to stop stops all
         try:
             for unit, written in fill_units(store, surveys, mine):
                 records.publish(unit, written)
                 done.append((unit, written))
                 progress.tell(written.frames)
+                if stops.next(int(stop.received is not None)) or stop.received:
+                    raise Stopped(
+                        f"{store.path}: stopped on request; what is written stays, the same command continues"
+                    )
         except OutputError as failure:
             error = OutputError(f"{failure}; what is written stays, the same command continues")
         except HpcbackmapError as failure:
             error = failure
         raise_together(comm, error)
+        stops.free()
     return done
 
 

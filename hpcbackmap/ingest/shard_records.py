@@ -1,16 +1,12 @@
 """What an interrupted ingest has written: a record of each finished shard, with its checksum."""
 
-import fcntl
-import hashlib
 import json
 import logging
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from hpcbackmap.runtime.errors import ResourceError
-from hpcbackmap.runtime.files import flush, is_url, writing
+from hpcbackmap.runtime.files import Lock, is_url, sha256_of, write_whole, writing
 from hpcbackmap.store.location import filesystem, reaching
 from hpcbackmap.store.store import FrameStore
 
@@ -129,10 +125,7 @@ def _write(place: str, text: str) -> None:
         files, path = filesystem(place)
         files.pipe_file(path, text.encode())
         return
-    scratch = Path(place).with_suffix(".part")
-    scratch.write_text(text)
-    flush(scratch)
-    scratch.rename(place)
+    write_whole(Path(place), text)
 
 
 def _checksum(place: str) -> str:
@@ -140,34 +133,21 @@ def _checksum(place: str) -> str:
     if is_url(place):
         files, path = filesystem(place)
         return str(files.checksum(path))
-    with Path(place).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(place)
 
 
 @contextmanager
 def only_ingest(path: Path):
     """Hold the lock of one store to be written; it falls with the process.
 
-    Raises ResourceError if another ingest holds it.
+    Raises ResourceError that names another ingest that holds it, OutputError.
     """
-    lock = path.with_name(path.name + ".lock")
-    with writing(lock):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file.fileno()).st_nlink == 0:  # whose lock it was has removed it meanwhile
-                raise BlockingIOError
-        except BlockingIOError:
-            raise ResourceError(
-                f"{path}: another ingest is writing it; wait for it, or stop it"
-            ) from None
-        except OSError as error:
-            log.warning(
-                "%s: no locks here (%s); start one ingest at a time", lock, os.strerror(error.errno)
-            )
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+        lock = Lock.take(path.with_name(path.name + ".lock"), path)
+        lock.sign()
+    try:
+        yield
+    finally:
+        lock.path.unlink(missing_ok=True)
+        lock.close()

@@ -6,6 +6,7 @@ in the order of the residue templates (PDB order, OXT last).
 
 import hashlib
 import json
+import string
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ PEPTIDE_BREAK = 0.20
 """C-N distance (nm) above which two residues of a chain are not bonded; the bond is 0.133 nm."""
 CALPHA_BREAK = 0.45
 """CA-CA distance (nm) used instead where only C-alpha positions are known; trans is 0.38 nm."""
+LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 DISULPHIDE = 0.25
 """SG-SG distance (nm) below which two cysteines are bonded; the bond is 0.205 nm."""
 
@@ -191,7 +193,7 @@ def topology_from_sequence(sequence: list[str], chain_ids: list[str] | None = No
             numbers.append(i + 1)
             bonded.append(i > 0)
             oxt.append(i == len(chain) - 1)
-    ids = tuple(chain_ids or [chr(ord("A") + c % 26) for c in range(len(sequence))])
+    ids = tuple(chain_ids or map(_letter, range(len(sequence))))
     return Topology(tuple(names), tuple(chains), ids, tuple(numbers), tuple(bonded), tuple(oxt))
 
 
@@ -287,8 +289,15 @@ def _require_all_atoms(residues, source) -> None:
 
 
 def _chain_ids(top, used) -> tuple[str, ...]:
-    ids = [getattr(top.chain(c), "chain_id", None) or chr(ord("A") + c % 26) for c in used]
-    return tuple(str(chain_id) for chain_id in ids)
+    return tuple(str(getattr(top.chain(c), "chain_id", None) or _letter(c)) for c in used)
+
+
+def _letter(chain: int) -> str:
+    """Name of a chain that has none, no two alike: A to Z, a to z, 0 to 9 as PDB files take them, then AA, …"""
+    if chain < len(LETTERS):
+        return LETTERS[chain]
+    first, second = divmod(chain - len(LETTERS), 26)
+    return _letter(first) + LETTERS[second]
 
 
 def _bonded(atoms, chain_index, positions, ca_only) -> tuple[bool, ...]:
@@ -301,11 +310,16 @@ def _bonded(atoms, chain_index, positions, ca_only) -> tuple[bool, ...]:
 
 
 def _disulphides(residues, positions) -> tuple[tuple[int, int], ...]:
+    """Pairs of cysteines within reach, the nearest first, each cysteine in one pair; ascending."""
     cysteines = [i for i, (_, name, _) in enumerate(residues) if name == "CYS"]
-    pairs = []
+    near = []
     for k, i in enumerate(cysteines):
         for j in cysteines[k + 1 :]:
             gap = positions[residues[i][2]["SG"]] - positions[residues[j][2]["SG"]]
             if np.linalg.norm(gap) < DISULPHIDE:
-                pairs.append((i, j))
-    return tuple(pairs)
+                near.append((float(np.linalg.norm(gap)), i, j))
+    pairs: list[tuple[int, int]] = []
+    for _, i, j in sorted(near):
+        if not {i, j} & {residue for pair in pairs for residue in pair}:
+            pairs.append((i, j))
+    return tuple(sorted(pairs))

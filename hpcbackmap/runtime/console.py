@@ -4,10 +4,8 @@ Results go to standard output, everything else to standard error. Of several ran
 unless another one fails alone.
 """
 
-import errno
 import json
 import logging
-import os
 import sys
 import time
 import traceback
@@ -16,11 +14,11 @@ import typer
 from typer.core import TyperGroup
 
 from hpcbackmap.runtime.errors import HpcbackmapError, OutputError, Stopped
+from hpcbackmap.runtime.files import UNWRITABLE
+from hpcbackmap.runtime.launcher import launched_rank
 
-__all__ = ["CommandGroup", "configure_logging", "launched_rank", "run", "show", "show_lines"]
+__all__ = ["CommandGroup", "configure_logging", "run", "show", "show_lines"]
 
-RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
-UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS}
 INTERRUPTED = 130
 FAIL_ALIKE_SECONDS = 2.0
 """How long a rank that failed waits for the first rank to fail alike and say so for both."""
@@ -53,14 +51,6 @@ def run(app: typer.Typer, arguments: list[str] | None) -> None:
         traceback.print_exc()
         _end_other_ranks(1)
         sys.exit(1)
-
-
-def launched_rank() -> int:
-    """Rank that the launcher of this process (mpirun, deepspeed, torchrun, srun) gave it, else 0.
-
-    The highest of several: only the first rank of all launchers is the first rank.
-    """
-    return max((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), default=0)
 
 
 def configure_logging(verbose: bool) -> None:

@@ -4,6 +4,7 @@ mpi4py is imported only when a launcher started this process (or HPCBACKMAP_MPI=
 else works on a machine without MPI.
 """
 
+import logging
 import os
 import sys
 import time
@@ -12,16 +13,30 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from hpcbackmap.runtime.errors import HpcbackmapError, OutputError, ResourceError
+from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, OutputError, ResourceError
+from hpcbackmap.runtime.launcher import asked_ranks, launched_by_mpi
 
-__all__ = ["LocalComm", "MpiComm", "abort", "get_comm", "on_first_rank", "raise_together"]
+__all__ = [
+    "WAITING_VARIABLE",
+    "LocalComm",
+    "MpiComm",
+    "abort",
+    "get_comm",
+    "on_first_rank",
+    "raise_together",
+    "waiting_seconds",
+]
 
-LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK")
-SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-"""Variables that tell the number of ranks; the first one set counts."""
-
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2e-4
+WAITING_VARIABLE = "HPCBACKMAP_WAITING_SECONDS"
+WAITING_SECONDS = 600.0
+"""After so long in a collective the ranks that have not come to it are named."""
+GRACE_SECONDS = 2.0
+"""That the ranks have to say that they wait, too."""
+TELLERS = 4
+"""Ranks, the first, that may say who has not come; all others tell these that they are there."""
 
 
 class LocalComm:
@@ -61,20 +76,33 @@ class MpiComm:
         self.rank, self.size = self._comm.rank, self._comm.size
         self.local_rank = self._comm.Split_type(mpi.COMM_TYPE_SHARED).rank
         self._sent: list = []
+        self._roll = _RollCall(mpi, self._comm)
 
     def barrier(self) -> None:
-        self._comm.barrier()
+        """Waits without taking the processor. Ranks that do not come are named after a time."""
+        request, begun = self._comm.Ibarrier(), time.monotonic()
+        told = begun
+        while not request.Test():
+            now = time.monotonic()
+            time.sleep(min(1e-3, POLL_SECONDS + 0.01 * (now - begun)))
+            if now - told > self._roll.patience:
+                self._roll.call(request, now - begun)
+                told = time.monotonic()
+        self._roll.met()
 
     def bcast(self, value: Any = None) -> Any:
         """The value of rank 0, on all ranks."""
+        self.barrier()
         return self._comm.bcast(value, root=0)
 
     def gather(self, value: Any) -> list | None:
         """The values of all ranks in order on rank 0, None elsewhere."""
+        self.barrier()
         return self._comm.gather(value, root=0)
 
     def allreduce(self, value: Any, op: str = "sum") -> Any:
         """``sum``, ``min`` or ``max`` over all ranks."""
+        self.barrier()
         return self._comm.allreduce(value, op=getattr(self._mpi, op.upper()))
 
     def send(self, value: Any, rank: int) -> None:
@@ -95,9 +123,15 @@ class MpiComm:
         value = self._comm.recv(status=status)
         return status.Get_source(), value
 
-    def counter(self) -> "_SharedCounter":
-        """A counter that all ranks share; see `_SharedCounter`."""
-        return _SharedCounter(self._mpi, self._comm)
+    def counter(self) -> Any:
+        """Numbers 0, 1, 2, … handed out once each over all ranks: one-sided, so no rank has to serve.
+
+        Made and freed by all ranks together; its ``next()`` is not collective. ``next(0)`` looks at the number
+        that comes, ``next(n)`` takes n of them.
+        """
+        from mpi4py.util.sync import Counter
+
+        return Counter(typecode="q", comm=self._comm)
 
     def board(self, width: int) -> "_SharedBoard":
         """``width`` numbers of every rank that rank 0 can look at; see `_SharedBoard`."""
@@ -108,42 +142,66 @@ class _LocalCounter:
     def __init__(self):
         self._value = 0
 
-    def next(self) -> int:
-        self._value += 1
-        return self._value - 1
+    def next(self, incr: int = 1) -> int:
+        self._value += incr
+        return self._value - incr
 
     def free(self) -> None:
         pass
 
 
-class _SharedCounter:
-    """Numbers 0, 1, 2, … handed out once each over all ranks: one-sided, so no rank has to serve.
-
-    Made and freed by all ranks together; `next` is not collective.
-    """
+class _RollCall:
+    """Who waits in a collective, asked among the ranks when it takes long."""
 
     def __init__(self, mpi, comm):
-        import numpy as np
+        self._mpi, self._comm = mpi, comm.Dup()
+        self._number = 0
+        self._sent: list = []
+        self.patience = waiting_seconds()
 
-        self._mpi = mpi
-        self._one, self._result = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-        item = mpi.INT64_T.Get_size()
-        self._window = mpi.Win.Allocate(item if comm.rank == 0 else 0, disp_unit=item, comm=comm)
-        if comm.rank == 0:
-            self._window.Lock(0)
-            np.frombuffer(self._window, dtype=np.int64)[0] = 0
-            self._window.Unlock(0)
-        comm.barrier()
+    def met(self) -> None:
+        """All ranks have come to a collective."""
+        self._number += 1
 
-    def next(self) -> int:
-        self._window.Lock(0)
-        self._window.Fetch_and_op(self._one, self._result, 0, op=self._mpi.SUM)
-        self._window.Unlock(0)
-        return int(self._result[0])
+    def call(self, request, seconds: float) -> None:
+        """Tell the first ranks that this one waits; the first of those that do names who does not."""
+        comm, number = self._comm, self._number
+        tellers = range(min(TELLERS, comm.size))
+        name = self._mpi.Get_processor_name()
+        self._sent += [
+            comm.isend((number, name), dest=rank) for rank in tellers if rank != comm.rank
+        ]
+        here, until = {comm.rank}, time.monotonic() + GRACE_SECONDS
+        while comm.rank in tellers and time.monotonic() < until and not request.Test():
+            status = self._mpi.Status()
+            if not comm.Iprobe(status=status):
+                time.sleep(0.01)
+                continue
+            told, _ = comm.recv(source=status.Get_source())
+            if told == number:
+                here.add(status.Get_source())
+        missing = sorted(set(range(comm.size)) - here)
+        if missing and min(here) == comm.rank and comm.rank in tellers and not request.Test():
+            names = ", ".join(map(str, missing[:16])) + (", …" if len(missing) > 16 else "")
+            log.warning(
+                "waiting for %.0f s for rank(s) %s of %d, which do not come: hung, or at long work; the "
+                "others go on when they do",
+                seconds,
+                names,
+                comm.size,
+            )
 
-    def free(self) -> None:
-        """Collective."""
-        self._window.Free()
+
+def waiting_seconds() -> float:
+    """After how long a rank that does not come is named. Raises ConfigError."""
+    text = os.environ.get(WAITING_VARIABLE) or str(WAITING_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise ConfigError(f"{WAITING_VARIABLE}={text}: give a number of seconds")
+    return seconds
 
 
 class _LocalBoard:
@@ -206,9 +264,8 @@ def get_comm() -> LocalComm | MpiComm:
     Under MPI an uncaught exception of one rank then ends all ranks, so that none waits for ever.
     Raises ResourceError if the launcher started several processes that do not see each other.
     """
-    launched = any(name in os.environ for name in LAUNCHER_VARIABLES)
-    asked = next((int(os.environ[name]) for name in SIZE_VARIABLES if name in os.environ), 1)
-    if not launched and os.environ.get("HPCBACKMAP_MPI") != "1":
+    asked = asked_ranks()
+    if not launched_by_mpi():
         _require_size(asked, 1)
         return LocalComm()
     try:
@@ -268,7 +325,8 @@ def _require_size(asked: int, found: int) -> None:
     if asked > 1 and found == 1:
         raise ResourceError(
             f"started as {asked} ranks, but each sees itself alone: this launcher belongs to another MPI "
-            "than mpi4py; start with the mpirun (or srun --mpi=…) of the MPI that mpi4py uses"
+            "than mpi4py; start with the mpirun (or srun --mpi=…) of the MPI that mpi4py uses, or unset what "
+            "an earlier job has left of its variables"
         )
 
 

@@ -101,7 +101,7 @@ class CartesianStage(Stage):
         }
         freedom = torch.bincount(system.coarse_system, weights=system.freedom)
         loss = (system_sums(weight * counted - log_likelihood, system) / freedom).mean()
-        if len(system.bond_index) and self.config.geometry_weight:
+        if self.config.geometry_weight:
             terms["bonds"] = bond_error(mean, fine, system)
             loss = loss + self.config.geometry_weight * terms["bonds"] / BOND_TOLERANCE
         return {"loss": loss, **terms}
@@ -142,7 +142,9 @@ def _on_fibre(fine: Tensor, mean: Tensor, log_spread: Tensor, system: Batch) -> 
 
 
 def bond_error(positions: Tensor, fine: Tensor, system: Batch) -> Tensor:
-    """Mean absolute difference of bond lengths, nm."""
+    """Mean absolute difference of bond lengths, nm; 0 where there are no bonds."""
+    if len(system.bond_index) == 0:
+        return positions.new_zeros(())
     return (bond_lengths(positions, system) - bond_lengths(fine, system)).abs().mean()
 
 

@@ -1,24 +1,15 @@
 """What a training that cannot go on says last: why, and which checkpoint is left."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hpcbackmap.runtime.errors import OutputError, ResourceError
+from hpcbackmap.runtime.files import UNWRITABLE
 from hpcbackmap.training.checkpoints.checkpoints import last_published
 
 __all__ = ["explained"]
 
-UNWRITABLE = (
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ENOSPC,
-    errno.EPERM,
-    errno.EROFS,
-)
 LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "failed to recv")
 """Words of torch's errors where another rank does not answer."""
 

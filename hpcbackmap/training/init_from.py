@@ -1,22 +1,12 @@
 """Fine-tuning: a training that starts from the weights of an artifact."""
 
-import hashlib
 from pathlib import Path
 
-from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.errors import ConfigError
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage
 
-__all__ = ["artifact_digest", "start_from"]
-
-
-def artifact_digest(folder: str | Path) -> str:
-    """SHA-256 of an artifact's weights. Raises InputError if they cannot be read."""
-    path = Path(folder) / "model.safetensors"
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: no artifact to start from: {error.strerror or error}") from None
+__all__ = ["start_from"]
 
 
 def start_from(folder: str | Path, stage: Stage) -> None:

@@ -165,7 +165,7 @@ class Run:
     def take_step(self, stop: StopSignals) -> bool:
         """One optimiser step; True if some rank was asked to stop.
 
-        The host reads one number from the device, the gradient norm: whether there is a step depends on it.
+        Of the device the trainer reads one number, the gradient norm: whether there is a step depends on it.
         """
         progress = self.progress
         rate = learning_rate(self.train, progress.step, progress.seconds)

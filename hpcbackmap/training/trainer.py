@@ -1,6 +1,5 @@
 """Train one stage of a campaign: what surrounds the loop of `run.py`. docs/hpc.md lists the files it leaves."""
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -9,12 +8,12 @@ from hpcbackmap.config.campaign import Campaign, StageConfig
 from hpcbackmap.config.load import resolved_yaml
 from hpcbackmap.runtime.errors import ConfigError
 from hpcbackmap.runtime.stopping import StopSignals
-from hpcbackmap.store.store import FrameStore, open_store
+from hpcbackmap.store.store import open_store
 from hpcbackmap.training.checkpoints.checkpoints import write_json
 from hpcbackmap.training.checkpoints.publish import finished_training
 from hpcbackmap.training.engine import engine_config
 from hpcbackmap.training.failure_messages import explained
-from hpcbackmap.training.init_from import artifact_digest
+from hpcbackmap.training.identity import training_identity
 from hpcbackmap.training.ranks.lock import only_training
 from hpcbackmap.training.ranks.rendezvous import join
 from hpcbackmap.training.ranks.world import on_rank_zero, read_world
@@ -45,7 +44,7 @@ def train(campaign: Campaign, stage_name: str, deepspeed_config: str | Path | No
     with StopSignals() as stop, explained(folder / "checkpoints"):
         device = join(world, f"{campaign.name}/{stage_name}")
         store = open_store(campaign.store_place())
-        identity = _identity(campaign, stage_name, store)
+        identity = training_identity(campaign, stage_name, store)
         done = on_rank_zero(world, lambda: finished_training(folder, identity))
         if done is not None:
             log.info("%s is trained already (%s): nothing to do", stage_name, folder / "artifact")
@@ -73,30 +72,6 @@ def _config_of(campaign: Campaign, stage_name: str) -> StageConfig:
             "remove the key to train the stage"
         )
     return config
-
-
-def _identity(campaign: Campaign, stage_name: str, store: FrameStore) -> dict:
-    """What a training is: two with equal identity give equal weights (on one kind of device)."""
-    config = campaign.stages[stage_name]
-    systems = [store.system(name) for name in store.systems]
-    return json.loads(
-        json.dumps(
-            {
-                "stage": stage_name,
-                "model": config.model.model_dump(),
-                "systems": {
-                    system.name: {"ladder": system.ladder.digest, "frames": system.n_frames}
-                    for system in systems
-                },
-                "clusters": campaign.clusters() or None,
-                "store": store.digest,
-                "split": campaign.split.model_dump(),
-                "budget_mb": campaign.store.budget_mb,
-                "init_from": config.train.init_from and artifact_digest(config.train.init_from),
-                "train": config.train.model_dump(exclude={"init_from"}),
-            }
-        )
-    )
 
 
 def _write_settings(folder: Path, campaign: Campaign, settings: dict) -> None:

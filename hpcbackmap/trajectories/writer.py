@@ -1,5 +1,6 @@
 """Trajectory files that other programs read, whole or not at all: XTC, DCD, multi-model PDB."""
 
+import logging
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hpcbackmap.runtime.files import flush, writing
 from hpcbackmap.trajectories.reader import describe_file
 
 __all__ = ["TrajectoryWriter", "require_suffix"]
+
+log = logging.getLogger(__name__)
 
 FULL_DISK = "cannot be written whole; is the disk full?"
 SUFFIXES = (".xtc", ".dcd", ".pdb")
@@ -65,6 +68,7 @@ class TrajectoryWriter:
     def _append(self, positions, numbers, times, cells) -> None:
         if self._with_cells is None:
             self._with_cells = cells is not None and bool(np.any(cells))
+            self._tell_of_times(times)
         if cells is None:
             cells = np.zeros((len(positions), 3, 3))
         if self.output.suffix == ".xtc":
@@ -82,6 +86,11 @@ class TrajectoryWriter:
         for i, (frame, number) in enumerate(zip(positions, numbers, strict=True)):
             cell = (lengths[i].tolist(), angles[i].tolist()) if self._with_cells else (None, None)
             self._file.write(frame * 10, self.topology, number + 1, *cell)
+
+    def _tell_of_times(self, times: np.ndarray) -> None:
+        """DCD and PDB files come back with the times 0, 1, 2, …"""
+        if self.output.suffix != ".xtc" and not np.array_equal(times, np.arange(len(times))):
+            log.info("%s: %s keeps no times of frames, .xtc does", self.output, self.output.suffix)
 
     def finish(self) -> None:
         """Close the file and make sure that it is whole; nothing more can be appended."""

@@ -161,7 +161,8 @@ class Genzprot(Stage):
         """-log p(bin) of each torsion, [F, R, N_TORSIONS]: the KL of a deterministic posterior."""
         context = self._context(coarse, system)
         noise = torch.zeros(*coarse.shape[:2], DRAWS, dtype=coarse.dtype, device=coarse.device)
-        noise[..., RANK] = torch.linspace(-2, 2, coarse.shape[1])[system.place % coarse.shape[1]]
+        ranks = torch.linspace(-2, 2, coarse.shape[1], device=coarse.device)
+        noise[..., RANK] = ranks[system.place % coarse.shape[1]]
         expected = self._rigid(context, coarse, system)
         internal = ideal_geometry.internal_of(fine, system)
         nats = self._torsion_nats(context, fine, internal, coarse, expected, system, noise)

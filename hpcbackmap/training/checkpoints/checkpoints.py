@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcbackmap.config.conversion import current_identity
+from hpcbackmap.runtime.differences import first_difference
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.training.checkpoints.saving import file_record
 
@@ -25,7 +26,6 @@ __all__ = [
     "MANIFEST",
     "Checkpoints",
     "Progress",
-    "first_difference",
     "last_published",
     "sync_folder",
     "verified_manifest",
@@ -232,27 +232,6 @@ def _version(name: str) -> str:
 
         return __version__
     return version(name)
-
-
-def first_difference(
-    before: Any, now: Any, ignore: frozenset[str] = frozenset(), key: str = ""
-) -> str | None:
-    """``key was a, is b`` for the first leaf that differs between two JSON values."""
-    if key in ignore:
-        return None
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in [*before, *(name for name in now if name not in before)]:
-            inner = f"{key}.{name}" if key else name
-            change = first_difference(before.get(name), now.get(name), ignore, inner)
-            if change:
-                return change
-        return None
-    return None if before == now else f"{key} was {_short(before)}, is {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:12] + "…"
 
 
 def write_json(path: Path, record: dict) -> None:

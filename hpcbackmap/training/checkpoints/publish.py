@@ -9,23 +9,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hpcbackmap.config.campaign import CHANGE_NO_WEIGHT
 from hpcbackmap.config.conversion import current_identity
+from hpcbackmap.runtime.differences import first_difference
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.training.checkpoints.checkpoints import (
-    first_difference,
     sync_folder,
     versions,
     write_json,
 )
 from hpcbackmap.training.checkpoints.saving import file_record
+from hpcbackmap.training.identity import WATCHING
 
 __all__ = ["finished_training", "model_card", "publish_artifact", "save_weights"]
 
 DONE = "done.json"
-WATCHING = frozenset(f"train.{key}" for key in CHANGE_NO_WEIGHT)
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> str:

@@ -1,47 +1,17 @@
 """Which rank of how many this process is, whatever started it, and how the ranks agree.
 
-One adapter reads the variables of torchrun and the deepspeed launcher, of Open MPI, of MPICH and other PMI
-launchers, and of Slurm's srun; without any of them the process is alone.
+The variables of torchrun and the deepspeed launcher, of Open MPI, of MPICH and other PMI launchers, and of
+Slurm's srun count (`runtime/launcher.py`); without any of them the process is alone.
 """
 
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, OutputError, ResourceError
+from hpcbackmap.runtime.errors import HpcbackmapError, OutputError, ResourceError
+from hpcbackmap.runtime.launcher import World, places, refuse_half
 
 __all__ = ["World", "host_group", "on_rank_zero", "pick_device", "read_world"]
-
-LAUNCHERS = {
-    # name: (rank, world size, candidates for the rank within the node)
-    "torchrun": ("RANK", "WORLD_SIZE", ("LOCAL_RANK",)),
-    "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", ("OMPI_COMM_WORLD_LOCAL_RANK",)),
-    "PMI": ("PMI_RANK", "PMI_SIZE", ("MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID")),
-    "Slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", ("SLURM_LOCALID",)),
-}
-"""In order of precedence: mpirun starts its daemons with srun, torchrun may run inside either.
-
-A batch script without srun has SLURM_PROCID but no SLURM_STEP_NUM_TASKS, and is alone. In a step on one group
-of a heterogeneous job both count within the group; in a step over several groups, over all of them.
-"""
-
-MPI_PAIRS = (
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("PMIX_RANK", "OMPI_COMM_WORLD_SIZE"),
-)
-"""Rank and size as MPI launchers give them."""
-
-
-@dataclass(frozen=True)
-class World:
-    """rank: of this process, 0 to size - 1. local_rank: within the node. launcher: who said so."""
-
-    rank: int
-    size: int
-    local_rank: int
-    launcher: str
 
 
 def read_world(environ: Mapping[str, str]) -> World:
@@ -51,10 +21,8 @@ def read_world(environ: Mapping[str, str]) -> World:
     although it is one of many, which would train N times side by side; and ConfigError for variables that
     make no sense.
     """
-    told = {
-        name: world for name in LAUNCHERS if (world := _read_launcher(name, environ)) is not None
-    }
-    _refuse_half(environ, told)
+    told = places(environ)
+    refuse_half(environ, told)
     if not told:
         return World(0, 1, 0, "single process")
     world = next(iter(told.values()))
@@ -65,43 +33,6 @@ def read_world(environ: Mapping[str, str]) -> World:
             f"{widest.size}; start the ranks with one launcher only, or unset RANK and WORLD_SIZE"
         )
     return world
-
-
-def _read_launcher(name: str, environ: Mapping[str, str]) -> World | None:
-    rank_key, size_key, local_keys = LAUNCHERS[name]
-    if rank_key not in environ or size_key not in environ:
-        return None
-    local_key = next((key for key in local_keys if key in environ), rank_key)
-    try:
-        rank, size, local = (int(environ[key]) for key in (rank_key, size_key, local_key))
-    except ValueError:
-        raise ConfigError(f"{rank_key}, {size_key} and {local_key} must be numbers") from None
-    if not 0 <= rank < size or local < 0:
-        raise ConfigError(
-            f"{rank_key}={rank} (on its node {local}) is no rank of {size_key}={size}"
-        )
-    return World(rank, size, local, name)
-
-
-def _refuse_half(environ: Mapping[str, str], told: Mapping[str, World]) -> None:
-    """Half of a pair would make every rank train alone."""
-    if "RANK" in environ and "WORLD_SIZE" not in environ:
-        raise ResourceError(
-            f"RANK={environ['RANK']} is set, WORLD_SIZE is not: set both, or unset RANK to train alone"
-        )
-    if "WORLD_SIZE" in environ and "RANK" not in environ:
-        size = environ["WORLD_SIZE"]
-        if size != "1" and size not in {str(world.size) for world in told.values()}:
-            raise ResourceError(
-                f"WORLD_SIZE={size} is set, RANK is not: start the ranks with a launcher (torchrun, srun, "
-                "mpirun), or unset WORLD_SIZE to train alone"
-            )
-    for rank_key, size_key in MPI_PAIRS:
-        if rank_key in environ and not told:
-            raise ResourceError(
-                f"{rank_key}={environ[rank_key]} says that an MPI launcher started this process, but "
-                f"{size_key} does not say how many there are: use mpirun, or set RANK and WORLD_SIZE"
-            )
 
 
 def pick_device(world: World, n_gpus: int, gpus_bound: bool = False):

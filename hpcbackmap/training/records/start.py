@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 def start_record(campaign: Campaign, stage: str, world: World, device: torch.device) -> dict:
     """This start of this rank, for `metrics.jsonl`: time (UTC), node, rank, settings, versions.
 
-    node: Slurm's name of it, else the host's. commit: None outside a git checkout.
+    node: Slurm's name of it, else the host's. commit: of rank 0, None outside a git checkout;
+    a thousand ranks would ask git at once.
     """
     train = campaign.stages[stage].train
     host = socket.gethostname()
@@ -42,7 +43,7 @@ def start_record(campaign: Campaign, stage: str, world: World, device: torch.dev
         "stage": stage,
         "config": campaign.digest(),
         "version": __version__,
-        "commit": _commit(),
+        "commit": _commit() if world.rank == 0 else None,
         "libraries": {name: it for name, it in versions().items() if name != "hpcbackmap"},
     }
 

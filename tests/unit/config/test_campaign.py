@@ -107,3 +107,16 @@ def test_the_resolved_file_says_the_same_from_anywhere(campaign_file, tmp_path_f
 def test_the_examples_are_valid_and_train_every_rung(example):
     campaign = load_campaign(Path(__file__).parents[3] / "examples" / example / "campaign.yaml")
     assert set(campaign.stages) == set(campaign.rungs())
+
+
+def test_a_moved_campaign_is_the_same(campaign_file, tmp_path):
+    """Folders, and what only watches a training, decide no result."""
+    here = load_campaign(campaign_file).digest()
+    (tmp_path / "elsewhere").mkdir()
+    there = Path(campaign_file.rename(tmp_path / "elsewhere" / "campaign.yaml"))
+    assert load_campaign(there).digest() == here
+    for same in ("train.log_every=7", "train.checkpoint_every=3"):
+        assert load_campaign(there, [f"stages.ca-fg.{same}"]).digest() == here
+    assert load_campaign(there, ["workdir=/scratch/me/work"]).digest() == here
+    for other in ("stages.ca-fg.train.max_steps=7", "backmap.frames=0:8", "store.quantise=true"):
+        assert load_campaign(there, [other]).digest() != here

@@ -1,5 +1,6 @@
 """Ingest: real trajectories in, a whole store out, and one clear line for everything that is wrong."""
 
+import errno
 import gzip
 import logging
 import shutil
@@ -363,10 +364,19 @@ def test_a_second_ingest_of_one_store_is_refused(trpcage, top, tmp_path):
     system = {"topology": top, "trajectories": [str(tmp_path / "t.xtc")]}
     with (
         only_ingest(tmp_path / "w" / "frames.zarr"),
-        pytest.raises(ResourceError, match="another ingest is writing it"),
+        pytest.raises(ResourceError, match=r"process .* is writing it"),
     ):
         run(tmp_path / "w", system)
     assert run(tmp_path / "w", system)[0]["status"] == "written"
+
+
+def test_a_disk_error_at_the_lock_is_no_file_system_without_locks(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(OutputError, match="Input/output error"), only_ingest(tmp_path / "f.zarr"):
+        pass
 
 
 def test_unfinished_ingest_of_other_input_is_begun_anew(trpcage, top, tmp_path, full_disk):

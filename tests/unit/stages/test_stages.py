@@ -351,3 +351,35 @@ def test_linear_start_is_the_exact_model():
     assert abs(model.log_spread - np.log(0.1)) < 0.02
     truth = z @ mixing.T
     assert float((values @ model.gain @ model.basis.T - truth).std()) < 0.12
+
+
+def test_information_makes_nothing_on_the_default_device(ensemble):
+    """On a GPU, positions and system are there and a table made without a device is on the host."""
+    stage, _, system, fine, coarse, _ = make("ca-fg", ensemble, ["fg", "ca"], torch.float32)
+    made: list = []
+    here = stage.information(fine, coarse, system)
+
+    class Seen(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.linspace:
+                made.append((kwargs or {}).get("device"))
+            return function(*args, **(kwargs or {}))
+
+    with Seen():
+        again = stage.information(fine, coarse, system)
+    assert set(made) == {coarse.device}
+    assert torch.equal(here, again)
+
+
+@pytest.mark.parametrize("chains", [["AAAAAA"], ["A", "C", "D", "E", "F", "G"]])
+def test_terms_of_the_loss_do_not_depend_on_the_molecule(chains):
+    """Ranks add up each other's terms; one whose molecule has no bonded pair would add other ones."""
+    ladder = build_ladder(topology_from_sequence(chains), ["fg", "ca", "ucg:6"])
+    stage = build_stage("ucg6-ca", CgvaeConfig(latent=2, **SMALL), [ladder], 0)
+    system = collate([stage.describe(ladder)])
+    fine = torch.arange(18.0).reshape(1, 6, 3).square() * 0.01
+    coarse = torch.from_numpy(ladder.mapping("ucg6").apply(fine.numpy())).float()
+    noise = torch.zeros(1, coarse.shape[1], stage.noise_width)
+    terms = stage.loss(fine, coarse, system, noise)
+    assert {"bonds", "kl", "log_likelihood", "loss", "active_units"} <= set(terms)
+    assert torch.isfinite(terms["bonds"])

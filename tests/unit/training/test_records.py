@@ -6,11 +6,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from hpcbackmap.config.campaign import TrainConfig
+from hpcbackmap.config.campaign import Campaign, TrainConfig
 from hpcbackmap.training.checkpoints.checkpoints import Progress
 from hpcbackmap.training.ranks.world import World
-from hpcbackmap.training.records import metrics
+from hpcbackmap.training.records import metrics, start
 from hpcbackmap.training.records.metrics import Recorder
 
 VALUES = {"loss": 1.5, "log_likelihood": 40.0, "kl": 3.0}
@@ -77,3 +78,21 @@ def test_rates_are_those_of_all_ranks(record, tmp_path, monkeypatch):
     assert step["frames_per_second"] == 2 * 4
     assert step["particles_per_second"] == 2 * 80
     assert "gradient_norm" not in step  # JSON has no infinity
+
+
+def test_git_is_asked_by_one_rank(monkeypatch, tmp_path):
+    """A thousand ranks would read one folder of a shared file system at once."""
+    asked = []
+    monkeypatch.setattr(start, "_commit", lambda: asked.append(1) or "abc")
+    campaign = Campaign(
+        name="x",
+        ladder=["fg", "ca"],
+        systems=[{"name": "x", "trajectories": ["x"]}],
+        stages={"ca-fg": {"model": {"kind": "genzprot"}}},
+    )
+    records = [
+        start.start_record(campaign, "ca-fg", World(rank, 3, rank, "x"), torch.device("cpu"))
+        for rank in range(3)
+    ]
+    assert [record["commit"] for record in records] == ["abc", None, None]
+    assert len(asked) == 1
