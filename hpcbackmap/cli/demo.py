@@ -6,19 +6,21 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpcbackmap.cluster.steps import Step, campaign_steps
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.config.load import load_campaign
 from hpcbackmap.runtime.errors import InputError, OutputError
+from hpcbackmap.runtime.launcher import free_port
 from hpcbackmap.runtime.subprocesses import run_together
+
+if TYPE_CHECKING:
+    from hpcbackmap.cluster.steps import Step
 
 __all__ = ["demo", "run_demo"]
 
@@ -62,6 +64,8 @@ def run_demo(output: Path) -> None:
     campaign_file = _prepare(output)
     campaign = load_campaign(campaign_file)
     structures = output / "structures"
+    from hpcbackmap.cluster.steps import campaign_steps
+
     missing = [step.name for step in campaign_steps(campaign) if not step.done]
     if not missing and structures.is_dir():
         typer.echo("nothing to do: the demo is complete")
@@ -72,6 +76,8 @@ def run_demo(output: Path) -> None:
 
 
 def _run_missing(campaign: Campaign, campaign_file: Path, logs: Path, structures: Path) -> None:
+    from hpcbackmap.cluster.steps import campaign_steps
+
     for number, (kind, title) in enumerate(TITLES.items(), start=1):
         begun = time.monotonic()
         typer.secho(f"[{number}/{len(TITLES)}] {title}", bold=True)
@@ -108,13 +114,13 @@ def _prepare(output: Path) -> Path:
     return output / "campaign.yaml"
 
 
-def _command(step: Step, campaign_file: Path) -> list[str]:
+def _command(step: "Step", campaign_file: Path) -> list[str]:
     """The command of one step, behind the launcher that it needs; shown as a user would type it."""
     kind, *options = step.arguments
     words = ["hpcbackmap", kind, str(campaign_file), *options]
     python = [sys.executable, "-m"]
     if kind == "train":
-        launch = ["--num_accelerators", "1", "--master_port", str(_free_port())]
+        launch = ["--num_accelerators", "1", "--master_port", str(free_port())]
         launch += ["--no_local_rank", "--module"]
         shown = ["deepspeed", *launch, *words]
         command = [*python, "deepspeed.launcher.runner", *launch, *words]
@@ -149,12 +155,6 @@ def _environment(processes: int) -> dict[str, str]:
     if os.geteuid() == 0:
         ours |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return ours | os.environ
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def _export(campaign: Campaign, structures: Path) -> None:

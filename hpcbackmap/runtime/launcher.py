@@ -4,6 +4,7 @@ Variables that a shell has kept from an earlier job (`RANK=''`, a `SLURM_PROCID`
 """
 
 import os
+import socket
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ __all__ = [
     "LAUNCHERS",
     "World",
     "asked_ranks",
+    "free_port",
     "launched_by_mpi",
     "launched_rank",
     "places",
@@ -122,6 +124,13 @@ def launched_rank(environ: Mapping[str, str] = os.environ) -> int:
     if environ.get(LAUNCHERS["Slurm"].size):
         names.append(LAUNCHERS["Slurm"].rank)
     return max((int(environ[name]) for name in names if environ.get(name, "").isdigit()), default=0)
+
+
+def free_port() -> int:
+    """A TCP port of this host that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
 
 
 def launched_by_mpi(environ: Mapping[str, str] = os.environ) -> bool:

@@ -14,6 +14,7 @@ from datetime import timedelta
 import torch
 
 from hpcbackmap.runtime.errors import ConfigError, ResourceError
+from hpcbackmap.runtime.launcher import free_port
 from hpcbackmap.training.ranks.world import World, pick_device
 
 __all__ = ["SECONDS_VARIABLE", "count_gpus", "join", "meet", "meeting_point", "take_gpu"]
@@ -147,13 +148,7 @@ def _ask_mpi(world: World) -> tuple[str, int]:
             f"{world.launcher} started {world.size} ranks, mpi4py sees {comm.size}; use the mpirun "
             "that belongs to mpi4py, or set MASTER_ADDR and MASTER_PORT"
         )
-    return comm.bcast((socket.gethostname(), _free_port()) if comm.rank == 0 else None)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+    return comm.bcast((socket.gethostname(), free_port()) if comm.rank == 0 else None)
 
 
 def meet(world: World, address: str, port: int, purpose: str) -> torch.distributed.Store:
