@@ -13,9 +13,11 @@ from hpcbackmap.cli.artifact import artifact
 from hpcbackmap.cli.backmap import backmap
 from hpcbackmap.cli.cancel import cancel
 from hpcbackmap.cli.demo import demo
+from hpcbackmap.cli.doctor import doctor
 from hpcbackmap.cli.evaluate import evaluate
 from hpcbackmap.cli.export import export
 from hpcbackmap.cli.ingest import ingest
+from hpcbackmap.cli.init import init
 from hpcbackmap.cli.inspect import inspect
 from hpcbackmap.cli.report import report
 from hpcbackmap.cli.status import status
@@ -64,8 +66,9 @@ def settings(
 
 
 for _command in (
-    *(demo, ingest, train, backmap, evaluate, report),
+    *(demo, init, ingest, train, backmap, evaluate, report),
     *(export, artifact, inspect, verify),
     *(submit, status, cancel),
+    doctor,
 ):
     app.command()(_command)

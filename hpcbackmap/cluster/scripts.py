@@ -9,7 +9,7 @@ from pathlib import Path
 from hpcbackmap.config.campaign import Campaign, NodeGroup
 from hpcbackmap.runtime.errors import InputError
 
-__all__ = ["FOLDER", "PlannedJob", "job_name", "script_of", "script_path"]
+__all__ = ["FOLDER", "PlannedJob", "batch_scripts", "job_name", "script_of", "script_path"]
 
 FOLDER = "slurm"
 """Of scripts, logs and `jobs.json`, below the campaign's `workdir`."""
@@ -57,7 +57,7 @@ def job_name(campaign: Campaign, job: PlannedJob) -> str:
 
 def script_of(campaign: Campaign, job: PlannedJob) -> str:
     """The batch script's own options, changed by the node group; then the call of the batch script."""
-    batch_script = _batch_scripts() / job.batch_script
+    batch_script = batch_scripts() / job.batch_script
     options = _own_options(batch_script) | {
         "--job-name": job_name(campaign, job),
         "--output": str(campaign.path(f"{FOLDER}/{job.title}-%j.log")),
@@ -79,7 +79,7 @@ def script_of(campaign: Campaign, job: PlannedJob) -> str:
     return "\n".join([*lines, ""])
 
 
-def _batch_scripts() -> Path:
+def batch_scripts() -> Path:
     """Folder of the batch scripts: of the installed package, or of the checkout."""
     package = Path(__file__).resolve().parents[1]
     places = [package / "slurm", package.parent / "slurm"]

@@ -1,0 +1,79 @@
+"""A campaign written for files of the user: it loads, says what the files hold, and runs as it stands."""
+
+import mdtraj
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from hpcbackmap.cli.app import app
+from hpcbackmap.config.load import load_campaign
+from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
+
+
+@pytest.fixture
+def example(example_dir, tmp_path):
+    """The example's ensemble, and a folder to write in."""
+    whole = mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))
+    whole[:3].save_pdb(str(tmp_path / "few frames.pdb"))
+    trace = whole[:4].atom_slice(whole.topology.select("name CA"))
+    trace.save_xtc(str(tmp_path / "trace.xtc"))
+    trace[0].save_pdb(str(tmp_path / "trace.pdb"))
+    return tmp_path
+
+
+def run(*words) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*words) -> type:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    codes = {kind.exit_code: kind for kind in (ConfigError, InputError, OutputError)}
+    return codes[result.exit_code]
+
+
+def test_an_ensemble_gets_stages_that_learn_its_protein(example, example_dir):
+    output = example / "campaign.yaml"
+    top = example_dir / "trpcage_top.pdb"
+    said = run("init", example_dir / "trpcage.xtc", "--top", top, "-o", output)
+    campaign = load_campaign(output)
+    assert campaign.resolutions() == ["fg", "ca", "ucg5"]
+    assert set(campaign.stages) == set(campaign.rungs())
+    heavy = campaign.stages["ca-fg"]
+    assert heavy.model.per_system and heavy.train.init_from.endswith("weights/ca-fg")
+    for name in campaign.stages:
+        assert f"hpcbackmap train {output} --stage {name}" in said
+
+
+@pytest.mark.parametrize(
+    ("files", "frames"), [(["few frames.pdb"], 2), (["trace.xtc", "--top", "trace.pdb"], 4)]
+)
+def test_what_cannot_be_learned_from_runs_with_the_shipped_stage(
+    example, files, frames, monkeypatch
+):
+    monkeypatch.chdir(example)
+    run("init", *files)
+    assert "artifact" in yaml.safe_load((example / "campaign.yaml").read_text())["stages"]["ca-fg"]
+    run("ingest", "campaign.yaml")
+    said = run("backmap", "campaign.yaml", "--members", "1", "--json")
+    assert f'"frames": {frames}' in said
+
+
+def test_files_that_exist_stay(example, monkeypatch):
+    monkeypatch.chdir(example)
+    (example / "campaign.yaml").write_text("mine")
+    assert refused("init", "few frames.pdb") is OutputError
+    assert (example / "campaign.yaml").read_text() == "mine"
+    run("init", "few frames.pdb", "--force")
+    run("init", "--site")
+    assert "module load" in (example / "site.sh").read_text()
+    assert refused("init", "--site") is OutputError
+
+
+def test_what_it_cannot_do_is_said(example, monkeypatch):
+    monkeypatch.chdir(example)
+    assert refused("init") is ConfigError
+    assert refused("init", "nowhere.pdb") is InputError
+    assert refused("init", "trace.xtc", "--top", "trace.pdb", "--beads", "5") is ConfigError
+    assert not (example / "campaign.yaml").exists()
