@@ -1,0 +1,1 @@
+"""One bead per residue to C-alpha."""

@@ -1,0 +1,121 @@
+"""C-alpha atoms of an input in any representation of one or more beads per residue.
+
+Shapes: F frames, P particles of the file, R residues; positions in nm.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpcbackmap.protein.residues import RESIDUE_INDEX
+from hpcbackmap.resolution.representations.reading import Reading
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.stages.calpha.closing import (
+    IDEAL,
+    POSSIBLE,
+    cis_links,
+    close_links,
+    link_spread,
+)
+from hpcbackmap.stages.calpha.network import CalphaNetwork
+
+__all__ = ["Trace", "calpha_trace", "to_calpha"]
+
+WEIGHTS = Path(__file__).parents[2] / "weights" / "calpha"
+FLUCTUATING = 0.0115
+"""nm; links of a trace that vary by more are bonds of a bead model. In atomistic frames it is 0.004 to
+0.008.
+"""
+PREDICTED_SPREAD = 0.022
+"""nm; of links between C-alpha atoms that the network places."""
+
+
+class Trace(NamedTuple):
+    """calpha: float32 [F, R, 3]. moved: how far closing has moved each atom, nm [F, R]. cis: links to the
+    residue before that are, bool [F, R].
+    """
+
+    calpha: np.ndarray
+    moved: np.ndarray
+    cis: np.ndarray
+
+
+def to_calpha(reading: Reading, positions: np.ndarray) -> np.ndarray:
+    """C-alpha positions [F, R, 3] of frames [F, P, 3], whole in the periodic box; each frame on its own."""
+    return calpha_trace(reading, positions).calpha
+
+
+@torch.no_grad()
+def calpha_trace(reading: Reading, positions: np.ndarray) -> Trace:
+    """The same with what closing did.
+
+    Backbone atoms are taken as they are. C-alpha atoms are moved only where a peptide cannot span their
+    distance, or, in a trace that fluctuates as bead models do, to ideal links. Other beads go through the
+    shipped networks.
+    """
+    topology, sites = reading.topology, reading.sites
+    if "backbone" in sites:
+        calpha = positions[:, sites["backbone"][:, 1]].astype(np.float32)
+        return Trace(
+            calpha, np.zeros(calpha.shape[:2], np.float32), np.zeros(calpha.shape[:2], bool)
+        )
+    bonded = torch.tensor(topology.bonded)
+    proline = torch.tensor([name == "PRO" for name in topology.sequence])
+    centre = positions.astype(np.float64).mean(1, keepdims=True)
+    local = torch.from_numpy((positions - centre).astype(np.float32))
+    if "ca" in sites:
+        found = local[:, sites["ca"]]
+        spread = link_spread(found, bonded)
+        steady = (spread < FLUCTUATING).view(-1, 1, 1)
+        bounds = torch.where(steady, torch.tensor(POSSIBLE), torch.tensor(IDEAL))
+    else:
+        found = _placed(reading, local, bonded)
+        spread = torch.full((len(found),), PREDICTED_SPREAD)
+        bounds = torch.tensor(IDEAL).expand(len(found), -1, -1)
+    cis = cis_links(found, bonded, proline, spread)
+    if "ca" not in sites:
+        cis &= proline
+    closed = close_links(found, bonded, cis, bounds.to(found))
+    moved = (closed - found).norm(dim=-1)
+    return Trace((closed.numpy() + centre).astype(np.float32), moved.numpy(), cis.numpy())
+
+
+def _placed(reading: Reading, local: Tensor, bonded: Tensor) -> Tensor:
+    """C-alpha atoms that the networks make of beads, [F, R, 3]."""
+    (role,) = {"com", "bb", "sc"} & set(reading.sites)
+    site = local[:, reading.sites[role]]
+    beads = site.unsqueeze(2)
+    types = torch.tensor([RESIDUE_INDEX[name] for name in reading.topology.sequence])
+    found = _network(role)(beads, types, bonded)[-1]
+    if "calpha" in reading.sites:
+        same = torch.from_numpy(reading.sites["calpha"])
+        found = torch.where(same.unsqueeze(-1), site, found)
+    return torch.where(_alone(bonded).unsqueeze(-1), site, found)
+
+
+def _alone(bonded: Tensor) -> Tensor:
+    """Residues of stretches of one or two, which have no direction of their own, bool [R]."""
+    stretch = (~bonded).long().cumsum(0)
+    return torch.bincount(stretch)[stretch] < 3
+
+
+@cache
+def _network(role: str) -> CalphaNetwork:
+    """The shipped network from beads of this role. InputError where the installation lacks it."""
+    from safetensors import SafetensorError, safe_open
+
+    path = WEIGHTS / f"{role}-ca.safetensors"
+    try:
+        with safe_open(path, "pt") as file:
+            shape = json.loads(file.metadata()["shape"])
+            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: no weights from {role} to C-alpha here: {error}") from None
+    network = CalphaNetwork(**shape)
+    network.load_state_dict(weights)
+    return network.eval()

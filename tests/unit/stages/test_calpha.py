@@ -1,0 +1,120 @@
+"""C-alpha atoms from other beads, and the closing of traces."""
+
+from types import SimpleNamespace
+
+import mdtraj
+import numpy as np
+import pytest
+
+from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.resolution.representations.coarsen import coarse_grained
+from hpcbackmap.resolution.representations.detect import read_as
+from hpcbackmap.stages.calpha.closing import IDEAL, POSSIBLE
+from hpcbackmap.stages.calpha.trace import calpha_trace, to_calpha
+from hpcbackmap.trajectories.particles import ChainRow, Particles, ResidueRow
+
+BOND_NOISE = 0.018 / 2**0.5
+
+
+@pytest.fixture(scope="module")
+def protein(data_dir):
+    """Lambda lysozyme, three frames of heavy atoms."""
+    folder = data_dir / "lambda_lysozyme"
+    frames = mdtraj.load(folder / "1am7_md.xtc", top=folder / "1am7_md_top.pdb")[::20]
+    topology, index, _ = topology_from_mdtraj(frames.topology, frames.xyz[0], "1am7")
+    return SimpleNamespace(topology=topology, positions=frames.xyz[:, index])
+
+
+def read(protein, name: str):
+    """Reading and frames [F, P, 3] of the protein as beads."""
+    names, residue, positions = coarse_grained(name, protein.topology, protein.positions)
+    rows = [ResidueRow(kind, i + 1, "", 0) for i, kind in enumerate(protein.topology.sequence)]
+    particles = Particles(
+        "beads.pdb", names, residue, rows, [ChainRow("A", "")], [""] * len(names),
+        np.full(len(rows), np.nan), positions[0],
+    )  # fmt: skip
+    return read_as(name, particles), positions
+
+
+def errors(protein, calpha: np.ndarray) -> np.ndarray:
+    """nm, [F, R]."""
+    return np.linalg.norm(calpha - protein.positions[:, protein.topology.ca_index], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("com", 0.040), ("bb", 0.030), ("martini3", 0.030), ("martini2", 0.030)],
+)
+def test_beads_become_calpha_atoms(protein, name, limit):
+    """Root mean square error below ``limit``, a third of what the beads are off as C-alpha atoms."""
+    reading, positions = read(protein, name)
+    trace = calpha_trace(reading, positions)
+    assert np.sqrt(np.square(errors(protein, trace.calpha)).mean()) < limit
+    links = np.linalg.norm(np.diff(trace.calpha, axis=1), axis=-1)
+    assert (links > IDEAL.trans[0] - 1e-3).all() and (links < IDEAL.trans[1] + 1e-3).all()
+
+
+def test_a_turned_input_gives_a_turned_trace_and_a_frame_does_not_depend_on_the_others(protein):
+    reading, positions = read(protein, "com")
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    turn *= np.sign(np.linalg.det(turn))
+    moved = (positions @ turn.T + [3.0, -20.0, 7.0]).astype(np.float32)
+    together = to_calpha(reading, positions)
+    np.testing.assert_allclose(
+        to_calpha(reading, moved), together @ turn.T + [3.0, -20.0, 7.0], atol=2e-4
+    )
+    alone = [to_calpha(reading, positions[k : k + 1])[0] for k in range(len(positions))]
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+def test_calpha_atoms_of_md_are_left_where_they_are(protein):
+    reading, positions = read(protein, "ca")
+    trace = calpha_trace(reading, positions)
+    links = np.linalg.norm(np.diff(positions, axis=1), axis=-1)
+    np.testing.assert_array_equal(trace.cis[:, 1:], links < 0.34)
+    assert trace.cis.any()
+    out = (links > POSSIBLE.trans[1]) | ((links < POSSIBLE.trans[0]) & ~trace.cis[:, 1:])
+    np.testing.assert_array_equal(trace.moved[:, 1:] > 1e-4, out | np.roll(out, -1, 1))
+    assert trace.moved.max() < 0.003
+
+
+def test_a_trace_that_fluctuates_is_closed_nearer_to_the_truth_and_keeps_its_cis_links(protein):
+    """Bonds of 0.380 ± 0.018 nm; one link before proline is made cis first."""
+    reading, positions = read(protein, "ca")
+    place = [i for i, name in enumerate(protein.topology.sequence) if name == "PRO"][1]
+    step = positions[:, place] - positions[:, place - 1]
+    length = np.linalg.norm(step, axis=-1, keepdims=True)
+    positions = positions.copy()
+    positions[:, place:] += ((0.295 / length - 1) * step)[:, None]
+    noise = np.random.default_rng(1).normal(0, BOND_NOISE, positions.shape)
+    trace = calpha_trace(reading, (positions + noise).astype(np.float32))
+    true_links = np.linalg.norm(np.diff(positions, axis=1), axis=-1)
+    assert trace.cis[:, place].all()
+    assert not trace.cis[:, 1:][true_links > 0.34].any()
+    links = np.linalg.norm(np.diff(trace.calpha, axis=1), axis=-1)
+    low = np.where(trace.cis[:, 1:], IDEAL.cis[0], IDEAL.trans[0])
+    high = np.where(trace.cis[:, 1:], IDEAL.cis[1], IDEAL.trans[1])
+    assert (links > low - 1e-3).all() and (links < high + 1e-3).all()
+    before = np.square(noise).sum(-1).mean()
+    after = np.square(trace.calpha - positions).sum(-1).mean()
+    assert after < 0.8 * before
+    np.testing.assert_allclose(
+        trace.moved, np.linalg.norm(trace.calpha - positions - noise, axis=-1), atol=1e-4
+    )
+
+
+def test_an_impossible_link_of_a_steady_trace_is_closed_alone(protein):
+    reading, positions = read(protein, "ca")
+    positions = positions[:1].copy()
+    positions[:, 100:] += 0.1 * (positions[:, 100] - positions[:, 99])[:, None]
+    trace = calpha_trace(reading, positions)
+    assert set(np.flatnonzero(trace.moved[0] > 1e-4)) <= set(range(97, 103))
+    assert np.linalg.norm(trace.calpha[0, 100] - trace.calpha[0, 99]) < POSSIBLE.trans[1] + 1e-3
+
+
+def test_known_backbones_are_not_closed(protein):
+    reading, positions = read(protein, "backbone")
+    stretched = (positions * 1.1).astype(np.float32)
+    trace = calpha_trace(reading, stretched)
+    np.testing.assert_array_equal(trace.calpha, stretched[:, reading.sites["backbone"][:, 1]])
+    assert not trace.moved.any()
