@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
 
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.evaluation.elbo_table import SAMPLES, Block, StageNats, elbo_record
@@ -21,7 +20,7 @@ from hpcbackmap.evaluation.record import write_record
 from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError
 from hpcbackmap.runtime.mpi import raise_together
 from hpcbackmap.stages.artifact import load_artifact
-from hpcbackmap.stages.base import Stage, collate
+from hpcbackmap.stages.base import Stage, System, collate
 from hpcbackmap.stages.collapse import spread_and_error
 from hpcbackmap.stages.ladder_volume import importance_bound
 from hpcbackmap.stages.noise import frame_noise
@@ -72,7 +71,7 @@ def stage_nats(
     stage: Stage,
     fine: Tensor,
     coarse: Tensor,
-    system: Batch,
+    system: System,
     frames: list[int],
     seed: int,
     samples: int = SAMPLES,

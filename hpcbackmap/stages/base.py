@@ -8,48 +8,18 @@ S systems: many frames of one protein (S = 1), or one frame each of many protein
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch, Data
 
 from hpcbackmap.config.campaign import ModelConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.layers.network import MessageLayers, recompute_blocks
+from hpcbackmap.stages.system import S, System, collate
 
 __all__ = ["Elbo", "Normal", "Stage", "System", "collate", "kl_divergence", "kl_per_unit"]
-
-
-class System(Data):
-    """Static description of one molecule at the two resolutions of a stage.
-
-    ``*_index`` fields count fine particles, ``bead*`` fields count beads; PyG shifts them on batching.
-    """
-
-    def __inc__(self, key, value, *args, **kwargs):
-        if key.endswith("_index"):
-            return self.n_fine
-        if key.startswith("bead"):
-            return self.n_coarse
-        return 0
-
-    def __cat_dim__(self, key, value, *args, **kwargs):
-        return 0
-
-
-def collate(systems: list[System]) -> Batch:
-    """One batch of several systems; ``batch.fine_system`` and ``batch.coarse_system`` say whose is whose."""
-    batch = Batch.from_data_list(systems)
-    sizes = torch.tensor([system.n_fine for system in systems])
-    beads = torch.tensor([system.n_coarse for system in systems])
-    numbers = torch.arange(len(systems))
-    batch.fine_system = numbers.repeat_interleave(sizes)
-    batch.coarse_system = numbers.repeat_interleave(beads)
-    batch.first_bead = beads.cumsum(0) - beads
-    batch.n_systems = len(systems)
-    return batch
 
 
 @dataclass(frozen=True)
@@ -96,7 +66,7 @@ class Elbo:
         return self.log_likelihood - self.kl
 
 
-class Stage(nn.Module, ABC):
+class Stage(nn.Module, ABC, Generic[S]):
     """Conditional VAE of one rung. Draws no randomness itself: noise is an argument.
 
     name: ``coarse-fine``. fine, coarse: resolution names. noise_width: W, standard normals per bead and
@@ -146,25 +116,25 @@ class Stage(nn.Module, ABC):
         recompute_blocks(self)
 
     @abstractmethod
-    def describe(self, ladder: Ladder) -> System:
+    def describe(self, ladder: Ladder) -> S:
         """Static description of one molecule. Raises InputError if this stage cannot treat it."""
 
-    def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:
+    def calibrate(self, fine: Tensor, coarse: Tensor, system: S) -> None:
         """Set scales and starting values from training frames of one system; called once before training."""
 
     def at_step(self, step: int) -> None:
         """Told by the trainer before optimiser step ``step`` (from 0); schedules of the loss follow it."""
 
     @abstractmethod
-    def decode(self, z: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+    def decode(self, z: Tensor, coarse: Tensor, system: S) -> Tensor:
         """Most likely fine positions given z [F, B, L]: [F, N, 3], mapped onto ``coarse`` exactly."""
 
     @abstractmethod
-    def elbo(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Elbo:
+    def elbo(self, fine: Tensor, coarse: Tensor, system: S, noise: Tensor) -> Elbo:
         """One-sample ELBO; noise [F, B, L] (further columns are not read)."""
 
     @abstractmethod
-    def log_weight(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+    def log_weight(self, fine: Tensor, coarse: Tensor, system: S, noise: Tensor) -> Tensor:
         """log p(fine | z) + log p(z | coarse) - log q(z | fine, coarse), nats [F, S], at the z of ``noise``.
 
         noise as in `elbo`. Its mean over noise is the ELBO; log mean exp is the importance-weighted bound
@@ -172,11 +142,11 @@ class Stage(nn.Module, ABC):
         """
 
     @abstractmethod
-    def information(self, fine: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+    def information(self, fine: Tensor, coarse: Tensor, system: S) -> Tensor:
         """KL of each latent unit of each bead, nats [F, B, U]; its sum over B and U is the KL of `elbo`."""
 
     @abstractmethod
-    def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
+    def loss(self, fine: Tensor, coarse: Tensor, system: S, noise: Tensor) -> dict[str, Tensor]:
         """Training objective: scalars, means over frames; ``loss`` is the one to minimise.
 
         ``log_likelihood`` and ``kl``, in nats per frame and system, are always among them, and
@@ -184,13 +154,13 @@ class Stage(nn.Module, ABC):
         """
 
     @abstractmethod
-    def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+    def sample(self, coarse: Tensor, system: S, noise: Tensor) -> Tensor:
         """Prior member: [F, N, 3]; noise [F, B, W]. Nothing but ``coarse`` and noise enters."""
 
-    def samples(self, coarse: Tensor, system: Batch, noises: list[Tensor]) -> list[Tensor]:
+    def samples(self, coarse: Tensor, system: S, noises: list[Tensor]) -> list[Tensor]:
         """A member for each noise: what `sample` returns for it, bit for bit."""
         return [self.sample(coarse, system, noise) for noise in noises]
 
     @abstractmethod
-    def mode(self, coarse: Tensor, system: Batch) -> Tensor:
+    def mode(self, coarse: Tensor, system: S) -> Tensor:
         """One answer, no noise: [F, N, 3]."""

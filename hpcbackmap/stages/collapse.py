@@ -6,9 +6,9 @@ nothing. Prior collapse: the prior leaves the latents no room, so members are al
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
 
 from hpcbackmap.stages.base import Stage
+from hpcbackmap.stages.system import System
 
 __all__ = ["active_units", "collapse", "spread_and_error"]
 
@@ -30,7 +30,7 @@ def active_units(information: Tensor) -> Tensor:
 
 
 def spread_and_error(
-    stage: Stage, fine: Tensor, coarse: Tensor, system: Batch, noise: tuple[Tensor, Tensor]
+    stage: Stage, fine: Tensor, coarse: Tensor, system: System, noise: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Variance of members and squared error of the mode per fine particle, nm^2, both [F].
 

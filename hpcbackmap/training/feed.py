@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
 
 from hpcbackmap.stages.base import Stage, System, collate
 from hpcbackmap.stages.noise import frame_noise
@@ -27,7 +26,7 @@ class StageInputs:
 
     fine: Tensor
     coarse: Tensor
-    system: object
+    system: System
     noise: Tensor
     n_frames: int
     position: int = 0
@@ -53,7 +52,7 @@ class Feed:
         self.store, self.stage, self.seed, self.device = store, stage, seed, device
         self.clusters = clusters
         self._described: dict[str, System] = {}
-        self._single: dict[str, Batch] = {}
+        self._single: dict[str, System] = {}
 
     def stream(
         self,
@@ -150,7 +149,7 @@ class Feed:
             self._described[name] = self.stage.describe(self.store.system(name).ladder)
         return self._described[name]
 
-    def _alone(self, name: str) -> Batch:
+    def _alone(self, name: str) -> System:
         """A batch of one system, on the device."""
         if name not in self._single:
             self._single[name] = collate([self._describe(name)]).to(self.device)

@@ -7,7 +7,6 @@ the first step. Shapes as in `stages.base`.
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from hpcbackmap.config.campaign import CgvaeConfig
 from hpcbackmap.protein.residues import RESIDUES
@@ -24,7 +23,7 @@ from hpcbackmap.stages.cgvae.linear import (
 )
 from hpcbackmap.stages.cgvae.superposition import mean_frame, superposed, surroundings, turned
 from hpcbackmap.stages.layers import geometry
-from hpcbackmap.stages.layers.bead_system import PARTICLE_FEATURES
+from hpcbackmap.stages.layers.bead_system import PARTICLE_FEATURES, BeadSystem
 from hpcbackmap.stages.layers.close_trace import LIMIT, recentre
 from hpcbackmap.stages.layers.network import MLP, MessageLayers
 from hpcbackmap.stages.layers.pooling import bead_sums
@@ -87,7 +86,7 @@ class BeadNetwork(nn.Module):
         if n <= MOST_ELASTIC and (self.is_trace or ladder.index(fine) == 0):
             self.elastic = ElasticNetwork(n, *(TRACE if self.is_trace else ATOMS))
 
-    def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:
+    def calibrate(self, fine: Tensor, coarse: Tensor, system: BeadSystem) -> None:
         """Length scales, cis links and what has a closed form.
 
         Ridge regression in the bead frames, its penalty and the reach of the frames chosen by cross-validation
@@ -95,7 +94,7 @@ class BeadNetwork(nn.Module):
         leaves over in frames held out: basis, exact linear posterior and spread of every bead; the
         elastic network of what is stiff.
         """
-        near, _ = geometry.nearest(coarse, system.coarse_system, 1)
+        near, _ = geometry.nearest(coarse, system.coarse_sizes, 1)
         nearest = (geometry.gather(coarse, near)[:, :, 0] - coarse).norm(dim=-1)
         self.scale.fill_(float(nearest.mean()))
         self.reference.copy_(mean_frame(coarse))
@@ -110,7 +109,7 @@ class BeadNetwork(nn.Module):
             self.swing.fill_(self._fit_swing(fine, rest, coarse, system))
         self.unit.fill_(float(rest.square().mean().sqrt().clamp_min(1e-3)))
 
-    def _fit_linear(self, fine: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+    def _fit_linear(self, fine: Tensor, coarse: Tensor, system: BeadSystem) -> Tensor:
         """Sets the frames and the ridge weights; returns the held-out errors, lab frame [F, N, 3]."""
         fold = folds(superposed(coarse, self.reference), FOLDS)
         members = [torch.nonzero(system.bead_of == b).squeeze(-1) for b in range(coarse.shape[1])]
@@ -139,13 +138,15 @@ class BeadNetwork(nn.Module):
         frames = self._frames(coarse, system)[:, system.bead_of]
         return torch.einsum("fnij,fni->fnj", frames, missed)
 
-    def _linear_problem(self, fine: Tensor, coarse: Tensor, system: Batch) -> tuple[Tensor, Tensor]:
+    def _linear_problem(
+        self, fine: Tensor, coarse: Tensor, system: BeadSystem
+    ) -> tuple[Tensor, Tensor]:
         """Inputs [F, B, 3B + 1] and targets [F, N, 3] of the ridge regression, in the bead frames."""
         frames = self._frames(coarse, system)
         local = self._to_local(fine - coarse[:, system.bead_of], frames, system)
         return self._ridge_inputs(coarse, frames), local
 
-    def _fit_components(self, local: Tensor, system: Batch) -> None:
+    def _fit_components(self, local: Tensor, system: BeadSystem) -> None:
         for bead, freedom in enumerate(system.freedom.tolist()):
             members = torch.nonzero(system.bead_of == bead).squeeze(-1)
             if freedom == 0:
@@ -157,7 +158,7 @@ class BeadNetwork(nn.Module):
             self.latent_log_std[bead] = model.log_std.to(self.latent_log_std)
             self.bead_log_spread[bead] = model.log_spread
 
-    def _fit_swing(self, fine: Tensor, missed: Tensor, coarse: Tensor, system: Batch) -> float:
+    def _fit_swing(self, fine: Tensor, missed: Tensor, coarse: Tensor, system: BeadSystem) -> float:
         """How much wider than the prior members are drawn, so that the elastic network leaves the right spread.
 
         The network takes away a part of every deviation. Right is the error of relaxed predictions of held-out
@@ -174,12 +175,12 @@ class BeadNetwork(nn.Module):
         spread = (self.elastic(fine - missed + drawn) - answer).square().mean().sqrt()
         return float((error / spread.clamp_min(1e-6)).clamp(1, MOST_SWING))
 
-    def context(self, coarse: Tensor, system: Batch) -> dict:
+    def context(self, coarse: Tensor, system: BeadSystem) -> dict:
         """What the beads alone tell: features, frames, neighbourhoods."""
         reach = float(self.scale) * 5
         frames = self._frames(coarse, system)
-        k = min(int(torch.bincount(system.coarse_system).max()) - 1, MAX_NEIGHBOURS)
-        index, valid = geometry.nearest(coarse, system.coarse_system, k)
+        k = min(max(system.coarse_sizes) - 1, MAX_NEIGHBOURS)
+        index, valid = geometry.nearest(coarse, system.coarse_sizes, k)
         apart = system.place[index] - system.place.view(1, -1, 1)
         apart = torch.where(system.chain[index] == system.chain.view(1, -1, 1), apart, 0)
         graph = (geometry.edge_features(coarse, frames, index, reach), index, valid, apart)
@@ -192,19 +193,19 @@ class BeadNetwork(nn.Module):
         mean, log_std = self.prior_head(context["h"]).chunk(2, -1)
         return Normal(mean, log_std.clamp(-5, 2))
 
-    def posterior(self, context: dict, fine: Tensor, coarse: Tensor, system: Batch) -> Normal:
+    def posterior(self, context: dict, fine: Tensor, coarse: Tensor, system: BeadSystem) -> Normal:
         frames = context["frames"]
         shift = fine - coarse[:, system.bead_of] - self._linear(coarse, frames, system)
         local = self._to_local(shift, frames, system)
         particle = context["particle"].expand(len(fine), -1, -1)
         seen = self.observe(torch.cat([particle, local / self.unit], -1))
-        seen = bead_sums(seen, system) / torch.bincount(system.bead_of).sqrt().unsqueeze(-1)
+        seen = bead_sums(seen, system) / system.members.sqrt().unsqueeze(-1)
         mean, log_std = self.posterior_head(torch.cat([context["h"], seen], -1)).chunk(2, -1)
         mean = mean + bead_sums(torch.einsum("fnd,ndl->fnl", local, self.gain), system)
         log_std = log_std + self.latent_log_std
         return Normal(mean, log_std.clamp(-5, 2))
 
-    def decode(self, context: dict, z: Tensor, coarse: Tensor, system: Batch):
+    def decode(self, context: dict, z: Tensor, coarse: Tensor, system: BeadSystem):
         """Mean of the fine positions [F, N, 3] and log standard deviation per bead [F, B]."""
         h = self.decoder(context["h"] + self.from_latent(z), *context["graph"])
         members = h[:, system.bead_of]
@@ -217,7 +218,7 @@ class BeadNetwork(nn.Module):
         shift = shift + self._linear(coarse, context["frames"], system)
         return coarse[:, system.bead_of] + recentre(shift, system), log_spread.clamp(-9, 2)
 
-    def _linear(self, coarse: Tensor, frames: Tensor, system: Batch) -> Tensor:
+    def _linear(self, coarse: Tensor, frames: Tensor, system: BeadSystem) -> Tensor:
         """Ridge part of the displacement from the bead, lab frame: [F, N, 3]."""
         inputs = self._ridge_inputs(coarse, frames).transpose(0, 1)
         member, taken = self._members(system)
@@ -227,7 +228,7 @@ class BeadNetwork(nn.Module):
         placed[:, member[taken]] = local.transpose(0, 1)[:, taken]
         return torch.einsum("fnij,fni->fnj", frames[:, system.bead_of], placed)
 
-    def _members(self, system: Batch) -> tuple[Tensor, Tensor]:
+    def _members(self, system: BeadSystem) -> tuple[Tensor, Tensor]:
         """Members of every bead, padded, [B, most], and which entries are members."""
         size = torch.bincount(system.bead_of)
         place = torch.arange(int(size.max()), device=size.device)
@@ -243,9 +244,9 @@ class BeadNetwork(nn.Module):
         local = torch.einsum("fbij,fbcj->fbci", frames, gap).flatten(-2)
         return torch.cat([local, torch.ones_like(local[..., :1])], -1)
 
-    def _frames(self, coarse: Tensor, system: Batch) -> Tensor:
+    def _frames(self, coarse: Tensor, system: BeadSystem) -> Tensor:
         """Frames of the beads [F, B, 3, 3], by superposition of their surroundings."""
         return turned(coarse, self.reference.to(coarse.dtype), self.around.to(coarse.dtype))
 
-    def _to_local(self, shift: Tensor, frames: Tensor, system: Batch) -> Tensor:
+    def _to_local(self, shift: Tensor, frames: Tensor, system: BeadSystem) -> Tensor:
         return torch.einsum("fnij,fnj->fni", frames[:, system.bead_of], shift)

@@ -11,7 +11,8 @@ system, whose inverse is kept. Shapes: F frames, N particles, B beads, P pairs; 
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
+
+from hpcbackmap.stages.layers.bead_system import BeadSystem
 
 __all__ = ["ATOMS", "MOST_ELASTIC", "TRACE", "ElasticNetwork"]
 
@@ -34,7 +35,7 @@ class ElasticNetwork(nn.Module):
         for name in ("length", "stiffness", "solve"):
             self.register_buffer(name, torch.zeros(n, n))
 
-    def fit(self, fine: Tensor, system: Batch) -> None:
+    def fit(self, fine: Tensor, system: BeadSystem) -> None:
         """Statistics of training frames ``fine`` [F, N, 3], and the inverse."""
         mean, variance = _distances(fine)
         held = torch.triu(mean < self.cutoff, diagonal=1)

@@ -10,20 +10,18 @@ structure; the ELBO is that of the decoder before them.
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
 
 from hpcbackmap.config.campaign import CgvaeConfig
 from hpcbackmap.resolution.ladder import Ladder
-from hpcbackmap.stages.base import System
 from hpcbackmap.stages.cartesian import CartesianStage
 from hpcbackmap.stages.cgvae.bead_network import BeadNetwork
-from hpcbackmap.stages.layers.bead_system import bead_system
+from hpcbackmap.stages.layers.bead_system import BeadSystem, bead_system
 from hpcbackmap.stages.layers.close_trace import close_calpha, recentre
 
 __all__ = ["Cgvae"]
 
 
-class Cgvae(CartesianStage):
+class Cgvae(CartesianStage[BeadSystem]):
     kind = "cgvae"
 
     def __init__(self, fine: str, coarse: str, config: CgvaeConfig, ladder: Ladder):
@@ -33,11 +31,11 @@ class Cgvae(CartesianStage):
         if self.noisy:
             self.noise_width += 3 * int(np.bincount(ladder.mapping(coarse).bead).max())
 
-    def describe(self, ladder: Ladder) -> System:
+    def describe(self, ladder: Ladder) -> BeadSystem:
         self.require_molecule(ladder)
         return bead_system(ladder, self.fine, self.coarse)
 
-    def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+    def sample(self, coarse: Tensor, system: BeadSystem, noise: Tensor) -> Tensor:
         context = self._context(coarse, system)
         noise, rest = noise[..., : self.latent], noise[..., self.latent :]
         swing = self.network.swing
@@ -51,7 +49,9 @@ class Cgvae(CartesianStage):
             positions = positions + recentre(spread * white, system)
         return self._closed(positions, context, system, rest)
 
-    def _closed(self, positions: Tensor, context, system: Batch, noise: Tensor | None) -> Tensor:
+    def _closed(
+        self, positions: Tensor, context, system: BeadSystem, noise: Tensor | None
+    ) -> Tensor:
         """Stiff distances, then for C-alpha traces the closing projection."""
         if self.network.elastic is not None:
             positions = self.network.elastic(positions)

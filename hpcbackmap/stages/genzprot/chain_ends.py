@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from hpcbackmap.protein.zmatrix import Role
+from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import bin_of
 
 __all__ = ["BINS", "END_ROLES", "EndHead"]
@@ -30,7 +30,7 @@ class EndHead(nn.Module):
         self,
         h: Tensor,
         planes: Tensor,
-        system: Batch,
+        system: ResidueSystem,
         choose: Callable[[Role, Tensor, Tensor], Tensor],
     ) -> dict[Role, tuple[Tensor, Tensor]]:
         """Residues [n] and torsions [F, n] of each role; ``choose(role, residues, logits [F, n, BINS])``.

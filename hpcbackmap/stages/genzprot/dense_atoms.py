@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
 
 from hpcbackmap.protein.internal import place_atoms, positions_from_internal
 from hpcbackmap.protein.residues import MAX_ATOMS
 from hpcbackmap.protein.side_chain import CB, SIDE, place_side_chains
 from hpcbackmap.protein.zmatrix import N_TORSIONS
+from hpcbackmap.stages.genzprot.system import ResidueSystem
 
 __all__ = [
     "AWAY",
@@ -49,7 +49,7 @@ class Scene(NamedTuple):
 
 
 def make_scene(
-    atoms: Tensor, near: Tensor, valid: Tensor, system: Batch, rigid: Tensor | None = None
+    atoms: Tensor, near: Tensor, valid: Tensor, system: ResidueSystem, rigid: Tensor | None = None
 ) -> Scene:
     """From dense atoms, neighbours and the rigid geometry of all atoms [F, A, 3], if it is to be built on."""
     own = torch.arange(len(system.place), device=atoms.device)
@@ -60,7 +60,9 @@ def make_scene(
     return Scene(atoms, near, valid, system.atom_mask, system.residue_type, before, after, dense)
 
 
-def backbone_atoms(rigid: Tensor, torsions: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+def backbone_atoms(
+    rigid: Tensor, torsions: Tensor, coarse: Tensor, system: ResidueSystem
+) -> Tensor:
     """Dense atoms with backbone, OXT and CB in place, [F, R, MAX_ATOMS, 3]; the rest lies on CA.
 
     rigid [F, A, 3], torsions [F, R, N_TORSIONS] (chi is not read), coarse [F, R, 3].
@@ -112,6 +114,6 @@ def add_side_chains(scene: Scene, atoms: Tensor, frame: Tensor, residue: Tensor)
     scene.atoms[frame, residue, SIDE] = atoms[:, SIDE]
 
 
-def flat(atoms: Tensor, system: Batch) -> Tensor:
+def flat(atoms: Tensor, system: ResidueSystem) -> Tensor:
     """Positions [F, A, 3] from dense atoms [F, R, MAX_ATOMS, 3]."""
     return atoms.flatten(1, 2)[:, system.bead_of * MAX_ATOMS + system.slot]

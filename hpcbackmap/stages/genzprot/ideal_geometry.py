@@ -4,13 +4,13 @@ import math
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
 
 from hpcbackmap.protein.internal import internal_from_positions, proline_closure
 from hpcbackmap.protein.peptide import link_angles
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import CG_CD
 from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
+from hpcbackmap.stages.genzprot.system import ResidueSystem
 
 __all__ = ["expected_geometry", "internal_of", "log_density"]
 
@@ -19,14 +19,14 @@ FREEDOM = 4.0
 """Degrees of freedom of the t distribution: experimental structures have outliers that no Gaussian bears."""
 
 
-def internal_of(fine: Tensor, system: Batch) -> Tensor:
+def internal_of(fine: Tensor, system: ResidueSystem) -> Tensor:
     """Distance, angle and dihedral of every atom to its anchors: [F, A, 3]."""
     return internal_from_positions(
         fine, system.z_parent_index, system.z_grand_index, system.z_great_index
     )
 
 
-def expected_geometry(offsets: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+def expected_geometry(offsets: Tensor, coarse: Tensor, system: ResidueSystem) -> Tensor:
     """Expected distance, angle and fixed dihedral of every atom: [F, A, 3].
 
     offsets: raw deviations of every slot [F, R, MAX_ATOMS, 3], bounded here. The peptide link follows the
@@ -46,7 +46,7 @@ def expected_geometry(offsets: Tensor, coarse: Tensor, system: Batch) -> Tensor:
 
 
 def log_density(
-    expected: Tensor, log_spread: Tensor, internal: Tensor, fine: Tensor, system: Batch
+    expected: Tensor, log_spread: Tensor, internal: Tensor, fine: Tensor, system: ResidueSystem
 ) -> Tensor:
     """Nats of distances, angles and fixed dihedrals, times the Jacobian d^2 sin(theta): [F, A]; C-alpha 0.
 
@@ -77,7 +77,7 @@ def _student(x: Tensor) -> Tensor:
     return norm - half * torch.log1p(x.square() / FREEDOM)
 
 
-def _closure(positions: Tensor, internal: Tensor, ring: Tensor, system: Batch) -> Tensor:
+def _closure(positions: Tensor, internal: Tensor, ring: Tensor, system: ResidueSystem) -> Tensor:
     """Dihedrals that close the proline rings, [F, rings]; ``ring`` are the CD atoms."""
     slots = system.atom_index[system.bead_of[ring]]
     order = RESIDUES["PRO"].atoms

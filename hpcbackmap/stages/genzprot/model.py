@@ -15,14 +15,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from hpcbackmap.config.campaign import GenzprotConfig
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import N_CHI
 from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
 from hpcbackmap.resolution.ladder import Ladder
-from hpcbackmap.stages.base import Elbo, Stage, System
+from hpcbackmap.stages.base import Elbo, Stage
 from hpcbackmap.stages.genzprot import chain_ends, ideal_geometry, packing, planes
 from hpcbackmap.stages.genzprot.choose_rotamer import Pick, drawn, most_likely
 from hpcbackmap.stages.genzprot.clashes import overlaps
@@ -35,7 +34,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
     side_chain_rows,
 )
 from hpcbackmap.stages.genzprot.settle import settle
-from hpcbackmap.stages.genzprot.system import FLAGS, residue_system
+from hpcbackmap.stages.genzprot.system import FLAGS, ResidueSystem, residue_system
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, bin_of, draw, log_density
 from hpcbackmap.stages.layers import geometry
 from hpcbackmap.stages.layers.network import MessageLayers
@@ -75,7 +74,7 @@ class Context(NamedTuple):
     valid: Tensor
 
 
-class Genzprot(Stage):
+class Genzprot(Stage[ResidueSystem]):
     kind = "genzprot"
     variance = "one per atom type and internal coordinate, learned"
     by_heart = frozenset({"known.weight"})
@@ -106,17 +105,17 @@ class Genzprot(Stage):
             self.known = nn.Embedding(self.ladder.topology.n_residues, width)
             nn.init.zeros_(self.known.weight)
 
-    def describe(self, ladder: Ladder) -> System:
+    def describe(self, ladder: Ladder) -> ResidueSystem:
         self.require_molecule(ladder)
         return residue_system(ladder, self.coarse)
 
-    def encode(self, fine: Tensor, system: Batch) -> Tensor:
+    def encode(self, fine: Tensor, system: ResidueSystem) -> Tensor:
         """The latents of a structure: bin of each torsion, int64 [F, R, N_TORSIONS]; 0 where there is none."""
         torsions = ideal_geometry.internal_of(fine, system)[:, system.torsion_index, 2]
         return torch.where(system.torsion_mask, bin_of(torsions, BINS.to(fine.device)), 0)
 
     @torch.no_grad()
-    def decode(self, z: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+    def decode(self, z: Tensor, coarse: Tensor, system: ResidueSystem) -> Tensor:
         """Structure with every torsion at the centre of its bin ``z`` [F, R, N_TORSIONS]."""
         torsions = ((z + 0.5) * (2 * math.pi / BINS.to(z.device)) - math.pi).to(coarse)
         context = self._context(coarse, system)
@@ -128,7 +127,7 @@ class Genzprot(Stage):
         return flat(scene.atoms, system)
 
     @torch.no_grad()
-    def mode(self, coarse: Tensor, system: Batch) -> Tensor:
+    def mode(self, coarse: Tensor, system: ResidueSystem) -> Tensor:
         """Planes at a joint mode, then side chains, the most certain first; those in contact settle."""
         context = self._context(coarse, system)
         even = (system.place % 2 == 0).expand(coarse.shape[:2])
@@ -141,23 +140,25 @@ class Genzprot(Stage):
         settle(self.packing, context.h, scene, system, self._moving(system))
         return flat(scene.atoms, system)
 
-    def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+    def sample(self, coarse: Tensor, system: ResidueSystem, noise: Tensor) -> Tensor:
         """Prior member. Side chains in contact with another residue draw their torsions again."""
         return self.samples(coarse, system, [noise])[0]
 
     @torch.no_grad()
-    def samples(self, coarse: Tensor, system: Batch, noises: list[Tensor]) -> list[Tensor]:
+    def samples(self, coarse: Tensor, system: ResidueSystem, noises: list[Tensor]) -> list[Tensor]:
         context = self._context(coarse, system)
         return [self._member(context, coarse, system, noise) for noise in noises]
 
-    def elbo(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Elbo:
+    def elbo(self, fine: Tensor, coarse: Tensor, system: ResidueSystem, noise: Tensor) -> Elbo:
         """Exact density on the fibre for the order of torsions that ``noise`` stands for."""
         return self._elbo(self._context(coarse, system), fine, coarse, system, noise, fine)
 
-    def log_weight(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+    def log_weight(
+        self, fine: Tensor, coarse: Tensor, system: ResidueSystem, noise: Tensor
+    ) -> Tensor:
         return self.elbo(fine, coarse, system, noise).total
 
-    def information(self, fine: Tensor, coarse: Tensor, system: Batch) -> Tensor:
+    def information(self, fine: Tensor, coarse: Tensor, system: ResidueSystem) -> Tensor:
         """-log p(bin) of each torsion, [F, R, N_TORSIONS]: the KL of a deterministic posterior."""
         context = self._context(coarse, system)
         noise = torch.zeros(*coarse.shape[:2], DRAWS, dtype=coarse.dtype, device=coarse.device)
@@ -168,7 +169,9 @@ class Genzprot(Stage):
         nats = self._torsion_nats(context, fine, internal, coarse, expected, system, noise)
         return torch.where(system.torsion_mask, -(nats + _log_bin_width(nats)), 0.0)
 
-    def loss(self, fine: Tensor, coarse: Tensor, system: Batch, noise: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, fine: Tensor, coarse: Tensor, system: ResidueSystem, noise: Tensor
+    ) -> dict[str, Tensor]:
         """KL and a share of the likelihood, per residue; with ``coarse_noise`` residues are seen displaced."""
         shift = torch.zeros_like(coarse)
         if self.config.coarse_noise and self.training:
@@ -178,7 +181,7 @@ class Genzprot(Stage):
         context = self._context(coarse + shift, system)
         shown = fine + shift[:, system.bead_of]
         elbo = self._elbo(context, fine, coarse, system, noise, shown)
-        residues = torch.bincount(system.coarse_system)
+        residues = system.n_beads
         loss = ((elbo.kl - RIGID_SHARE * elbo.log_likelihood) / residues).mean()
         terms = {"log_likelihood": elbo.log_likelihood.mean(), "kl": elbo.kl.mean()}
         if self.config.steric_weight:
@@ -186,7 +189,7 @@ class Genzprot(Stage):
             loss = loss + self.config.steric_weight * gradient
         return {"loss": loss, **terms}
 
-    def _elbo(self, context: Context, fine, coarse, system: Batch, noise, shown) -> Elbo:
+    def _elbo(self, context: Context, fine, coarse, system: ResidueSystem, noise, shown) -> Elbo:
         """``shown`` [F, A, 3]: where side chains see the atoms around them."""
         internal = ideal_geometry.internal_of(fine, system)
         expected = self._rigid(context, coarse, system)
@@ -199,7 +202,9 @@ class Genzprot(Stage):
         kl = _by_system((inside - nats).sum(-1), system.coarse_system, system.n_systems)
         return Elbo(likelihood, kl)
 
-    def _steric(self, context: Context, coarse, system: Batch, noise) -> tuple[Tensor, Tensor]:
+    def _steric(
+        self, context: Context, coarse, system: ResidueSystem, noise
+    ) -> tuple[Tensor, Tensor]:
         """What lowers the clashes of side chains drawn among generated neighbours, and clashes per residue.
 
         The first is the score-function estimator of the gradient (Williams 1992): two draws of every side
@@ -227,10 +232,10 @@ class Genzprot(Stage):
         difference = 0.5 * (clashes[0] - clashes[1]) * (scores[0] - scores[1])
         return difference.mean(), (clashes[0] + clashes[1]).mean() / 2
 
-    def _context(self, coarse: Tensor, system: Batch) -> Context:
+    def _context(self, coarse: Tensor, system: ResidueSystem) -> Context:
         frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
         k = max(self.config.neighbours, SURROUNDINGS)
-        near, valid = geometry.nearest(coarse, system.coarse_system, k)
+        near, valid = geometry.nearest(coarse, system.coarse_sizes, k)
         index, there = (x[..., : self.config.neighbours].contiguous() for x in (near, valid))
         separation = system.place[index] - system.place.view(1, -1, 1)
         separation = torch.where(system.chain[index] == system.chain.view(1, -1, 1), separation, 0)
@@ -243,11 +248,11 @@ class Genzprot(Stage):
         h = self.trunk(h, edges, index, there, separation)
         return Context(h, near[..., :SURROUNDINGS], valid[..., :SURROUNDINGS])
 
-    def _rigid(self, context: Context, coarse: Tensor, system: Batch) -> Tensor:
+    def _rigid(self, context: Context, coarse: Tensor, system: ResidueSystem) -> Tensor:
         offsets = OFFSET_UNIT * self.offsets(context.h.detach()).unflatten(-1, (MAX_ATOMS, 3))
         return ideal_geometry.expected_geometry(offsets, coarse, system)
 
-    def _with_ends(self, h: Tensor, turns: Tensor, system: Batch, choose) -> Tensor:
+    def _with_ends(self, h: Tensor, turns: Tensor, system: ResidueSystem, choose) -> Tensor:
         """Torsions [F, R, N_TORSIONS] with planes and chain ends filled in, chi still 0."""
         torsions = torch.zeros(*turns.shape, N_TORSIONS, dtype=turns.dtype, device=turns.device)
         torsions[..., Role.PLANE] = turns
@@ -255,17 +260,19 @@ class Genzprot(Stage):
             torsions[:, residues, role] = angles
         return torsions
 
-    def _backbone(self, context: Context, torsions, expected, coarse, system: Batch) -> Scene:
+    def _backbone(
+        self, context: Context, torsions, expected, coarse, system: ResidueSystem
+    ) -> Scene:
         atoms = backbone_atoms(expected, torsions, coarse, system)
         return make_scene(atoms, context.near, context.valid, system, expected)
 
-    def _member(self, context: Context, coarse, system: Batch, noise: Tensor) -> Tensor:
+    def _member(self, context: Context, coarse, system: ResidueSystem, noise: Tensor) -> Tensor:
         scene = self._generate(context, coarse, system, noise)
         again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
         self._redraw(context, scene, system, [drawn(columns) for columns in again])
         return flat(scene.atoms, system)
 
-    def _generate(self, context: Context, coarse, system: Batch, noise: Tensor) -> Scene:
+    def _generate(self, context: Context, coarse, system: ResidueSystem, noise: Tensor) -> Scene:
         """A structure drawn from the prior, before any redraw."""
         first, rank = _order(noise, system)
         draws = noise[..., DRAWS : DRAWS + N_TORSIONS].to(coarse)
@@ -280,16 +287,16 @@ class Genzprot(Stage):
         return scene
 
     @staticmethod
-    def _turning(system: Batch) -> Tensor:
+    def _turning(system: ResidueSystem) -> Tensor:
         """Residues with a chi torsion, bool [R]."""
         return system.torsion_mask[:, Role.CHI1]
 
     @staticmethod
-    def _moving(system: Batch) -> Tensor:
+    def _moving(system: ResidueSystem) -> Tensor:
         """Residues whose side chains may draw again: all that turn but proline, bool [R]."""
         return system.torsion_mask[:, Role.CHI1] & ~system.proline
 
-    def _doubt(self, context: Context, scene: Scene, system: Batch) -> Tensor:
+    def _doubt(self, context: Context, scene: Scene, system: ResidueSystem) -> Tensor:
         """Rank in [0, 1) of each residue [F, R] by how uncertain chi 1 is while no side chain is there."""
         h = context.h
         frame, residue = _rows(self._turning(system).expand(h.shape[:2]))
@@ -300,9 +307,11 @@ class Genzprot(Stage):
         doubt[frame, residue] = 1 - logits.softmax(-1).square().sum(-1)
         whose = system.coarse_system
         order = (doubt + 2 * whose).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-        return (order - system.first_bead[whose]) / torch.bincount(whose)[whose]
+        return (order - system.first_bead[whose]) / system.n_beads[whose]
 
-    def _pack(self, context: Context, scene: Scene, rank, system: Batch, pick: Pick) -> None:
+    def _pack(
+        self, context: Context, scene: Scene, rank, system: ResidueSystem, pick: Pick
+    ) -> None:
         """Place all side chains into the scene, a share of the residues at a time in order of ``rank``."""
         turn = (rank * self.config.rounds).long()
         turning = self._turning(system)
@@ -316,7 +325,9 @@ class Genzprot(Stage):
             add_side_chains(scene, side_chain_rows(scene, chi, *rows), *rows)
             placed[rows] = True
 
-    def _redraw(self, context: Context, scene: Scene, system: Batch, picks: list[Pick]) -> None:
+    def _redraw(
+        self, context: Context, scene: Scene, system: ResidueSystem, picks: list[Pick]
+    ) -> None:
         """Side chains that run into others draw again, given all others; the better of the two stays."""
         frame, residue = _rows(self._moving(system).expand(scene.near.shape[:2]))
         for pick in picks:
@@ -331,7 +342,9 @@ class Genzprot(Stage):
             better = overlaps(side, scene, frame, residue) < depth
             add_side_chains(scene, side[better], frame[better], residue[better])
 
-    def _choose(self, h, scene: Scene, frame, residue, seen, system: Batch, pick: Pick) -> Tensor:
+    def _choose(
+        self, h, scene: Scene, frame, residue, seen, system: ResidueSystem, pick: Pick
+    ) -> Tensor:
         """Torsions chi of rows (frame, residue) [n] that ``pick`` takes one after another: [n, N_CHI].
 
         seen: bool [n, K], neighbours whose side chains are there.
@@ -379,7 +392,7 @@ class Genzprot(Stage):
         return nats
 
 
-def _order(noise: Tensor, system: Batch) -> tuple[Tensor, Tensor]:
+def _order(noise: Tensor, system: ResidueSystem) -> tuple[Tensor, Tensor]:
     """Planes that come first [F, R] (all even or all odd ones of a molecule) and rank of side chains [F, R]."""
     odd = noise[:, system.first_bead[system.coarse_system], PARITY] > 0
     rank = torch.special.ndtr(noise[..., RANK]).clamp(0, 1 - 1e-6)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.protein.zmatrix import Role
+from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, centres, draw, harmonics, log_density
 
 __all__ = ["BINS", "PlaneHead", "angle_tables"]
@@ -35,19 +35,21 @@ class PlaneHead(nn.Module):
         self.cosine = nn.Parameter(torch.full((kinds,), ANGLE))
         self.log_stiffness = nn.Parameter(torch.full((kinds,), SPREAD).log() * -2)
 
-    def log_density(self, h: Tensor, planes: Tensor, first: Tensor, tables, system: Batch):
+    def log_density(self, h: Tensor, planes: Tensor, first: Tensor, tables, system: ResidueSystem):
         """Nats of true rotations ``planes`` [F, R]; ``first`` [F, R]: those drawn on their own."""
         alone = log_density(self.alone(h), planes)
         given = log_density(self._given(h, planes, tables, system), planes)
         there = system.torsion_mask[:, Role.PLANE]
         return torch.where(there, torch.where(first, alone, given), 0.0)
 
-    def draw(self, h: Tensor, noise: Tensor, first: Tensor, tables, system: Batch) -> Tensor:
+    def draw(
+        self, h: Tensor, noise: Tensor, first: Tensor, tables, system: ResidueSystem
+    ) -> Tensor:
         """Rotations [F, R] that standard-normal ``noise`` [F, R] stands for."""
         planes = draw(self.alone(h), noise)
         return torch.where(first, planes, draw(self._given(h, planes, tables, system), noise))
 
-    def mode(self, h: Tensor, first: Tensor, tables, system: Batch) -> Tensor:
+    def mode(self, h: Tensor, first: Tensor, tables, system: ResidueSystem) -> Tensor:
         """A joint mode: each set of planes in turn takes its most likely rotation given the other."""
         planes = angle_of_mode(self.alone(h))
         for fixed in (first, ~first, first):
@@ -55,7 +57,7 @@ class PlaneHead(nn.Module):
             planes = torch.where(fixed, planes, best)
         return planes
 
-    def _given(self, h: Tensor, planes: Tensor, tables, system: Batch) -> Tensor:
+    def _given(self, h: Tensor, planes: Tensor, tables, system: ResidueSystem) -> Tensor:
         """Logits [F, R, BINS] of each plane given its neighbours in ``planes``."""
         around = harmonics(planes, HARMONICS)
         before = self.previous(around)[:, system.bead_previous] * system.bonded.unsqueeze(-1)
@@ -64,7 +66,9 @@ class PlaneHead(nn.Module):
         logits = self.between(nn.functional.silu(self.context(h) + before + after))
         return logits - self._strain(planes, tables, follows, system)
 
-    def _strain(self, planes: Tensor, tables: "AngleTables", follows: Tensor, system: Batch):
+    def _strain(
+        self, planes: Tensor, tables: "AngleTables", follows: Tensor, system: ResidueSystem
+    ):
         """Penalty of the two N-CA-C angles that a plane takes part in, at every bin: [F, R, BINS]."""
         bins = _ones_cos_sin(centres(BINS, planes))
         turned = _ones_cos_sin(planes)
@@ -96,7 +100,7 @@ class AngleTables(NamedTuple):
     at: Tensor
 
 
-def angle_tables(coarse: Tensor, rigid: Tensor, system: Batch) -> AngleTables:
+def angle_tables(coarse: Tensor, rigid: Tensor, system: ResidueSystem) -> AngleTables:
     """From C-alpha positions [F, R, 3] and the distance, angle and fixed dihedral of all atoms [F, A, 3].
 
     Written for link i, with a along CA(i)-CA(i+1) and p, n across it: C(i) lies along cos(t) a + sin(t) e with

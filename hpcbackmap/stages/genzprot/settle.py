@@ -11,13 +11,13 @@ import itertools
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
 
 from hpcbackmap.protein.side_chain import N_CHI
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.clashes import overlaps
 from hpcbackmap.stages.genzprot.dense_atoms import Scene, add_side_chains, side_chain_rows
 from hpcbackmap.stages.genzprot.packing import PackingHead
+from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, well, without
 
 __all__ = ["settle"]
@@ -35,7 +35,9 @@ LEANINGS = torch.tensor([*itertools.product(LEANS, LEANS)] + [(0.0, 0.0)] * len(
 """Of chi 1 and chi 2 of each candidate, [C, 2]; the first is the most likely rotamer itself."""
 
 
-def settle(packing: PackingHead, h: Tensor, scene: Scene, system: Batch, moving: Tensor) -> None:
+def settle(
+    packing: PackingHead, h: Tensor, scene: Scene, system: ResidueSystem, moving: Tensor
+) -> None:
     """Move side chains of ``scene`` that run into other residues; h [F, R, W], moving: bool [R]."""
     for turn in range(ROUNDS):
         now = moving & (system.place % 2 == turn % 2)
@@ -46,7 +48,9 @@ def settle(packing: PackingHead, h: Tensor, scene: Scene, system: Batch, moving:
             add_side_chains(scene, _best(packing, h, scene, system, frame, residue), frame, residue)
 
 
-def _best(packing: PackingHead, h: Tensor, scene: Scene, system: Batch, frame, residue) -> Tensor:
+def _best(
+    packing: PackingHead, h: Tensor, scene: Scene, system: ResidueSystem, frame, residue
+) -> Tensor:
     """The cheapest candidate of rows (frame, residue) [n], given all others: atoms [n, MAX_ATOMS, 3]."""
     everyone = torch.ones_like(scene.near[frame, residue], dtype=torch.bool)
     seen = packing.see(h[frame, residue], scene, frame, residue, everyone)
@@ -59,7 +63,7 @@ def _best(packing: PackingHead, h: Tensor, scene: Scene, system: Batch, frame, r
     return side.view(-1, count, *side.shape[1:])[torch.arange(len(best)), best]
 
 
-def _candidates(packing: PackingHead, seen: Tensor, residues: Tensor, system: Batch):
+def _candidates(packing: PackingHead, seen: Tensor, residues: Tensor, system: ResidueSystem):
     """Torsions [n C, N_CHI] of every candidate and how likely they are, nats [n C]; seen [n, W]."""
     count = len(SKIPS)
     context = seen.repeat_interleave(count, 0)

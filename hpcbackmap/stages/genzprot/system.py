@@ -5,16 +5,15 @@ from functools import cache
 from importlib import resources
 
 import numpy as np
-import torch
 
 from hpcbackmap.protein.residues import BACKBONE, MAX_ATOMS, RESIDUE_INDEX, RESIDUES
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.protein.zmatrix import N_TORSIONS, Role, build_zmatrix
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.stages.base import System
+from hpcbackmap.stages.system import Beads, Particles, Plain, System
 
-__all__ = ["FLAGS", "residue_system"]
+__all__ = ["FLAGS", "ResidueSystem", "residue_system"]
 
 FLAGS = 6
 """Per residue: bonded to the one before, to the one after, OXT, disulphide, zero of the plane, proline next."""
@@ -35,8 +34,48 @@ def _ideal_table() -> dict[str, list[float]]:
     return json.loads(resources.files("hpcbackmap.protein").joinpath("ideal.json").read_text())
 
 
-def residue_system(ladder: Ladder, coarse: str) -> System:
-    """Index vectors, ideal geometry and flags of one molecule (A heavy atoms, R residues).
+class ResidueSystem(System):
+    """Index vectors, ideal geometry and flags of A heavy atoms in R residues.
+
+    z_parent_index, z_grand_index, z_great_index, level, role [A]: the Z-matrix (`protein.zmatrix`). slot [A]:
+    place in its residue. atom_index, atom_mask [R, MAX_ATOMS]: the reverse, CA where there is none.
+    torsion_index, torsion_mask [R, N_TORSIONS]: atom that carries each torsion, and which there are.
+    residue_type, chain, place [R]. bead_before, bead_after: residues that orient the frame; bead_previous,
+    bead_next: beside it in the sequence; bead_third: the third C-alpha atom of its peptide plane, all [R].
+    backbone [A]: also OXT. bonded, leads, proline [R]: bonded to the one before, to the one after, is proline.
+    flags [R, FLAGS]. ideal, limit [A, 3]: distance (nm), angle and fixed dihedral (rad), and how far off they
+    are learned.
+    """
+
+    z_parent_index: Particles
+    z_grand_index: Particles
+    z_great_index: Particles
+    level: Plain
+    role: Plain
+    slot: Plain
+    atom_index: Particles
+    atom_mask: Plain
+    torsion_index: Particles
+    torsion_mask: Plain
+    residue_type: Plain
+    chain: Plain
+    place: Plain
+    bead_before: Beads
+    bead_after: Beads
+    bead_previous: Beads
+    bead_next: Beads
+    bead_third: Beads
+    backbone: Plain
+    bonded: Plain
+    leads: Plain
+    proline: Plain
+    flags: Plain
+    ideal: Plain
+    limit: Plain
+
+
+def residue_system(ladder: Ladder, coarse: str) -> ResidueSystem:
+    """Description of one molecule.
 
     Raises InputError if ``coarse`` is not the C-alpha trace of the heavy atoms.
     """
@@ -80,10 +119,7 @@ def residue_system(ladder: Ladder, coarse: str) -> System:
         "ideal": _ideal(topology, z.role),
         "limit": _limits(topology, z.role),
     }  # fmt: skip
-    system = System(n_fine=topology.n_atoms, n_coarse=n, num_nodes=n)
-    for key, value in tensors.items():
-        system[key] = torch.from_numpy(np.ascontiguousarray(value))
-    return system
+    return ResidueSystem.of_molecule(topology.n_atoms, n, **tensors)
 
 
 def _dense(topology: Topology) -> tuple[np.ndarray, np.ndarray]:

@@ -1,24 +1,48 @@
 """Static description of a molecule for a Cartesian stage: particles, beads, bonds, composition."""
 
 import numpy as np
-import torch
 
 from hpcbackmap.protein.residues import RESIDUE_INDEX, RESIDUES
 from hpcbackmap.resolution.ladder import Ladder
-from hpcbackmap.stages.base import System
+from hpcbackmap.stages.system import Beads, Particles, Plain, System
 
-__all__ = ["PARTICLE_FEATURES", "bead_system"]
+__all__ = ["PARTICLE_FEATURES", "BeadSystem", "bead_fields", "bead_system"]
 
 PARTICLE_FEATURES = len(RESIDUES) + 15 + 4
 """Residue composition, atom slot, place along the chain within the bead (4 harmonics)."""
 
 
-def bead_system(ladder: Ladder, fine: str, coarse: str) -> System:
+class BeadSystem(System):
     """N fine particles and B beads of one molecule at two adjacent resolutions.
 
-    ``bond_index`` [bonds, 2] holds covalent bonds (heavy atoms) or consecutive bonded C-alpha atoms;
-    ``slot`` is a particle's place within its bead. Raises InputError for an unknown resolution.
+    weight [N]: of each particle in its bead. particle [N, PARTICLE_FEATURES], composition [B, types + 1]: what
+    they are made of. slot [N]: place of each particle within its bead. members [B]: particles of each bead;
+    freedom [B]: directions that they leave open. chain, place [B]: chain of each bead, and place along it.
+    bond_index [bonds, 2]: covalent bonds (heavy atoms) or consecutive bonded C-alpha atoms. bead_before,
+    bead_after [B]: beads that orient the frame.
     """
+
+    weight: Plain
+    particle: Plain
+    composition: Plain
+    slot: Plain
+    members: Plain
+    freedom: Plain
+    chain: Plain
+    place: Plain
+    bond_index: Particles
+    bead_before: Beads
+    bead_after: Beads
+
+
+def bead_system(ladder: Ladder, fine: str, coarse: str) -> BeadSystem:
+    """Raises InputError for an unknown resolution."""
+    sizes = ladder.n_particles(fine), ladder.n_particles(coarse)
+    return BeadSystem.of_molecule(*sizes, **bead_fields(ladder, fine, coarse))
+
+
+def bead_fields(ladder: Ladder, fine: str, coarse: str) -> dict[str, np.ndarray]:
+    """The fields of a `BeadSystem`."""
     mapping = ladder.mapping(coarse)
     composed = ladder.composed(fine)
     topology = ladder.topology
@@ -28,23 +52,20 @@ def bead_system(ladder: Ladder, fine: str, coarse: str) -> System:
     composition /= composition.sum(1, keepdims=True)
     sequence = _mean_place(composed.bead, topology.atom_residue)
     order = _mean_place(mapping.bead, sequence)
-    n = mapping.n_coarse
-    system = System(n_fine=mapping.n_fine, n_coarse=n, num_nodes=n)
-    tensors = {
+    n, members = mapping.n_coarse, np.bincount(mapping.bead)
+    return {
         "bead_of": mapping.bead,
         "weight": mapping.weight.astype(np.float32),
         "particle": _particle_features(ladder, fine, composition, sequence, mapping.bead, order),
         "composition": _bead_composition(composition, mapping.bead, n),
         "slot": _slots(mapping.bead),
-        "bond_index": _bonds(ladder, fine),
-        "freedom": 3.0 * (np.bincount(mapping.bead) - 1).astype(np.float32),
+        "members": members,
+        "freedom": 3.0 * (members - 1).astype(np.float32),
         "chain": _chain_of_beads(ladder, composed.bead, mapping.bead, n),
         "place": np.argsort(np.argsort(order, kind="stable"), kind="stable"),
+        "bond_index": _bonds(ladder, fine),
         **_partners(order),
     }
-    for key, value in tensors.items():
-        system[key] = torch.from_numpy(np.ascontiguousarray(value))
-    return system
 
 
 def _slots(bead: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ mapping onto the beads is untouched.
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
+
+from hpcbackmap.stages.layers.bead_system import BeadSystem
 
 __all__ = ["close_calpha", "recentre"]
 
@@ -23,14 +24,16 @@ REFRESH, MARGIN = 25, 0.15
 """Contact candidates are looked up every so many iterations, this far (nm) beyond contact."""
 
 
-def recentre(shift: Tensor, system: Batch) -> Tensor:
+def recentre(shift: Tensor, system: BeadSystem) -> Tensor:
     """``shift`` [F, N, 3] less its weighted mean over each bead, so that beads do not move."""
-    beads = torch.zeros(len(shift), len(system.freedom), 3, dtype=shift.dtype, device=shift.device)
+    beads = torch.zeros(len(shift), system.n_coarse, 3, dtype=shift.dtype, device=shift.device)
     beads = beads.index_add(1, system.bead_of, shift * system.weight.to(shift.dtype).unsqueeze(-1))
     return shift - beads[:, system.bead_of]
 
 
-def close_calpha(positions: Tensor, system: Batch, cis: Tensor, iterations: int = 150) -> Tensor:
+def close_calpha(
+    positions: Tensor, system: BeadSystem, cis: Tensor, iterations: int = 150
+) -> Tensor:
     """C-alpha positions [F, N, 3] with bonds of ideal length, possible angles and no contacts.
 
     cis: which bonds are cis, [bonds] or [F, bonds]. Beads stay where they are; what the beads make
@@ -64,7 +67,7 @@ def close_calpha(positions: Tensor, system: Batch, cis: Tensor, iterations: int 
     return result
 
 
-def _violated(positions, bonds, length, pairs, system: Batch) -> Tensor:
+def _violated(positions, bonds, length, pairs, system: BeadSystem) -> Tensor:
     """Whether a molecule has a bond or a contact beyond TOLERANCE in a frame, [F, S]."""
     apart = (positions[:, bonds[1]] - positions[:, bonds[0]]).norm(dim=-1)
     off = ((apart - length).abs() > TOLERANCE).to(positions.dtype)
@@ -91,7 +94,7 @@ def _moves(positions: Tensor, pairs: Tensor, low, high) -> Tensor:
     return torch.zeros_like(positions).index_add(1, first, push).index_add(1, second, -push)
 
 
-def _near_pairs(positions: Tensor, system: Batch) -> tuple[Tensor, Tensor]:
+def _near_pairs(positions: Tensor, system: BeadSystem) -> tuple[Tensor, Tensor]:
     """Pairs of one molecule, not bonded, that may come into contact in some frame, [2, pairs], and in which.
 
     The second is 1 or 0 [F, pairs]: what a frame does must not depend on the frames beside it.

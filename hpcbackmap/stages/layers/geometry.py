@@ -28,15 +28,15 @@ def local_frames(positions: Tensor, before: Tensor, after: Tensor) -> Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-2)
 
 
-def nearest(positions: Tensor, system: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest(positions: Tensor, sizes: tuple[int, ...], k: int) -> tuple[Tensor, Tensor]:
     """The k nearest beads of the same system: indices [F, B, K] and a validity mask [F, B, K].
 
-    system: system of each bead, int64 [B], sorted. Small systems are padded; every bead of a system with
+    sizes: beads of each system, in order. Small systems are padded; every bead of a system with
     two or more beads has at least one neighbour, whatever the distances.
     """
     found, valid = [], []
     start = 0
-    for size in torch.bincount(system).tolist():
+    for size in sizes:
         take = min(k, size - 1)
         index = _nearest(positions[:, start : start + size].detach(), take) + start
         own = torch.arange(start, start + size, device=index.device).view(1, -1, 1)

@@ -2,17 +2,18 @@
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
+
+from hpcbackmap.stages.system import System
 
 __all__ = ["bead_sums", "system_sums"]
 
 
-def bead_sums(values: Tensor, system: Batch) -> Tensor:
+def bead_sums(values: Tensor, system: System) -> Tensor:
     """Sums over the members of each bead: [F, N, ...] to [F, B, ...]."""
-    return _sums(values, system.bead_of, len(system.freedom))
+    return _sums(values, system.bead_of, system.n_coarse)
 
 
-def system_sums(values: Tensor, system: Batch) -> Tensor:
+def system_sums(values: Tensor, system: System) -> Tensor:
     """Sums over the beads of each molecule: [F, B] to [F, S]."""
     return _sums(values, system.coarse_system, system.n_systems)
 

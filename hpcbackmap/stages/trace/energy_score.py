@@ -6,10 +6,10 @@ trains what is used, prior and decoder together; the posterior takes no part in 
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
 
 from hpcbackmap.stages.layers.close_trace import TRANS
 from hpcbackmap.stages.layers.pooling import bead_sums
+from hpcbackmap.stages.trace.system import TraceSystem
 
 __all__ = ["SPANS", "energy_score", "local_shape", "other_noise"]
 
@@ -17,12 +17,12 @@ SPANS = (2, 3, 4, 5, 6)
 """Residues apart whose distances describe the local shape of a trace."""
 
 
-def energy_score(first: Tensor, second: Tensor, truth: Tensor, system: Batch) -> Tensor:
+def energy_score(first: Tensor, second: Tensor, truth: Tensor, system: TraceSystem) -> Tensor:
     """Mean energy score (nm) of draws ``first`` and ``second`` for the traces ``truth``, all [F, N, 3].
 
     Half is that of each bead's members as they lie, half that of each residue's local shape.
     """
-    size = torch.bincount(system.bead_of)
+    size = system.members
 
     def apart(a, b):
         square = bead_sums((a - b).square().sum(-1), system) / size
@@ -38,7 +38,7 @@ def energy_score(first: Tensor, second: Tensor, truth: Tensor, system: Batch) ->
     return place + shape
 
 
-def local_shape(trace: Tensor, system: Batch) -> Tensor:
+def local_shape(trace: Tensor, system: TraceSystem) -> Tensor:
     """Distances over the SPANS and the handedness of four residues, nm: [F, N, 6]; 0 beyond a break."""
     n = trace.shape[1]
     columns = []
@@ -56,14 +56,13 @@ def local_shape(trace: Tensor, system: Batch) -> Tensor:
     return torch.stack(columns, -1)
 
 
-def other_noise(noise: Tensor, system: Batch) -> Tensor:
+def other_noise(noise: Tensor, system: TraceSystem) -> Tensor:
     """A second draw's noise from the first's [F, B, L]: that of the bead half a molecule away, reversed.
 
     Independent of the first wherever a bead looks no farther than that; exactly standard normal.
     """
-    size = torch.bincount(system.coarse_system)
-    start = (size.cumsum(0) - size)[system.coarse_system]
-    size = size[system.coarse_system]
+    start = system.first_bead[system.coarse_system]
+    size = system.n_beads[system.coarse_system]
     place = torch.arange(len(size), device=size.device) - start
     return -noise[:, start + (place + size // 2) % size].flip(-1)
 

@@ -7,17 +7,15 @@ word on a structure; the ELBO is that of the decoder before it.
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.stages.base import System
 from hpcbackmap.stages.cartesian import BOND_TOLERANCE, CartesianStage, bond_error, bond_lengths
 from hpcbackmap.stages.layers.close_trace import LIMIT, close_calpha
 from hpcbackmap.stages.trace.energy_score import energy_score, other_noise
 from hpcbackmap.stages.trace.network import TraceNetwork
-from hpcbackmap.stages.trace.system import trace_system
+from hpcbackmap.stages.trace.system import TraceSystem, trace_system
 
 __all__ = ["Trace"]
 
@@ -27,21 +25,21 @@ DRAW_TOLERANCE = 0.05
 """Energy score (nm) of prior draws that costs as much as one nat per free direction."""
 
 
-class Trace(CartesianStage):
+class Trace(CartesianStage[TraceSystem]):
     kind = "trace"
 
     def __init__(self, fine: str, coarse: str, config: TraceConfig):
         super().__init__(fine, coarse, config, TraceNetwork(config))
         self.noise_width += CIS_DRAWS
 
-    def describe(self, ladder: Ladder) -> System:
+    def describe(self, ladder: Ladder) -> TraceSystem:
         if not ladder.is_calpha(self.fine):
             raise InputError(
                 f"stage {self.name}: trace places C-alpha atoms, {self.fine} is no trace"
             )
         return trace_system(ladder, self.fine, self.coarse)
 
-    def sample(self, coarse: Tensor, system: Batch, noise: Tensor) -> Tensor:
+    def sample(self, coarse: Tensor, system: TraceSystem, noise: Tensor) -> Tensor:
         context = self._context(coarse, system)
         noise, rest = noise[..., : self.latent], noise[..., self.latent :]
         positions, _ = self._decode(context, self._prior(context).at(noise), coarse, system)
@@ -69,7 +67,9 @@ class Trace(CartesianStage):
             for each in (noise, other_noise(noise, system))
         ]
 
-    def _closed(self, positions: Tensor, context, system: Batch, noise: Tensor | None) -> Tensor:
+    def _closed(
+        self, positions: Tensor, context, system: TraceSystem, noise: Tensor | None
+    ) -> Tensor:
         """The closing projection; ``noise`` [F, B, CIS_DRAWS] draws cis links, None takes the likely state."""
         logits = self.network.cis_logits(context)
         border = torch.zeros_like(logits)

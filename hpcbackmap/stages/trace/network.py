@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
 
 from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.protein.residues import RESIDUES
@@ -20,6 +19,7 @@ from hpcbackmap.stages.layers.bead_system import PARTICLE_FEATURES
 from hpcbackmap.stages.layers.close_trace import TRANS, recentre
 from hpcbackmap.stages.layers.network import MLP, Block, MessageLayers
 from hpcbackmap.stages.layers.pooling import bead_sums
+from hpcbackmap.stages.trace.system import TraceSystem
 
 __all__ = ["TraceNetwork"]
 
@@ -79,19 +79,19 @@ class TraceNetwork(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.cis.bias, -5.0)
 
-    def calibrate(self, fine: Tensor, coarse: Tensor, system: Batch) -> None:
+    def calibrate(self, fine: Tensor, coarse: Tensor, system: TraceSystem) -> None:
         """Length scales: beads to their nearest, C-alpha atoms to the spline."""
-        near, _ = geometry.nearest(coarse, system.coarse_system, 1)
+        near, _ = geometry.nearest(coarse, system.coarse_sizes, 1)
         gap = geometry.gather(coarse, near)[:, :, 0] - coarse
         self.scale.fill_(float(gap.norm(dim=-1).mean()))
         shift = fine - _spline(coarse, system)
         self.unit.fill_(float(shift.square().mean().sqrt().clamp_min(1e-3)))
 
-    def context(self, coarse: Tensor, system: Batch) -> Context:
+    def context(self, coarse: Tensor, system: TraceSystem) -> Context:
         reach = float(self.scale) * 5
         bead_frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
-        k = min(int(torch.bincount(system.coarse_system).max()) - 1, self.config.neighbours)
-        index, valid = geometry.nearest(coarse, system.coarse_system, k)
+        k = min(max(system.coarse_sizes) - 1, self.config.neighbours)
+        index, valid = geometry.nearest(coarse, system.coarse_sizes, k)
         apart = _apart(system.place, system.chain, index)
         graph = (geometry.edge_features(coarse, bead_frames, index, reach), index, valid, apart)
         shape = geometry.chain_shape(coarse, system.bead_before, system.bead_after, reach)
@@ -119,7 +119,9 @@ class TraceNetwork(nn.Module):
         mean, log_std = self.prior_head(context.beads).chunk(2, -1)
         return Normal(mean, log_std.clamp(-5, 2))
 
-    def posterior(self, context: Context, fine: Tensor, coarse: Tensor, system: Batch) -> Normal:
+    def posterior(
+        self, context: Context, fine: Tensor, coarse: Tensor, system: TraceSystem
+    ) -> Normal:
         shift = torch.einsum("fnij,fnj->fni", context.frames, fine - context.trace)
         own = _trace_frames(fine, system)
         seen = torch.cat(
@@ -135,7 +137,7 @@ class TraceNetwork(nn.Module):
         mean, log_std = self.posterior_head(torch.cat([context.beads, seen], -1)).chunk(2, -1)
         return Normal(mean, (log_std - 1).clamp(-5, 2))
 
-    def decode(self, context: Context, z: Tensor, coarse: Tensor, system: Batch):
+    def decode(self, context: Context, z: Tensor, coarse: Tensor, system: TraceSystem):
         """Mean of the C-alpha positions [F, N, 3] and log standard deviation per bead [F, B]."""
         h = context.h + self.from_latent(z)[:, system.bead_of]
         trace, frames = context.trace.expand(len(h), -1, -1), context.frames
@@ -196,7 +198,9 @@ class _Round(Block):
 LOCAL_FEATURES = 3 * (2 * WINDOW + 1)
 
 
-def _local(trace: Tensor, frames: Tensor, coarse: Tensor, system: Batch, along: Tensor) -> Tensor:
+def _local(
+    trace: Tensor, frames: Tensor, coarse: Tensor, system: TraceSystem, along: Tensor
+) -> Tensor:
     """Window of the trace and own bead centre, seen from each residue: [F, N, LOCAL_FEATURES]."""
     trace = trace.detach()
     parts = [coarse[:, system.bead_of] - trace]
@@ -208,7 +212,7 @@ def _local(trace: Tensor, frames: Tensor, coarse: Tensor, system: Batch, along: 
     return torch.einsum("fnij,fncj->fnci", frames, gaps).flatten(-2)
 
 
-def _along(system: Batch) -> Tensor:
+def _along(system: TraceSystem) -> Tensor:
     """Whether the residue k places on is in the same unbroken stretch, 1 or 0, [2 WINDOW + 1, N]."""
     place = torch.arange(len(system.stretch), device=system.stretch.device)
     rows = []
@@ -219,13 +223,13 @@ def _along(system: Batch) -> Tensor:
     return torch.stack(rows).to(system.weight.dtype)
 
 
-def _neighbours(trace: Tensor, system: Batch, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbours(trace: Tensor, system: TraceSystem, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The k nearest residues of the same molecule outside the window: index, validity, separation [F, N, K].
 
     Found in blocks of residues, so that memory stays in bounds for long molecules.
     """
     found, start = [], 0
-    for size in torch.bincount(system.fine_system).tolist():
+    for size in system.fine_sizes:
         points, own = trace[:, start : start + size], slice(start, start + size)
         place, chain = system.residue[own], system.residue_chain[own]
         take = min(k, size)
@@ -252,12 +256,12 @@ def _apart(place: Tensor, chain: Tensor, index: Tensor) -> Tensor:
     return torch.where(chain[index] == chain.view(1, -1, 1), gap, 0)
 
 
-def _mean(values: Tensor, system: Batch) -> Tensor:
+def _mean(values: Tensor, system: TraceSystem) -> Tensor:
     """Sum over the members of each bead by the root of their number: [F, N, W] to [F, B, W]."""
-    return bead_sums(values, system) / torch.bincount(system.bead_of).sqrt().unsqueeze(-1)
+    return bead_sums(values, system) / system.members.sqrt().unsqueeze(-1)
 
 
-def _spline(coarse: Tensor, system: Batch) -> Tensor:
+def _spline(coarse: Tensor, system: TraceSystem) -> Tensor:
     """The smoothest trace [F, N, 3] through beads [F, B, 3]."""
     bead = coarse[:, system.bead_of]
     gap = coarse[:, system.bead_spline] - bead.unsqueeze(2)
@@ -265,6 +269,6 @@ def _spline(coarse: Tensor, system: Batch) -> Tensor:
     return bead + recentre(shift, system)
 
 
-def _trace_frames(trace: Tensor, system: Batch) -> Tensor:
+def _trace_frames(trace: Tensor, system: TraceSystem) -> Tensor:
     """Right-handed frames of each residue from the residues beside it: [F, N, 3, 3]."""
     return geometry.local_frames(trace, system.before_index, system.after_index)

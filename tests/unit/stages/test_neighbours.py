@@ -29,8 +29,7 @@ def test_nearest_beads_by_tree_in_parts_and_at_once(monkeypatch, limit, setting)
     points[:, 10:13] = points[:, 9:10]
     grid = np.stack(np.meshgrid(*[np.arange(3.0)] * 3), -1).reshape(-1, 3)
     points[0, 64 : 64 + 27] = grid
-    system = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    index, valid = geometry.nearest(torch.from_numpy(points), system, k)
+    index, valid = geometry.nearest(torch.from_numpy(points), sizes, k)
     start = 0
     for size in sizes:
         take = min(k, size - 1)
@@ -51,7 +50,7 @@ def test_nearest_beads_by_tree_in_parts_and_at_once(monkeypatch, limit, setting)
 def test_tree_bears_positions_that_are_not_finite(monkeypatch):
     monkeypatch.setattr(geometry, "LARGE", 3)
     points = torch.full((1, 30, 3), torch.nan)
-    index, _ = geometry.nearest(points, torch.zeros(30, dtype=torch.int64), 5)
+    index, _ = geometry.nearest(points, (30,), 5)
     assert (index != torch.arange(30).unsqueeze(-1)).all()
 
 
