@@ -21,7 +21,7 @@ from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.trajectories.checks import require_bends
 from hpcbackmap.trajectories.particles import load_topology
 from hpcbackmap.trajectories.reader import holds_topology
-from hpcbackmap.trajectories.writer import TrajectoryWriter, require_suffix
+from hpcbackmap.trajectories.writer import TEXT, TrajectoryWriter, require_suffix
 
 __all__ = ["backmap_trajectory", "shipped_artifact"]
 
@@ -62,7 +62,7 @@ def backmap_trajectory(
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder; create it first")
     targets = _targets(output, members)
-    companion = None if output.suffix == ".pdb" else output.with_name(f"{output.stem}_top.pdb")
+    companion = None if output.suffix in TEXT else output.with_name(f"{output.stem}_top.pdb")
     _keep_input([*targets, *filter(None, [companion])], trajectory, top)
     (stage,) = load_chain({STAGE: Path(artifact or shipped_artifact(STAGE))}, [STAGE])
     survey = _survey(str(trajectory), top and str(top))

@@ -17,7 +17,7 @@ from hpcbackmap.config.campaign import SystemConfig
 from hpcbackmap.ingest.beads import bead_links, bead_table, match_beads, typical_steps
 from hpcbackmap.ingest.selection import select_particles
 from hpcbackmap.protein.residues import standard_atom_name, standard_residue_name
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.trajectories.checks import (
@@ -28,15 +28,17 @@ from hpcbackmap.trajectories.checks import (
     require_numbers,
 )
 from hpcbackmap.trajectories.gsd import is_gsd
-from hpcbackmap.trajectories.particles import load_topology
+from hpcbackmap.trajectories.particles import Particles, load_topology, read_particles
 from hpcbackmap.trajectories.periodic import Mender, whole_along_order
 from hpcbackmap.trajectories.reader import describe_file, holds_topology, read_frames
+from hpcbackmap.trajectories.text import suffix_of
 from hpcbackmap.trajectories.units import length_unit, wrong_unit
 
 __all__ = ["Piece", "SourceFile", "SystemSurvey", "planned_beads", "survey_system"]
 
 log = logging.getLogger(__name__)
 
+CRYSTALS = (".pdb", ".ent", ".cif", ".mmcif", ".pdbx")
 SHOWN_BEADS = 12
 """Lines of the bead table in the log."""
 
@@ -141,7 +143,8 @@ def survey_system(config: SystemConfig, ladder: list[str] = ()) -> SystemSurvey:
     Raises InputError that names the file: missing, truncated, of other atoms than the topology, not in nm,
     not numbers; ConfigError for a selection that mdtraj does not understand or that is empty.
     """
-    paths, topology_file, file_topology = _open_system(config)
+    paths, topology_file, particles = _open_system(config)
+    file_topology = particles.to_mdtraj()
     files, start, first = [], 0, None
     for path, name in zip(paths, _source_names(paths), strict=True):
         if holds_topology(path) and not (is_gsd(path) and config.topology):
@@ -159,10 +162,10 @@ def survey_system(config: SystemConfig, ladder: list[str] = ()) -> SystemSurvey:
             dropped["not selected"] = file_topology.n_atoms - len(index)
         require_numbers(first[None, index], np.zeros(1, int), paths[0])
     else:
-        topology, index, dropped = _atoms(
-            config, file_topology, topology_file, paths[0], first, cells
-        )
+        topology, index, dropped = _atoms(config, particles, file_topology, paths[0], first, cells)
         held, built = "fg" if len(index) == topology.n_atoms else "ca", None
+        for word in particles.words + _words(dropped):
+            log.warning("system %s: %s", config.name, word)
     survey = SystemSurvey(
         name=config.name,
         topology=topology,
@@ -191,45 +194,55 @@ def planned_beads(config: SystemConfig, ladder: list[str]) -> dict[str, str]:
 
     Raises what `survey_system` raises about them.
     """
-    _, topology_file, file_topology = _open_system(config)
+    _, topology_file, particles = _open_system(config)
+    file_topology = particles.to_mdtraj()
     built, index = match_beads(config, ladder, file_topology, topology_file)
     return bead_table(built, config.resolution, [file_topology.atom(int(i)) for i in index])
 
 
-def _open_system(config: SystemConfig) -> tuple[list[str], str, mdtraj.Topology]:
-    """Trajectory files, and the file that names their atoms with what it says."""
+def _open_system(config: SystemConfig) -> tuple[list[str], str, Particles]:
+    """Trajectory files, and the file that names their particles with what it says."""
     paths = _find_files(config)
     topology_file = config.topology or paths[0]
     if not config.topology and not holds_topology(topology_file):
         raise InputError(
             f"{topology_file}: this format names no atoms; give system {config.name} a `topology` file"
         )
-    return paths, topology_file, load_topology(topology_file)
+    return paths, topology_file, read_particles(paths[0], topology_file)
 
 
-def _atoms(config, file_topology, topology_file: str, path: str, first: np.ndarray, cells):
+def _atoms(config, particles: Particles, file_topology, path: str, first: np.ndarray, cells):
     """Topology, file indices and dropped atoms of files with atoms; first [atoms, 3] and cells [1, 3, 3] of
     their first frame.
     """
     selected = select_particles(file_topology, config)
-    if {file_topology.atom(int(i)).name for i in selected} == {"BB"}:
+    subset, here = particles.subset(selected), first[selected]
+    if set(subset.names) == {"BB"}:
         raise InputError(
-            f"{topology_file}: BB beads are centres of backbones, no atoms; use a ladder of fg, bb, … and "
+            f"{particles.source}: BB beads are centres of backbones, no atoms; use a ladder of fg, bb, … and "
             f"`resolution: bb` for system {config.name}"
         )
     require_numbers(first[None, selected], np.zeros(1, int), path)
-    subset, here = file_topology.subset(selected), first[selected]
-    found = topology_from_mdtraj(subset, here, topology_file)
+    found = subset.topology(here)
     if cells is not None and (_broken_chain(found[0]) or not _is_crystal(path)):
-        chains = np.array([atom.residue.chain.index for atom in subset.atoms])
-        joined = topology_from_mdtraj(
-            subset, whole_along_order(here, cells[0], chains), topology_file
-        )
+        chains = np.array([subset.residues[row].chain for row in subset.residue])
+        joined = subset.topology(whole_along_order(here, cells[0], chains))
         found = max(found, joined, key=lambda each: sum(each[0].bonded) + len(each[0].disulphides))
     topology, index, dropped = found
     if len(selected) < file_topology.n_atoms:
         dropped["not selected"] = file_topology.n_atoms - len(selected)
     return topology, selected[index], dropped
+
+
+def _words(dropped: dict[str, int]) -> list[str]:
+    """Of what is left out, that which a user may miss: no hydrogens, no water."""
+    missed = {
+        kind: count for kind, count in dropped.items() if not kind.startswith(("hydrogen", "water"))
+    }
+    if not missed:
+        return []
+    told = ", ".join(f"{count} of {kind}" for kind, count in missed.items())
+    return [f"left out: {told}"]
 
 
 def _show_beads(survey: SystemSurvey, file_topology: mdtraj.Topology) -> None:
@@ -248,7 +261,7 @@ def _broken_chain(topology: Topology) -> bool:
 
 def _is_crystal(path: str) -> bool:
     """Whether the cell in a file may be that of a crystal, whose author chose where each chain is."""
-    return path.removesuffix(".gz").endswith((".pdb", ".cif"))
+    return suffix_of(path) in CRYSTALS
 
 
 def _find_files(config: SystemConfig) -> list[str]:

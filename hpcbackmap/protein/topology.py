@@ -10,9 +10,11 @@ import string
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
+from hpcbackmap.protein.residue_kinds import modified_parent, residue_kind
 from hpcbackmap.protein.residues import (
     ELEMENT_MASS,
     RESIDUES,
@@ -21,7 +23,13 @@ from hpcbackmap.protein.residues import (
 )
 from hpcbackmap.runtime.errors import InputError
 
-__all__ = ["Topology", "topology_from_mdtraj", "topology_from_sequence"]
+__all__ = [
+    "NamedResidue",
+    "Topology",
+    "topology_from_mdtraj",
+    "topology_from_residues",
+    "topology_from_sequence",
+]
 
 PEPTIDE_BREAK = 0.20
 """C-N distance (nm) above which two residues of a chain are not bonded; the bond is 0.133 nm."""
@@ -36,11 +44,12 @@ DISULPHIDE = 0.25
 class Topology:
     """Heavy atoms of one protein system.
 
-    All residue fields have one entry per residue (R); ``chain_ids`` has one per chain.
+    All residue fields have one entry per residue (R); ``chain_ids`` has one per chain and may repeat.
 
     sequence: standard three-letter names. chain_index: chain of each residue.
     residue_numbers: numbers as in the source file. bonded: residue i has a peptide bond to i-1.
-    has_oxt: residue i carries OXT. disulphides: pairs of residue indices.
+    has_oxt: residue i carries OXT. disulphides: pairs of residue indices. insertion_codes: letters behind the
+    numbers (82A), empty where no residue has one.
     """
 
     sequence: tuple[str, ...]
@@ -50,6 +59,7 @@ class Topology:
     bonded: tuple[bool, ...]
     has_oxt: tuple[bool, ...]
     disulphides: tuple[tuple[int, int], ...] = ()
+    insertion_codes: tuple[str, ...] = ()
 
     @property
     def n_residues(self) -> int:
@@ -119,12 +129,19 @@ class Topology:
 
     def label(self, residue: int) -> str:
         """How messages name a residue: chain, name, number (``A:GLY12``)."""
-        chain = self.chain_ids[self.chain_index[residue]]
-        return f"{chain}:{self.sequence[residue]}{self.residue_numbers[residue]}"
+        chain = self.chain_ids[self.chain_index[residue]].strip()
+        name = f"{self.sequence[residue]}{self.residue_numbers[residue]}{self.insertion(residue)}"
+        return f"{chain}:{name}" if chain else name
+
+    def insertion(self, residue: int) -> str:
+        return self.insertion_codes[residue] if self.insertion_codes else ""
 
     def to_dict(self) -> dict:
         """JSON-ready description; `from_dict` restores it."""
-        return asdict(self)
+        record = asdict(self)
+        if not self.insertion_codes:
+            del record["insertion_codes"]
+        return record
 
     @classmethod
     def from_dict(cls, record: dict) -> "Topology":
@@ -137,17 +154,19 @@ class Topology:
         """SHA-256 of the description: two systems with one digest have the same atoms in the same order."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
-    def _distinct_numbers(self) -> list[int]:
-        """Residue numbers; a chain that repeats one (10, 10A) is counted on from its first residue.
-
-        Files without insertion codes would join residues of one number.
+    @cached_property
+    def distinct_numbers(self) -> tuple[int, ...]:
+        """Residue numbers; a chain that repeats one without an insertion code is counted on from its first
+        residue: readers of files would join residues of one number.
         """
         numbers = np.array(self.residue_numbers)
+        chains = np.array(self.chain_index)
         for chain in range(len(self.chain_ids)):
-            own = np.flatnonzero(np.array(self.chain_index) == chain)
-            if len(np.unique(numbers[own])) < len(own):
+            own = np.flatnonzero(chains == chain)
+            known = {(int(numbers[i]), self.insertion(int(i))) for i in own}
+            if len(known) < len(own):
                 numbers[own] = numbers[own[0]] + np.arange(len(own))
-        return numbers.tolist()
+        return tuple(numbers.tolist())
 
     def to_mdtraj(self, atoms: str = "fg"):
         """mdtraj topology of all heavy atoms (``fg``) or of the C-alpha atoms alone (``ca``)."""
@@ -160,9 +179,11 @@ class Topology:
         residues = [
             top.add_residue(name, chains[chain], resSeq=number)
             for name, chain, number in zip(
-                self.sequence, self.chain_index, self._distinct_numbers(), strict=True
+                self.sequence, self.chain_index, self.distinct_numbers, strict=True
             )
         ]
+        for i, residue in enumerate(residues):
+            residue.insertion = self.insertion(i)
         keep = self.ca_index if atoms == "ca" else range(self.n_atoms)
         added = {}
         for a in keep:
@@ -197,99 +218,157 @@ def topology_from_sequence(sequence: list[str], chain_ids: list[str] | None = No
     return Topology(tuple(names), tuple(chains), ids, tuple(numbers), tuple(bonded), tuple(oxt))
 
 
+class NamedResidue(NamedTuple):
+    """A residue by the names of a file. chain: row of its molecule. atoms: name, element (empty: not known) and
+    file index of each.
+    """
+
+    name: str
+    number: int
+    insertion: str
+    chain: int
+    atoms: list[tuple[str, str, int]]
+
+
 def topology_from_mdtraj(
     top, positions: np.ndarray, source: str
 ) -> tuple[Topology, np.ndarray, dict]:
-    """Heavy-atom system of an mdtraj topology and one frame of coordinates.
+    """`topology_from_residues` of an mdtraj topology."""
+    residues = [
+        NamedResidue(
+            residue.name,
+            int(residue.resSeq),
+            getattr(residue, "insertion", ""),
+            residue.chain.index,
+            [
+                (atom.name, "" if atom.element is None else atom.element.symbol, atom.index)
+                for atom in residue.atoms
+            ],
+        )
+        for residue in top.residues
+    ]
+    chain_ids = [str(getattr(chain, "chain_id", None) or "") for chain in top.chains]
+    return topology_from_residues(residues, chain_ids, positions, source)
 
-    positions: [atoms in file, 3], nm; decides chain breaks and disulphides.
-    source: file name for messages.
+
+def topology_from_residues(
+    residues: list[NamedResidue],
+    chain_ids: list[str],
+    positions: np.ndarray,
+    source: str,
+    steps: np.ndarray | None = None,
+) -> tuple[Topology, np.ndarray, dict]:
+    """Heavy-atom system of the residues of a file and one frame of coordinates.
+
+    chain_ids: of each chain row, empty where it has none. positions: [atoms in file, 3], nm; decides chain
+    breaks and disulphides. source: file name for messages. steps: distance of each residue from the
+    one before it, instead of that in ``positions`` for C-alpha atoms.
     Returns the topology, the file index of each of its atoms (int64 [A]; coordinates in our order are
     ``positions[index]``), and the number of file atoms left out, by kind.
     A file with C-alpha atoms only gives the topology that its sequence implies, an index of C-alpha
     atoms ([R]), and OXT at every chain end.
     Raises InputError that names the residue for an unknown residue, a missing or a superfluous atom.
     """
-    residues, dropped = _read_residues(top, source)
-    if not residues:
+    found, dropped = _read_residues(residues, chain_ids, source)
+    if not found:
         raise InputError(f"{source}: no protein residues")
-    ca_only = all(set(atoms) == {"CA"} for _, _, atoms in residues)
-    sequence = tuple(name for _, name, _ in residues)
-    chain_of = [residue.chain.index for residue, _, _ in residues]
-    used = sorted(set(chain_of))
-    chain_index = tuple(used.index(c) for c in chain_of)
-    last = [
-        i == len(residues) - 1 or chain_index[i + 1] != chain_index[i] for i in range(len(residues))
-    ]
+    ca_only = all(set(atoms) == {"CA"} for _, _, atoms in found)
+    rows = [residues[place] for place, _, _ in found]
+    used = sorted({row.chain for row in rows})
+    place = {chain: number for number, chain in enumerate(used)}
+    chain_index = tuple(place[row.chain] for row in rows)
+    last = [i == len(rows) - 1 or chain_index[i + 1] != chain_index[i] for i in range(len(rows))]
     if not ca_only:
-        _require_all_atoms(residues, source)
-    oxt = tuple(last) if ca_only else tuple("OXT" in atoms for _, _, atoms in residues)
+        _require_all_atoms(found, residues, chain_ids, source)
+    oxt = tuple(last) if ca_only else tuple("OXT" in atoms for _, _, atoms in found)
+    atoms_of = [atoms for _, _, atoms in found]
+    known = None
+    if steps is not None and ca_only:
+        beside = np.diff([at for at, _, _ in found], prepend=-2) == 1
+        known = np.where(beside, steps[[at for at, _, _ in found]], np.nan)
+    insertions = tuple(row.insertion for row in rows)
     topology = Topology(
-        sequence=sequence,
+        sequence=tuple(name for _, name, _ in found),
         chain_index=chain_index,
-        chain_ids=_chain_ids(top, used),
-        residue_numbers=tuple(int(residue.resSeq) for residue, _, _ in residues),
-        bonded=_bonded([atoms for _, _, atoms in residues], chain_index, positions, ca_only),
+        chain_ids=_chain_ids(chain_ids, used),
+        residue_numbers=tuple(row.number for row in rows),
+        bonded=_bonded(atoms_of, chain_index, positions, ca_only, known),
         has_oxt=oxt,
-        disulphides=() if ca_only else _disulphides(residues, positions),
+        disulphides=() if ca_only else _disulphides(found, positions),
+        insertion_codes=insertions if any(insertions) else (),
     )
     names = ("CA",) if ca_only else None
     index = [
         atoms[name]
-        for (_, residue, atoms), has_oxt in zip(residues, oxt, strict=True)
+        for (_, residue, atoms), has_oxt in zip(found, oxt, strict=True)
         for name in names or RESIDUES[residue].atoms + (("OXT",) if has_oxt else ())
     ]
     return topology, np.array(index, dtype=np.int64), dict(dropped)
 
 
-def _read_residues(top, source):
-    residues, dropped = [], Counter()
-    for residue in top.residues:
-        name = standard_residue_name(residue.name)
-        if name is None:
-            if _is_solvent(residue):
-                dropped[f"solvent or ion {residue.name}"] += residue.n_atoms
-                continue
-            raise InputError(
-                f"{source}: unknown residue {residue.name}{residue.resSeq} in chain {residue.chain.index}; "
-                "leave it out with an atom selection or rename it to its standard parent"
-            )
+def _read_residues(residues, chain_ids, source):
+    """(place in ``residues``, standard name, atoms by name) of those of protein, and what is left out."""
+    found, dropped = [], Counter()
+    for place, residue in enumerate(residues):
+        parent = modified_parent(residue.name)
+        name = standard_residue_name(residue.name) or parent
+        if name is None or _is_calcium(residue):
+            dropped[_left_out(residue, chain_ids, source)] += len(residue.atoms)
+            continue
         atoms = {}
-        for atom in residue.atoms:
-            if atom.element is not None and atom.element.symbol in ("H", "VS"):
-                dropped["hydrogen" if atom.element.symbol == "H" else "virtual site"] += 1
+        for file_name, element, index in residue.atoms:
+            if element in ("H", "D", "VS"):
+                dropped["virtual site" if element == "VS" else "hydrogen"] += 1
                 continue
-            atom_name = standard_atom_name(name, atom.name)
-            if atom_name in atoms or atom_name not in RESIDUES[name].atoms + ("OXT",):
+            atom = standard_atom_name(name, file_name)
+            expected = RESIDUES[name].atoms + ("OXT",)
+            if parent and atom not in expected:
+                dropped[f"atoms that make {residue.name} of {parent}"] += 1
+                continue
+            if atom in atoms or atom not in expected:
                 raise InputError(
-                    f"{source}: residue {name}{residue.resSeq} has an unexpected atom {atom.name}; "
-                    "expected " + " ".join(RESIDUES[name].atoms) + " (OXT)"
+                    f"{source}: residue {name}{residue.number}{residue.insertion} has an unexpected atom "
+                    f"{file_name}; expected " + " ".join(RESIDUES[name].atoms) + " (OXT)"
                 )
-            atoms[atom_name] = atom.index
-        residues.append((residue, name, atoms))
-    return residues, dropped
+            atoms[atom] = index
+        found.append((place, name, atoms))
+    return found, dropped
 
 
-def _is_solvent(residue) -> bool:
-    """Water or a single ion; a residue of one carbon atom CA is a coarse-grained one."""
-    if residue.is_water or residue.n_atoms != 1:
-        return residue.is_water
-    (atom,) = residue.atoms
-    return atom.name.strip() != "CA" or (atom.element is not None and atom.element.symbol == "Ca")
+def _is_calcium(residue: NamedResidue) -> bool:
+    return len(residue.atoms) == 1 and residue.atoms[0][1] == "Ca"
 
 
-def _require_all_atoms(residues, source) -> None:
-    for residue, name, atoms in residues:
+def _left_out(residue: NamedResidue, chain_ids: list[str], source: str) -> str:
+    """What a residue that is no amino acid is. Raises InputError for one that may be an unknown amino acid."""
+    kind = residue_kind(residue.name)
+    names = {name.strip().upper() for name, _, _ in residue.atoms}
+    if kind in ("unknown", "D-residue") and "CA" in names and not _is_calcium(residue):
+        what = "a D-residue" if kind == "D-residue" else "unknown residue"
+        chain = chain_ids[residue.chain].strip() or residue.chain
+        raise InputError(
+            f"{source}: {what} {residue.name}{residue.number}{residue.insertion} in chain {chain}; leave it "
+            "out with an atom selection or rename it to its standard parent"
+        )
+    if len(residue.atoms) == 1 and kind == "unknown":
+        kind = "solvent or ion"
+    return f"{'other' if kind == 'unknown' else kind} {residue.name}"
+
+
+def _require_all_atoms(found, residues, chain_ids, source) -> None:
+    for place, name, atoms in found:
+        residue = residues[place]
         missing = [atom for atom in RESIDUES[name].atoms if atom not in atoms]
         if missing:
+            chain = chain_ids[residue.chain].strip() or residue.chain
             raise InputError(
-                f"{source}: residue {name}{residue.resSeq} in chain {residue.chain.index} lacks "
-                f"heavy atom(s) {' '.join(missing)}; complete the model or leave the residue out"
+                f"{source}: residue {name}{residue.number}{residue.insertion} in chain {chain} lacks heavy "
+                f"atom(s) {' '.join(missing)}; complete the model or leave the residue out"
             )
 
 
-def _chain_ids(top, used) -> tuple[str, ...]:
-    return tuple(str(getattr(top.chain(c), "chain_id", None) or _letter(c)) for c in used)
+def _chain_ids(chain_ids: list[str], used: list[int]) -> tuple[str, ...]:
+    return tuple(chain_ids[c] or _letter(c) for c in used)
 
 
 def _letter(chain: int) -> str:
@@ -300,11 +379,13 @@ def _letter(chain: int) -> str:
     return _letter(first) + LETTERS[second]
 
 
-def _bonded(atoms, chain_index, positions, ca_only) -> tuple[bool, ...]:
+def _bonded(atoms, chain_index, positions, ca_only, steps) -> tuple[bool, ...]:
     tail, head, limit = ("CA", "CA", CALPHA_BREAK) if ca_only else ("C", "N", PEPTIDE_BREAK)
     bonded = [False]
     for i in range(1, len(atoms)):
         distance = np.linalg.norm(positions[atoms[i][head]] - positions[atoms[i - 1][tail]])
+        if steps is not None and np.isfinite(steps[i]):
+            distance = steps[i]
         bonded.append(bool(chain_index[i] == chain_index[i - 1] and distance < limit))
     return tuple(bonded)
 

@@ -14,12 +14,14 @@ COPIED = 1 << 22
 DCD_COUNTS = (8, 20)
 """Where the header of a DCD file holds its number of frames, and of steps, which are the same here."""
 PDB_END = b"END\n"
+FRAME_STARTS = {".pdb": b"MODEL", ".cif": b"ATOM"}
+"""How the first line of a frame begins."""
 
 
 def join_files(parts: list[Path], output: Path) -> None:
     """One file of the frames of all ``parts``, in order. ``output`` appears when it is whole, the parts go.
 
-    parts: files of mdtraj's writers, of the format that the suffix of ``output`` names. Raises OutputError.
+    parts: files of `TrajectoryWriter`, of the format that the suffix of ``output`` names. Raises OutputError.
     """
     first, *others = parts
     with writing(output):
@@ -39,7 +41,9 @@ def join_files(parts: list[Path], output: Path) -> None:
 
 
 def _append(file: BinaryIO, joined: BinaryIO, suffix: str) -> None:
-    """Frames of an XTC file stand for themselves; DCD has a header before them, PDB a line after them."""
+    """Frames of an XTC or GRO file stand for themselves; the others have a header before them, PDB a line
+    after them.
+    """
     if suffix == ".dcd":
         for place in DCD_COUNTS:
             count = _number(file, place) + _number(joined, place)
@@ -47,6 +51,10 @@ def _append(file: BinaryIO, joined: BinaryIO, suffix: str) -> None:
             joined.write(struct.pack("=i", count))
         joined.seek(0, 2)
         file.seek(_dcd_header(file))
+    for start in filter(None, [FRAME_STARTS.get(suffix)]):
+        while (line := file.readline()) and not line.startswith(start):
+            pass
+        file.seek(-len(line), 1)
     shutil.copyfileobj(file, joined, COPIED)
     if suffix == ".pdb":
         joined.seek(-len(PDB_END), 2)

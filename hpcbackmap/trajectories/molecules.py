@@ -33,7 +33,9 @@ class ResidueRow(NamedTuple):
 
 
 class ChainRow(NamedTuple):
-    """One molecule. id: as in the file, empty if it has none. segment: segment or label of the file."""
+    """One molecule. id: as in the file: a blank where the file has a blank, empty if its format has none.
+    segment: segment or label of the file.
+    """
 
     id: str
     segment: str

@@ -12,7 +12,9 @@ from itertools import pairwise
 import mdtraj
 import numpy as np
 
+from hpcbackmap.protein.residue_kinds import modified_parent
 from hpcbackmap.protein.residues import RESIDUES, standard_atom_name, standard_residue_name
+from hpcbackmap.protein.topology import NamedResidue, Topology, topology_from_residues
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.trajectories.formats import is_text, text_file
 from hpcbackmap.trajectories.gsd import gsd_topology, is_gsd
@@ -89,7 +91,7 @@ class Particles:
     def label(self, residue: int) -> str:
         """How messages name a residue: chain, name, number, insertion code (``A:GLY12``)."""
         row = self.residues[residue]
-        chain = self.chains[row.chain].id
+        chain = self.chains[row.chain].id.strip()
         return (
             f"{chain}:{row.name}{row.number}{row.insertion}"
             if chain
@@ -118,6 +120,23 @@ class Particles:
                 (place[a], place[b]) for a, b in self.disulphides if a in place and b in place
             ],
         )
+
+    def topology(self, positions: np.ndarray) -> tuple[Topology, np.ndarray, dict[str, int]]:
+        """`topology_from_residues` of these particles; positions: [P, 3], nm."""
+        residues = [
+            NamedResidue(*row, [(self.names[i], self.elements[i], int(i)) for i in particles])
+            for row, particles in zip(self.residues, self.members(), strict=True)
+        ]
+        ids = [chain.id for chain in self.chains]
+        return topology_from_residues(residues, ids, positions, self.source, self.steps)
+
+    def modified(self) -> dict[str, list[str]]:
+        """Labels of the residues that are built as their parents, by name and parent (``SEP as SER``)."""
+        found: dict[str, list[str]] = {}
+        for number, row in enumerate(self.residues):
+            if parent := modified_parent(row.name):
+                found.setdefault(f"{row.name} as {parent}", []).append(self.label(number))
+        return found
 
     def to_mdtraj(self) -> mdtraj.Topology:
         """For mdtraj's selections: the same particles in the same order (a residue in parts counts twice)."""
@@ -259,14 +278,21 @@ def _pairs(disulphides, residues, chains) -> list[tuple[int, int]]:
 
 
 def _remarks(particles: Particles) -> list[str]:
-    """Numbers that run backwards: the chain's direction decides what is built."""
+    """Residues that are built as others; numbers that run backwards, as a chain's direction decides what is
+    built.
+    """
     words = []
+    for what, labels in particles.modified().items():
+        shown = ", ".join(labels[:5]) + (", …" if len(labels) > 5 else "")
+        words.append(
+            f"{particles.source}: {len(labels)} {what} ({shown}): what modifies them is not built"
+        )
     rows = list(enumerate(particles.residues))
     for chain, group in itertools.groupby(rows, lambda item: item[1].chain):
         numbers = [row.number for _, row in group]
         down = sum(b == a - 1 for a, b in pairwise(numbers))
         if len(numbers) > 2 and down > 0.5 * (len(numbers) - 1):
-            letter = particles.chains[chain].id or str(chain + 1)
+            letter = particles.chains[chain].id.strip() or str(chain + 1)
             words.append(
                 f"{particles.source}: the residue numbers of chain {letter} run backwards, from {numbers[0]} "
                 f"to {numbers[-1]}; the order of the file is taken for that from the N- to the C-terminus"

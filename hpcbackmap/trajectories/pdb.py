@@ -104,7 +104,7 @@ class PdbFile:
             number = read_hybrid36(line[at + 2 : at + 6])
             if number is None:
                 return
-            ends.append((decode(line[at : at + 1]), number, decode(line[at + 6 : at + 7])))
+            ends.append((decode(line[at : at + 1]) or " ", number, decode(line[at + 6 : at + 7])))
         operators = [decode(line[59:65]), decode(line[66:72])]
         if all(operator in ("", "1555") for operator in operators):
             self.disulphides.append((ends[0], ends[1]))
@@ -174,10 +174,10 @@ def _residue_and_chain(line: bytes) -> tuple[str, str]:
     """Column 21 belongs to a name of four letters or to a chain of two."""
     name, extra, chain = decode(line[17:20]), decode(line[20:21]), decode(line[21:22])
     if not extra:
-        return name, chain
+        return name, chain or " "
     if standard_residue_name(name) and not standard_residue_name(name + extra) and chain:
         return name, extra + chain
-    return name + extra, chain
+    return name + extra, chain or " "
 
 
 def _number(line: bytes) -> tuple[int | None, str]:

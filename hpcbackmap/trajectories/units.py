@@ -1,13 +1,14 @@
 """The unit of length of a file's format, and what a length that is ten times off tells about the file."""
 
-from pathlib import Path
-
 import numpy as np
+
+from hpcbackmap.trajectories.text import suffix_of
 
 __all__ = ["length_unit", "wrong_unit"]
 
 ANGSTROM_FORMATS = (
-    ".pdb", ".cif", ".mmcif", ".pdbx", ".dcd", ".dtr", ".nc", ".ncdf", ".netcdf", ".ncrst", ".crd", ".mdcrd",
+    ".pdb", ".ent", ".pdb1", ".brk", ".cif", ".mmcif", ".pdbx", ".dcd", ".dtr",
+    ".nc", ".ncdf", ".netcdf", ".ncrst", ".crd", ".mdcrd",
     ".inpcrd", ".restrt", ".rst7", ".lammpstrj", ".xyz", ".arc",
 )  # fmt: skip
 """All others, and stores, are in nm."""
@@ -17,7 +18,7 @@ MOST = (0.1, 0.9)
 
 def length_unit(path: str) -> str:
     """``Angstrom`` or ``nm``."""
-    return "Angstrom" if _suffix(path) in ANGSTROM_FORMATS else "nm"
+    return "Angstrom" if suffix_of(path) in ANGSTROM_FORMATS else "nm"
 
 
 def wrong_unit(path: str, lengths: np.ndarray, low: float, high: float) -> str | None:
@@ -35,11 +36,7 @@ def wrong_unit(path: str, lengths: np.ndarray, low: float, high: float) -> str |
         if unit != other:
             return f"it seems to be in {other}; convert it to {unit}"
         return (
-            f"its coordinates are ten times too {size}: {_suffix(path)} is in {unit}; "
+            f"its coordinates are ten times too {size}: {suffix_of(path)} is in {unit}; "
             f"{change} them by ten"
         )
     return None
-
-
-def _suffix(path: str) -> str:
-    return Path(str(path).removesuffix(".gz")).suffix

@@ -1,4 +1,4 @@
-"""Trajectory files that other programs read, whole or not at all: XTC, DCD, multi-model PDB."""
+"""Trajectory files that other programs read, whole or not at all: XTC, DCD, PDB, mmCIF, GRO."""
 
 import logging
 from contextlib import suppress
@@ -6,18 +6,24 @@ from pathlib import Path
 
 import mdtraj
 import numpy as np
-from mdtraj.utils import box_vectors_to_lengths_and_angles
 
-from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 from hpcbackmap.runtime.files import flush, writing
+from hpcbackmap.trajectories.cells import lengths_and_angles, usable_cells
 from hpcbackmap.trajectories.reader import describe_file
+from hpcbackmap.trajectories.structure_text import structure_text
 
-__all__ = ["TrajectoryWriter", "require_suffix"]
+__all__ = ["TEXT", "TrajectoryWriter", "require_suffix"]
+
+log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
 FULL_DISK = "cannot be written whole; is the disk full?"
-SUFFIXES = (".xtc", ".dcd", ".pdb")
+TEXT = (".pdb", ".cif", ".gro")
+SUFFIXES = (".xtc", ".dcd", *TEXT)
+_said: set[str] = set()
+"""What was said about formats: once is enough for many files."""
 
 
 def require_suffix(output: Path) -> None:
@@ -31,7 +37,8 @@ def require_suffix(output: Path) -> None:
 class TrajectoryWriter:
     """Appends frames to a file that gets its name when the ``with`` block ends well.
 
-    XTC and DCD keep the unit cell of every frame, PDB that of the first.
+    XTC, DCD and GRO keep the unit cell of every frame, PDB and mmCIF that of the first. Chains, numbers and
+    insertion codes are those of ``topology``; what a format cannot hold is said.
 
     Raises ConfigError for an unknown suffix, OutputError if the file cannot be written.
     """
@@ -43,11 +50,23 @@ class TrajectoryWriter:
         self._frames = 0
         self._finished = False
         self._with_cells: bool | None = None
+        self._text = structure_text(self.output.suffix, topology) if self.is_text else None
+
+    @property
+    def is_text(self) -> bool:
+        return self.output.suffix in TEXT
 
     def __enter__(self) -> "TrajectoryWriter":
         with writing(self.output):
             self._partial.touch()
-            self._file = mdtraj.open(str(self._partial), "w")
+            if self.is_text:
+                self._file = self._partial.open("wb")
+            else:
+                self._file = mdtraj.open(str(self._partial), "w")
+        for loss in self._text.losses if self._text else ():
+            if loss not in _said:
+                _said.add(loss)
+                log.warning("%s: %s", self.output, loss)
         return self
 
     def append(
@@ -61,16 +80,26 @@ class TrajectoryWriter:
         with writing(self.output):
             try:
                 self._append(positions, numbers, times, cells)
+            except OutputError as error:
+                raise OutputError(f"{self.output}: {error}") from None
             except (RuntimeError, TypeError) as error:  # what mdtraj raises if it cannot write on
                 raise OSError(f"{FULL_DISK} ({error})") from None
         self._frames += len(positions)
 
     def _append(self, positions, numbers, times, cells) -> None:
-        if self._with_cells is None:
+        first = self._with_cells is None
+        if first:
             self._with_cells = cells is not None and bool(np.any(cells))
             self._tell_of_times(times)
         if cells is None:
             cells = np.zeros((len(positions), 3, 3))
+        cells = np.where(usable_cells(cells)[:, None, None], cells, 0)
+        if self._text:
+            if first:
+                self._text.begin(self._file, cells[0] if cells[0].any() else None)
+            for frame, number, time, cell in zip(positions, numbers, times, cells, strict=True):
+                self._text.frame(self._file, frame, int(number), float(time), cell)
+            return
         if self.output.suffix == ".xtc":
             self._file.write(
                 positions,
@@ -79,22 +108,23 @@ class TrajectoryWriter:
                 box=cells.astype(np.float32),
             )
             return
-        lengths, angles = _lengths_and_angles(cells) if self._with_cells else (None, None)
-        if self.output.suffix == ".dcd":
-            self._file.write(positions * 10, lengths, angles)  # Angstrom
-            return
-        for i, (frame, number) in enumerate(zip(positions, numbers, strict=True)):
-            cell = (lengths[i].tolist(), angles[i].tolist()) if self._with_cells else (None, None)
-            self._file.write(frame * 10, self.topology, number + 1, *cell)
+        lengths, angles = lengths_and_angles(cells) if self._with_cells else (None, None)
+        if lengths is not None:
+            lengths = 10 * lengths
+        self._file.write(positions * 10, lengths, angles)  # Angstrom
 
     def _tell_of_times(self, times: np.ndarray) -> None:
-        """DCD and PDB files come back with the times 0, 1, 2, …"""
-        if self.output.suffix != ".xtc" and not np.array_equal(times, np.arange(len(times))):
+        """DCD, PDB and mmCIF files come back with the times 0, 1, 2, …"""
+        if self.output.suffix not in (".xtc", ".gro") and not np.array_equal(
+            times, np.arange(len(times))
+        ):
             log.info("%s: %s keeps no times of frames, .xtc does", self.output, self.output.suffix)
 
     def finish(self) -> None:
         """Close the file and make sure that it is whole; nothing more can be appended."""
         with writing(self.output):
+            if self._text:
+                self._text.end(self._file)
             self._file.close()
             self._count()
             flush(self._partial)
@@ -115,18 +145,10 @@ class TrajectoryWriter:
 
     def _count(self) -> None:
         """mdtraj's writers do not always notice that they failed."""
-        if self.output.suffix != ".pdb":
+        if not self.is_text:
             try:
                 found, _ = describe_file(str(self._partial), self.topology)
             except InputError as error:
                 raise OSError(f"{FULL_DISK} ({error})") from None
             if found != self._frames:
                 raise OSError(f"{FULL_DISK} ({found} of {self._frames} frames are there)")
-
-
-def _lengths_and_angles(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges [n, 3] (Angstrom) and angles [n, 3] (degrees) of unit cells [n, 3, 3] (nm); no cell: 0 and 90."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        *lengths, alpha, beta, gamma = box_vectors_to_lengths_and_angles(*cells.transpose(1, 0, 2))
-    angles = np.nan_to_num(np.stack([alpha, beta, gamma], axis=1), nan=90.0)
-    return 10 * np.stack(lengths, axis=1), angles

@@ -297,8 +297,8 @@ def test_input_is_never_replaced(trace, artifact, tmp_path):
             trace[0], tmp_path / "x.xtc", tmp_path / "x_top.pdb", artifact=artifact
         )
     assert trace[0].read_bytes() == before
-    with pytest.raises(ConfigError, match=r"can write .xtc, .dcd, .pdb, not .gro"):
-        shipped.backmap_trajectory(trace[0], tmp_path / "x.gro", trace[1], artifact=artifact)
+    with pytest.raises(ConfigError, match=r"can write .xtc, .dcd, .pdb, .cif, .gro, not .trr"):
+        shipped.backmap_trajectory(trace[0], tmp_path / "x.trr", trace[1], artifact=artifact)
 
 
 def test_the_stage_of_the_package_is_used_and_its_absence_told(

@@ -123,8 +123,8 @@ def test_missing_atom_and_unknown_residue_are_named(data_dir):
     cut = frame.atom_slice(keep)
     with pytest.raises(InputError, match=r"x\.pdb: residue TRP6 .* CZ2"):
         topology_from_mdtraj(cut.topology, cut.xyz[0], "x.pdb")
-    frame.topology.residue(3).name = "SEP"
-    with pytest.raises(InputError, match="unknown residue SEP4"):
+    frame.topology.residue(3).name = "XYZ"
+    with pytest.raises(InputError, match="unknown residue XYZ4"):
         topology_from_mdtraj(frame.topology, frame.xyz[0], "x.pdb")
 
 

@@ -77,8 +77,10 @@ def test_names_and_times(store, tmp_path):
 
 
 def test_impossible_exports_are_refused(store, tmp_path):
-    with pytest.raises(ConfigError, match=r"a.gro: can write .xtc, .dcd, .pdb, not .gro"):
-        export(store, "fg", tmp_path / "a.gro")
+    with pytest.raises(
+        ConfigError, match=r"a.trr: can write .xtc, .dcd, .pdb, .cif, .gro, not .trr"
+    ):
+        export(store, "fg", tmp_path / "a.trr")
     with pytest.raises(ConfigError, match=r"s3://bucket/a.xtc: export writes files"):
         export(store, "fg", "s3://bucket/a.xtc")
     with pytest.raises(InputError, match="no resolution 'com'"):

@@ -1,0 +1,178 @@
+"""What files call their particles: residues, molecules, numbers and letters as they stand there."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.trajectories.particles import read_particles
+
+
+@pytest.fixture(scope="module")
+def calphas(example_dir):
+    """Lines of the C-alpha atoms of the example."""
+    lines = (example_dir / "trpcage_top.pdb").read_text().splitlines()
+    return [line for line in lines if line.startswith("ATOM") and line[12:16].strip() == "CA"]
+
+
+def relabelled(lines, labels, chain="A", shift=0.0):
+    """Lines with other numbers (four columns and an insertion code), moved along z (Angstrom)."""
+    return [
+        f"{line[:21]}{chain}{label}{line[27:46]}{float(line[46:54]) + shift:8.3f}{line[54:]}"
+        for line, label in zip(lines, labels, strict=True)
+    ]
+
+
+def write(path, lines):
+    path.write_text("\n".join([*lines, "END", ""]))
+    return path
+
+
+def numbers(first, count=20):
+    return [f"{first + i:4d} " for i in range(count)]
+
+
+def test_copies_with_one_letter_are_molecules(calphas, tmp_path):
+    """Numbers that start again; the end of each lies where the next begins, as in a crowded box."""
+    lines = []
+    for copy in range(200):
+        lines += relabelled(calphas, numbers(-4), "S", shift=3.8 * copy)
+    found = read_particles(write(tmp_path / "copies.pdb", lines))
+    assert len(found.chains) == 200 and {chain.id for chain in found.chains} == {"S"}
+    assert [row.number for row in found.residues[20:40]] == list(range(-4, 16))
+    assert {row.chain for row in found.residues[20:40]} == {1}
+
+
+def test_numbers_that_go_on_do_not_join_molecules(calphas, tmp_path):
+    """As GROMACS and VMD write them: no letter, no TER, one numbering, molecules far apart."""
+    lines = relabelled(calphas, numbers(1), " ") + relabelled(calphas, numbers(21), " ", shift=60)
+    found = read_particles(write(tmp_path / "on.pdb", lines))
+    assert len(found.chains) == 2 and found.residues[20].number == 21
+    joined = read_particles(write(tmp_path / "on.pdb", lines), molecule=10)
+    assert len(joined.chains) == 4
+
+
+def test_one_torn_frame_of_several_makes_no_molecule(calphas, tmp_path):
+    lines = []
+    for model in range(5):
+        shifts = [0.0 if model else 40.0 * (i > 9) for i in range(20)]
+        lines += [
+            "MODEL",
+            *(
+                relabelled([line], [f"{i + 1:4d} "], shift=shifts[i])[0]
+                for i, line in enumerate(calphas)
+            ),
+            "ENDMDL",
+        ]
+    assert len(read_particles(write(tmp_path / "torn.pdb", lines)).chains) == 1
+
+
+def test_insertion_codes_stay_and_numbering_may_jump_inside_a_chain(calphas, tmp_path):
+    kabat = (
+        numbers(95, 6) + [f" 100{letter}" for letter in "ABCD"] + numbers(1001, 5) + numbers(101, 5)
+    )
+    found = read_particles(write(tmp_path / "h.pdb", relabelled(calphas, kabat, "H")))
+    assert len(found.chains) == 1, "bonded, whatever the numbers do"
+    assert [f"{row.number:4d}{row.insertion or ' '}" for row in found.residues] == kabat
+    assert found.label(6) == f"H:{found.residues[6].name}100A"
+
+
+def test_numbers_beyond_their_columns(calphas, tmp_path):
+    labels = numbers(9993, 7) + ["A000 ", "A001 ", "A002 "] + ["   0 ", "   1 "] * 5
+    wide = read_particles(write(tmp_path / "h36.pdb", relabelled(calphas[:10], labels[:10])))
+    assert [row.number for row in wide.residues] == list(range(9993, 10003))
+    wrapped = relabelled(calphas, [*numbers(9990, 10), *numbers(0, 10)])
+    found = read_particles(write(tmp_path / "wrap.pdb", wrapped))
+    assert len(found.chains) == 1 and found.residues[-1].number == 10009
+
+
+def test_backward_numbers_are_said(calphas, tmp_path):
+    lines = relabelled(calphas, [f"{20 - i:4d} " for i in range(20)])
+    found = read_particles(write(tmp_path / "back.pdb", lines))
+    assert len(found.chains) == 1
+    assert any("run backwards, from 20 to 1" in word for word in found.words)
+
+
+def test_the_more_occupied_location_is_read(calphas, tmp_path):
+    lines = list(calphas)
+    a, b = (f"{lines[4][:16]}{letter}{lines[4][17:]}" for letter in "AB")
+    far = f"{b[:30]}  99.000{b[38:56]}0.60{b[60:]}"
+    lines[4:5] = [f"{a[:56]}0.40{a[60:]}", far]
+    found = read_particles(write(tmp_path / "alt.pdb", lines))
+    assert found.n_atoms == 20
+    assert found.positions[4, 0] == pytest.approx(9.9)
+    assert "1 atoms are alternate locations" in found.words[0]
+
+
+def test_sites_listed_after_their_molecule_go_to_its_residues(calphas, tmp_path):
+    """Backbone beads of all residues, then the virtual sites of a Gō model, for two molecules."""
+    lines = []
+    for copy in range(2):
+        for name in ("BB", "CA"):
+            here = [line.replace(" CA ", f" {name} ") for line in calphas]
+            lines += relabelled(here, numbers(1), shift=30 * copy)
+    found = read_particles(write(tmp_path / "go.pdb", lines))
+    assert len(found.residues) == 40 and len(found.chains) == 2
+    assert [found.names[i] for i in found.members()[25]] == ["BB", "CA"]
+
+
+def test_suffixes_in_any_case_and_gzip(calphas, tmp_path):
+    text = "\n".join([*calphas, "END", ""])
+    for name in ("A.PDB", "pdb1abc.ent", "b.ENT.GZ", "c.pdb.gz"):
+        path = tmp_path / name
+        path.write_bytes(
+            gzip.compress(text.encode()) if name.lower().endswith("gz") else text.encode()
+        )
+        assert len(read_particles(path).residues) == 20
+
+
+def test_disulphides_that_a_file_names(calphas, tmp_path):
+    lines = [
+        "SSBOND   1 CYS A    3    CYS A   17                          1555   1555  2.03",
+        *calphas,
+    ]
+    assert read_particles(write(tmp_path / "s.pdb", lines)).disulphides == [(2, 16)]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda line: f"{line[:30]}********{line[38:]}",
+            r"line 3: '\*{8}' stands where a coordinate",
+        ),
+        (lambda line: line[:40], "line 3: ends before the coordinates do"),
+        (lambda line: f"{line[:22]}  x1{line[26:]}", "line 3: 'x1' is no residue number"),
+    ],
+)
+def test_a_bad_line_is_named(calphas, tmp_path, change, reason):
+    lines = [change(line) if i == 2 else line for i, line in enumerate(calphas)]
+    with pytest.raises(InputError, match=rf"bad.pdb: {reason}"):
+        read_particles(write(tmp_path / "bad.pdb", lines))
+
+
+def test_models_in_another_order_are_refused(calphas, tmp_path):
+    other = [*calphas[:5], calphas[6], calphas[5], *calphas[7:]]
+    lines = ["MODEL        1", *calphas, "ENDMDL", "MODEL        2", *other, "ENDMDL"]
+    with pytest.raises(
+        InputError, match=r"line 29: atom 6 of model 2 is CA of A:LEU7, of the first"
+    ):
+        read_particles(write(tmp_path / "order.pdb", lines))
+
+
+def test_a_molecule_far_from_the_origin_is_moved_before_it_is_rounded(calphas, tmp_path):
+    """GRO has columns as wide as it takes; 10^6 nm away, 32-bit numbers are 0.06 nm apart."""
+    lines = ["far away", "   20"]
+    near = np.array([[float(line[k : k + 8]) / 10 for k in (30, 38, 46)] for line in calphas])
+    for i, (line, place) in enumerate(zip(calphas, near + 1e6, strict=True)):
+        x, y, z = (f"{value:14.3f}" for value in place)
+        lines.append(f"{i + 1:5d}{line[17:20]:<5}   CA{i + 1:5d}{x}{y}{z}")
+    path = tmp_path / "far.gro"
+    path.write_text("\n".join([*lines, "   0.0   0.0   0.0", ""]))
+    found = read_particles(path)
+    steps = np.linalg.norm(np.diff(near, axis=0), axis=1)
+    np.testing.assert_allclose(
+        np.linalg.norm(np.diff(found.positions, axis=0), axis=1), steps, atol=2e-3
+    )
+    assert "nm from the origin" in found.words[0]
