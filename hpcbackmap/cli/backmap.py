@@ -34,12 +34,15 @@ def backmap(
         ),
     ] = None,
     members: Annotated[
-        int | None, typer.Option("--members", min=1, help="Structures to draw per input frame.")
+        int | None,
+        typer.Option("--members", min=1, max=10_000, help="Structures to draw per input frame."),
     ] = None,
     mode: Annotated[
         bool, typer.Option("--mode", help="Instead: the one most likely structure per frame.")
     ] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the draws.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the draws.")
+    ] = None,
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", help="Resolution to write, may be repeated; default: all."),

@@ -60,17 +60,17 @@ def script_of(campaign: Campaign, job: PlannedJob) -> str:
     batch_script = batch_scripts() / job.batch_script
     options = _own_options(batch_script) | {
         "--job-name": job_name(campaign, job),
-        "--output": str(campaign.path(f"{FOLDER}/{job.title}-%j.log")),
+        "--output": _log_pattern(campaign, job),
     }
     options |= _group_options(job.groups[0])
     if "--signal" in options:
         options["--signal"] = f"B:USR1@{min(WARNING_SECONDS, _seconds(options['--time']) // 4)}"
     lines = ["#!/usr/bin/env bash", *_directives(options)]
-    lines += [f"#SBATCH {option}" for option in job.groups[0].sbatch]
+    lines += _own_directives(job.groups[0])
     for group in job.groups[1:]:
         own = {"--time": options["--time"], "--job-name": options["--job-name"]}
         lines += ["#SBATCH hetjob", *_directives(own | _group_options(group))]
-        lines += [f"#SBATCH {option}" for option in group.sbatch]
+        lines += _own_directives(group)
     lines += [
         "# Written by `hpcbackmap submit`.",
         f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
@@ -106,6 +106,17 @@ def _seconds(time: str) -> int:
 def _group_options(group: NodeGroup) -> dict[str, str]:
     values = {option: getattr(group, key) for key, option in OPTIONS.items()}
     return {option: str(value) for option, value in values.items() if value is not None}
+
+
+def _log_pattern(campaign: Campaign, job: PlannedJob) -> str:
+    """Slurm puts the job's number for ``%j``; a percent sign of a folder's name is written twice."""
+    folder = str(campaign.path(FOLDER)).replace("%", "%%")
+    return f"{folder}/{job.title}-%j.log"
+
+
+def _own_directives(group: NodeGroup) -> list[str]:
+    """Options that the campaign writes out, quoted anew."""
+    return ["#SBATCH " + shlex.join(shlex.split(option)) for option in group.sbatch]
 
 
 def _directives(options: dict[str, str | None]) -> list[str]:

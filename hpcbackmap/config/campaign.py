@@ -2,7 +2,9 @@
 
 import hashlib
 import itertools
+import math
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -10,6 +12,25 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hpcbackmap.config.conversion import current_model
+from hpcbackmap.config.values import (
+    Bound,
+    Depth,
+    Fraction,
+    Frames,
+    Line,
+    Megabytes,
+    Members,
+    Minutes,
+    Name,
+    Neighbours,
+    Nodes,
+    Rate,
+    Seed,
+    Steps,
+    StepsOrNone,
+    Weight,
+    Width,
+)
 from hpcbackmap.resolution.build import resolution_name
 
 __all__ = [
@@ -39,32 +60,37 @@ class Model(BaseModel):
     )
 
 
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+MAX_NETWORK = 2**26
+"""Most width² x layers of a network: about a billion parameters."""
+MAX_STRUCTURES = 10_000
+"""Structures of one input frame; they are in memory together."""
+RESOLUTION = re.compile(r"\w[\w.+]*")
+SYSTEM = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""It names a folder of the store."""
 
 
 class SystemConfig(Model):
     """One protein system and its trajectory files."""
 
-    name: str
+    name: Annotated[str, Field(pattern=SYSTEM, max_length=200)]
     """What the system is called in the store, in records and in `split`."""
-    trajectories: list[str] = Field(min_length=1)
+    trajectories: list[Line] = Field(min_length=1)
     """Files or globs, read in order; the pieces are the `sources` that a split can keep apart."""
-    topology: str | None = None
+    topology: Line | None = None
     """Needed where the trajectory format carries none (xtc, dcd)."""
-    selection: str | None = None
+    selection: Line | None = None
     """mdtraj atom selection; default: all protein atoms."""
-    resolution: str | None = None
+    resolution: Line | None = None
     """What the files hold, where that is neither heavy atoms nor C-alpha atoms: ``com``, ``ucg10``, …"""
     sequence: str | list[str] | None = None
     """Of beads: FASTA text, or one-letter codes of each chain; default: residue names in the files."""
-    molecule: str | None = None
+    molecule: Line | None = None
     """Of beads, instead of `sequence`: structure of all heavy atoms, or frame store that holds this system."""
-    beads: list[int] | list[str] | None = None
+    beads: list[StepsOrNone] | list[Line] | None = None
     """File particle of each bead in the ladder's order: numbers from 0, or selections of one particle each."""
-    stride: Positive = 1
+    stride: Steps = 1
     """Take every so many frames."""
-    cluster: str | None = None
+    cluster: Name | None = None
     """Related systems share one: where systems name clusters, an epoch sees one frame of each cluster."""
 
     @model_validator(mode="after")
@@ -82,15 +108,15 @@ class SystemConfig(Model):
 class StoreConfig(Model):
     """Layout of the frame store."""
 
-    path: str = "frames.zarr"
+    path: Line = "frames.zarr"
     """Folder under the working folder, or a URL such as ``s3://bucket/frames.zarr``."""
-    chunk_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    chunk_mb: Megabytes = 1.0
     """Smallest piece that is read and decoded."""
-    shard_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 64.0
+    shard_mb: Megabytes = 64.0
     """One file of the store, written by one rank."""
     quantise: bool = False
     """Round to 0.001 nm, the precision of XTC, which compresses about three times better."""
-    budget_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 256.0
+    budget_mb: Megabytes = 256.0
     """Memory that a reading stream may hold."""
 
 
@@ -106,30 +132,30 @@ class SplitConfig(Model):
     """Share that chooses the weights."""
     test: Fraction = 0.2
     """Share that judges them, and that is backmapped by default."""
-    test_names: list[str] = []
+    test_names: list[Line] = []
     """For source and system: names (file stems, system names) that are the test set."""
-    validation_names: list[str] = []
+    validation_names: list[Line] = []
     """The same for the validation set."""
 
 
 class TrainConfig(Model):
     """Optimisation of one stage. `batch_size` is global: frames per optimiser step over all ranks."""
 
-    batch_size: Positive = 32
+    batch_size: Frames = 32
     """Frames of an optimiser step, over all ranks; a multiple of ranks times `accumulation`."""
-    max_steps: Positive = 2000
+    max_steps: Steps = 2000
     """Optimiser steps of the whole training."""
-    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    max_minutes: Minutes | None = None
     """Ends the training by the clock; two such runs differ."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Rate = 1e-3
     """Largest learning rate of AdamW; it rises over `warmup_steps`, then falls along a cosine."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Of AdamW."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    warmup_steps: StepsOrNone = 100
     """Steps over which the learning rate rises."""
-    gradient_clipping: Annotated[float, Field(gt=0)] = 1.0
+    gradient_clipping: Bound = 1.0
     """Largest norm of a gradient."""
-    accumulation: Positive = 1
+    accumulation: Frames = 1
     """Micro-batches of a step on every rank: less memory, the same numbers."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO: what the ranks share out (optimiser state, gradients, weights)."""
@@ -139,19 +165,19 @@ class TrainConfig(Model):
     """Arithmetic of message passing in training; weights and coordinates stay fp32."""
     activation_checkpointing: bool = False
     """Compute message passing a second time in the backward pass rather than keep its results."""
-    validate_every: Positive = 200
+    validate_every: Steps = 200
     """Steps from one validation to the next."""
-    validation_frames: Positive = 128
+    validation_frames: Frames = 128
     """Frames that a validation looks at."""
-    checkpoint_every: Positive = 200
+    checkpoint_every: Steps = 200
     """Steps from one checkpoint to the next."""
-    log_every: Positive = 20
+    log_every: Steps = 20
     """Steps from one line of the training record to the next."""
-    patience: Positive | None = None
+    patience: Steps | None = None
     """Stop after this many validations without a better validation loss."""
-    init_from: str | None = None
+    init_from: Line | None = None
     """Artifact of the same rung and model to start from, or ``shipped``, the one of the package."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the starting weights, the order of frames and the noise."""
 
     @model_validator(mode="after")
@@ -167,23 +193,35 @@ CHANGE_NO_WEIGHT = frozenset(
 """Keys of `TrainConfig` that change no weight, or like the number of ranks only its last bits."""
 
 
+def _require_size(width: int, layers: int) -> None:
+    if width**2 * layers > MAX_NETWORK:
+        raise ValueError(
+            f"width {width} with layers {layers} makes a network of more than a billion parameters"
+        )
+
+
 class CartesianConfig(Model):
     """What the Cartesian stage kinds have in common."""
 
-    width: Positive = 64
+    width: Width = 64
     """Features of a bead and of a particle."""
-    layers: Positive = 3
+    layers: Depth = 3
     """Rounds of message passing."""
-    latent: Positive = 8
+    latent: Neighbours = 8
     """Latents of a bead."""
-    beta: Annotated[float, Field(ge=0)] = 1.0
+    beta: Weight = 1.0
     """Weight of the KL term in the training loss."""
-    free_bits: Annotated[float, Field(ge=0)] = 0.0
+    free_bits: Weight = 0.0
     """Nats of KL per bead that cost nothing in training; reported numbers always count them."""
-    kl_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    kl_warmup_steps: StepsOrNone = 0
     """Steps over which the KL term of the training loss grows to its full weight."""
-    geometry_weight: Annotated[float, Field(ge=0)] = 0.1
+    geometry_weight: Weight = 0.1
     """Weight of the bond-length term beside the ELBO; large values sharpen the posterior against the prior."""
+
+    @model_validator(mode="after")
+    def _fits_a_machine(self) -> "CartesianConfig":
+        _require_size(self.width, self.layers)
+        return self
 
 
 class CgvaeConfig(CartesianConfig):
@@ -200,11 +238,11 @@ class TraceConfig(CartesianConfig):
     kind: Literal["trace"] = "trace"
     """Which network and likelihood the stage has."""
     per_system: ClassVar[bool] = False
-    neighbours: Positive = 16
+    neighbours: Neighbours = 16
     """Neighbours in space of each residue and bead."""
-    rounds: Positive = 4
+    rounds: Depth = 4
     """Refinements of the trace."""
-    draws_weight: Annotated[float, Field(ge=0)] = 1.0
+    draws_weight: Weight = 1.0
     """Weight of the energy score of prior draws beside the ELBO."""
 
 
@@ -213,22 +251,27 @@ class GenzprotConfig(Model):
 
     kind: Literal["genzprot"] = "genzprot"
     """Which network and likelihood the stage has."""
-    width: Positive = 128
+    width: Width = 128
     """Features of a residue."""
-    layers: Positive = 4
+    layers: Depth = 4
     """Rounds of message passing."""
-    neighbours: Positive = 16
+    neighbours: Neighbours = 16
     """Nearest residues that each residue sees."""
-    rounds: Positive = 4
+    rounds: Depth = 4
     """Shares in which side chains are placed, each seeing those before it."""
-    redraws: Annotated[int, Field(ge=0)] = 4
+    redraws: Annotated[int, Field(ge=0, le=64)] = 4
     """Rounds in which side chains in contact draw their torsions again."""
-    steric_weight: Annotated[float, Field(ge=0)] = 0.0
+    steric_weight: Weight = 0.0
     """Weight of clashes among generated neighbours beside the ELBO."""
-    coarse_noise: Annotated[float, Field(ge=0)] = 0.0
+    coarse_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Largest random displacement (nm, standard deviation) of the C-alpha atoms that training shows."""
     per_system: bool = False
     """Learn one protein by heart: an embedding for each of its residues, zero at the start."""
+
+    @model_validator(mode="after")
+    def _fits_a_machine(self) -> "GenzprotConfig":
+        _require_size(self.width, self.layers)
+        return self
 
 
 ModelConfig = CgvaeConfig | TraceConfig | GenzprotConfig
@@ -238,31 +281,31 @@ KINDS: dict[str, type[CgvaeConfig] | type[TraceConfig] | type[GenzprotConfig]] =
     "genzprot": GenzprotConfig,
 }
 
-SLURM_TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}")
+SLURM_TIME = re.compile(r"([0-9]{1,6}-)?[0-9]{1,6}(:[0-9][0-9]){0,2}")
 
 
 class NodeGroup(Model):
     """Nodes of a Slurm cluster for one step. What is None is left to the batch script and the site."""
 
-    nodes: Positive = 1
+    nodes: Nodes = 1
     """Nodes of the job."""
-    tasks_per_node: Positive = 1
+    tasks_per_node: Nodes = 1
     """Ranks: one per GPU, or as many as the cores serve."""
-    cpus_per_task: Positive | None = None
+    cpus_per_task: Nodes | None = None
     """Cores of a rank."""
-    gpus_per_node: Positive | None = None
+    gpus_per_node: Nodes | None = None
     """GPUs of a node."""
-    partition: str | None = None
+    partition: Line | None = None
     """Partition, as `sinfo` lists them."""
     time: str | None = None
     """``"HH:MM:SS"`` or ``D-HH:MM:SS``; a stage that is not done by then requeues itself."""
-    account: str | None = None
+    account: Line | None = None
     """Account that is charged."""
-    constraint: str | None = None
+    constraint: Line | None = None
     """Features that the nodes must have."""
-    mem: str | None = None
+    mem: Annotated[str, Field(pattern=r"^[0-9]{1,12}[KMGT]?$")] | None = None
     """Per node, for example ``64G``."""
-    sbatch: list[str] = []
+    sbatch: list[Line] = []
     """More options of sbatch, for example ``--qos=high``."""
 
     @field_validator("time", mode="before")
@@ -278,7 +321,11 @@ class NodeGroup(Model):
     @classmethod
     def _are_options(cls, options: list[str]) -> list[str]:
         for option in options:
-            if not option.startswith("-") or "\n" in option:
+            try:
+                words = shlex.split(option)
+            except ValueError as error:
+                raise ValueError(f"{option!r}: {error}") from None
+            if not words or not words[0].startswith("-"):
                 raise ValueError(f"{option!r}: write an option of sbatch, such as --qos=high")
         return options
 
@@ -303,7 +350,7 @@ class StageConfig(Model):
     """The stage kind and its sizes."""
     train: TrainConfig = TrainConfig()
     """Its training."""
-    artifact: str | None = None
+    artifact: Line | None = None
     """Use this trained stage, or ``shipped``, the one that comes with the package, instead of training one."""
     node_group: NodeGroup = NodeGroup()
     """Its nodes on a Slurm cluster."""
@@ -312,25 +359,25 @@ class StageConfig(Model):
 class BackmapConfig(Model):
     """From coarse frames to structures."""
 
-    input: str | None = None
+    input: Line | None = None
     """Store of coarse frames; default: the held-out frames of the campaign's own store."""
-    start: str | None = None
+    start: Line | None = None
     """Resolution of the input frames; default: the coarsest of the ladder."""
-    frames: str | None = Field(None, pattern=r"^\d*:\d*(:[1-9]\d*)?$")
+    frames: str | None = Field(None, pattern=r"^[0-9]{0,12}:[0-9]{0,12}(:[1-9][0-9]{0,11})?$")
     """``START:STOP:STRIDE`` among the frames of every system; default: all."""
-    output: str = "backmapped.zarr"
+    output: Line = "backmapped.zarr"
     """Store to write, under the working folder."""
-    keep: list[str] | None = None
+    keep: list[Line] | None = None
     """Resolutions to write; default: all below the input."""
-    members: Positive | dict[str, Positive] = 3
+    members: Members | dict[str, Members] = 3
     """Structures per input frame. By stage: what it draws for every sample of the stage before (default 1)."""
     mode: bool = False
     """Write the one most likely structure per frame instead of members."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws: the same seed gives the same structures on any number of ranks."""
-    batch_frames: Positive | Literal["auto"] = 16
+    batch_frames: Frames | Literal["auto"] = 16
     """``auto``: measured when the plan is made."""
-    shard_frames: Positive | Literal["auto"] = "auto"
+    shard_frames: Frames | Literal["auto"] = "auto"
     """Frames of a shard; ``auto``: about two minutes of work, measured when the plan is made."""
 
     @field_validator("output")
@@ -346,20 +393,20 @@ class BackmapConfig(Model):
 class EvaluateConfig(Model):
     """How structures are judged."""
 
-    max_frames: Positive | None = None
+    max_frames: Steps | None = None
     """Evenly spaced subset of the backmapped frames; default: all."""
-    bootstrap: Annotated[int, Field(ge=0)] = 200
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 200
     """Resamplings of blocks of frames behind every interval."""
 
 
 class Campaign(Model):
     """The whole road of one project. Stages are named ``coarse-fine``, for example ``ca-fg``."""
 
-    name: str
+    name: Name
     """What the campaign is called, in records and jobs."""
-    workdir: str = "work"
+    workdir: Line = "work"
     """Everything the campaign writes, relative to the campaign file."""
-    ladder: list[str] = Field(min_length=2)
+    ladder: list[Line] = Field(min_length=2)
     """Fine to coarse: ``fg``; ``ca``, ``com``, ``bb``, ``ucg:10[:segments|blobs|cgae]``, ``ucg:/4``,
     ``file:PATH``."""
     systems: list[SystemConfig] = Field(min_length=1)
@@ -376,7 +423,7 @@ class Campaign(Model):
     """How structures are judged."""
     node_groups: NodeGroups = NodeGroups()
     """Nodes of the steps that are no stages."""
-    seed: int = 0
+    seed: Seed = 0
     """Of a learned mapping, of bootstrap intervals and of the samples behind a likelihood."""
 
     @field_validator("ladder")
@@ -385,6 +432,12 @@ class Campaign(Model):
         if ladder[0] != "fg":
             raise ValueError("the ladder starts at fg (heavy atoms), fine to coarse")
         names = [resolution_name(spec) for spec in ladder]
+        for spec, name in zip(ladder, names, strict=True):
+            if not RESOLUTION.fullmatch(name) or len(name) > 64:
+                raise ValueError(
+                    f"{spec!r} would be called {name!r}; a resolution's name is letters, digits, '_', '.' and "
+                    "'+', 64 at most"
+                )
         if len(set(names)) != len(names):
             raise ValueError(f"two resolutions have one name ({', '.join(names)})")
         return ladder
@@ -437,6 +490,11 @@ class Campaign(Model):
                 )
         if wanted.keep == []:
             raise ValueError(f"backmap.keep: name at least one of {', '.join(made)}")
+        if math.prod(self.draws().values()) > MAX_STRUCTURES:
+            raise ValueError(
+                f"backmap.members: {MAX_STRUCTURES:,} structures of a frame at most, not "
+                f"{math.prod(self.draws().values()):,}"
+            )
         for name in wanted.members if isinstance(wanted.members, dict) else ():
             if name not in self.descent():
                 raise ValueError(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from hpcbackmap.config.campaign import KINDS, Campaign, with_paths
 from hpcbackmap.runtime.errors import ConfigError
+from hpcbackmap.runtime.parsing import not_printable, yaml_value
 from hpcbackmap.runtime.shipped_weights import SHIPPED, shipped_artifact
 
 __all__ = ["load_campaign", "resolved_yaml"]
@@ -27,21 +28,29 @@ def load_campaign(path: str | Path, overrides: list[str] = ()) -> Campaign:
     Raises ConfigError naming the file and the key.
     """
     path = Path(path)
+    for text in (str(path.absolute()), *overrides):
+        found = not_printable(text)
+        if found:
+            raise ConfigError(
+                f"{text[:80]!r} has the character {found}: job scripts and reports could not name it; rename it"
+            )
     try:
-        record = yaml.safe_load(path.read_text())
+        record = yaml_value(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(record, dict):
         raise ConfigError(f"{path}: a campaign is a mapping of keys to values")
     for override in overrides:
         _apply_override(record, override)
     try:
         campaign = Campaign.model_validate(record)
+        return _resolve_paths(campaign, path.resolve().parent)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}") from None
-    return _resolve_paths(campaign, path.resolve().parent)
+    except RecursionError:
+        raise ConfigError(f"{path}: a value that contains itself, or brackets too deep") from None
 
 
 def resolved_yaml(campaign: Campaign) -> str:
@@ -62,8 +71,8 @@ def _apply_override(record: dict, override: str) -> None:
                 f"override {override!r}: {'.'.join(parents[: depth + 1])} has no keys"
             )
     try:
-        here[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError:
+        here[leaf] = yaml_value(value)
+    except ValueError:
         raise ConfigError(f"override {override!r}: {value!r} is not a YAML value") from None
 
 

@@ -7,13 +7,13 @@ C-alpha atoms, so that one-step and multi-step ladders share the same coarse inp
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from hpcbackmap.protein.residues import BACKBONE
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.mapping import Mapping
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.parsing import yaml_value
 
 __all__ = ["build_ladder", "resolution_name"]
 
@@ -152,12 +152,12 @@ def _segments(n_sites: int, n_beads: int, chain: np.ndarray, rest: str) -> np.nd
 
 def _from_file(path: str, level: int) -> Mapping:
     try:
-        record = yaml.safe_load(Path(path).read_text())
+        record = yaml_value(Path(path).read_text())
         bead = np.array(record["bead"])
         weight = np.array(record.get("weight", np.ones(len(bead))), dtype=np.float64)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(
             f"{path}: a mapping file has a list `bead` and optionally a list `weight`"
         ) from None

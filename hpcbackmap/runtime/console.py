@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from hpcbackmap.runtime.errors import HpcbackmapError, OutputError, Stopped
 from hpcbackmap.runtime.files import UNWRITABLE
 from hpcbackmap.runtime.launcher import launched_rank
+from hpcbackmap.runtime.parsing import printable
 
 __all__ = ["CommandGroup", "configure_logging", "run", "show", "show_lines"]
 
@@ -81,7 +82,7 @@ def show_lines(lines: list) -> None:
     """Print lines once, whatever the number of ranks."""
     if launched_rank() == 0:
         for line in lines:
-            typer.echo(str(line))
+            typer.echo(printable(str(line)))
 
 
 def _lines(result: dict, indent: str = "") -> list[str]:
@@ -115,7 +116,7 @@ def _text(value) -> str:
 def _fail(message: str, code: int, alone: bool) -> None:
     """Say why in one line and exit. ``alone``: this rank may be the only one, so end the others."""
     rank = launched_rank()
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     if rank == 0:
         typer.echo(f"hpcbackmap: error: {line}", err=True)
     elif alone:

@@ -35,6 +35,9 @@ Row = Annotated[int, Field(ge=0, le=2**53)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+PathPart = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=200)]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -54,8 +57,8 @@ class _Attributes(_Model):
 
     format_version: Count
     complete: bool
-    resolutions: Annotated[list[str], Field(min_length=1)]
-    observables: dict[str, str]
+    resolutions: Annotated[list[PathPart], Field(min_length=1)]
+    observables: dict[PathPart, str]
     quantised: bool
     packs: Row
     provenance: dict[str, Any]

@@ -1,0 +1,78 @@
+"""Text of people and of half-copied files into values, with one error in words for all that can be wrong."""
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import reason
+
+__all__ = ["json_record", "not_printable", "printable", "require_keys", "yaml_value"]
+
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of control, format and surrogate characters, line and paragraph separators."""
+JOINERS = frozenset("\u200c\u200d")
+"""Format characters that some scripts cannot be written without."""
+
+
+def not_printable(text: str) -> str | None:
+    """The first character that has no place in one printable line, as ``U+000A``; None if there is none."""
+    found = (character for character in text if _is_unprintable(character))
+    return next((f"U+{ord(character):04X}" for character in found), None)
+
+
+def printable(text: str) -> str:
+    """Text from a file for a terminal: what would move the cursor or change colours is written out."""
+    return "".join(
+        ascii(character)[1:-1]
+        if _is_unprintable(character) and character not in "\n\t"
+        else character
+        for character in text
+    )
+
+
+def _is_unprintable(character: str) -> bool:
+    return unicodedata.category(character) in UNPRINTABLE and character not in JOINERS
+
+
+def yaml_value(text: str) -> Any:
+    """Raises ValueError, in words, for what is no YAML, or none that a person would write."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("brackets within brackets, too deep") from None
+
+
+def json_record(path: str | Path, keys: dict[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """A JSON object from a file, in which these keys have values of these types.
+
+    Raises InputError that names the file and the key; FileNotFoundError where there is no file.
+    """
+    try:
+        record = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged, not JSON ({reason(error)})") from None
+    require_keys(record, keys, str(path))
+    return record
+
+
+def require_keys(record: Any, keys: dict[str, type | tuple[type, ...]], where: str) -> None:
+    """Raises InputError that names the key of a JSON object that is missing, or of another type."""
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: damaged, not a JSON object")
+    for key, kind in keys.items():
+        if key not in record:
+            raise InputError(f"{where}: damaged, {key} is missing")
+        value = record[key]
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise InputError(f"{where}: damaged, {key} is {reason(ValueError(repr(value)))}")
