@@ -6,16 +6,21 @@ from functools import lru_cache
 from itertools import islice
 
 from hpcbackmap.trajectories.gro import GroFile
+from hpcbackmap.trajectories.lammps import LammpsFile
 from hpcbackmap.trajectories.mmcif import MmcifFile
 from hpcbackmap.trajectories.pdb import PdbFile
 from hpcbackmap.trajectories.text import Frame, suffix_of
 
-__all__ = ["TEXT", "is_text", "text_file", "text_frames"]
+__all__ = ["NAMED_TEXT", "TEXT", "is_text", "text_file", "text_frames"]
 
 TEXT = {
     ".pdb": PdbFile, ".ent": PdbFile, ".pdb1": PdbFile, ".brk": PdbFile, ".cif": MmcifFile, ".mmcif": MmcifFile,
-    ".pdbx": MmcifFile, ".gro": GroFile,
+    ".pdbx": MmcifFile, ".gro": GroFile, ".lammpstrj": LammpsFile, ".lammpsdump": LammpsFile,
+    ".dump": LammpsFile,
 }  # fmt: skip
+
+NAMED_TEXT = tuple(suffix for suffix, kind in TEXT.items() if kind is not LammpsFile)
+"""Text that names particles and residues."""
 
 _open: dict[tuple, tuple[int, Iterator[Frame]]] = {}
 """The text last read, and its next frame: reading on must not begin at the first line again."""

@@ -221,6 +221,10 @@ def _rows(path: str) -> tuple[Rows, list, list[str]]:
                 words.append(
                     f"{path}: {alternates} atoms are alternate locations of lower occupancy and left out"
                 )
+            if cell := getattr(file, "bad_cell", ""):
+                words.append(
+                    f"{path}: no box has the unit cell {' '.join(cell.split())}; it is dropped"
+                )
             return file.rows, getattr(file, "disulphides", []), words
         if is_gsd(path):
             return _rows_of_mdtraj(gsd_topology(path)), [], []

@@ -33,7 +33,8 @@ class _Model(NamedTuple):
 
 class PdbFile:
     """rows: of the atoms that are kept, after alternate locations. disulphides: of SSBOND, pairs of (chain,
-    number, insertion). alternates: number of atoms left out as alternate locations.
+    number, insertion). alternates: number of atoms left out as alternate locations. bad_cell: what CRYST1 says,
+    where no box can have it.
 
     Raises InputError that names file and line for text that is not understood.
     """
@@ -41,6 +42,7 @@ class PdbFile:
     def __init__(self, path: str):
         self.path = str(path)
         self.disulphides: list[tuple[tuple, tuple]] = []
+        self.bad_cell = ""
         model = next(self._models(), None)
         if model is None:
             raise InputError(f"{path}: no ATOM line; this is no PDB file with coordinates")
@@ -72,6 +74,8 @@ class PdbFile:
                 strand += 1
             elif tag == b"CRYST1":
                 cell = _cell(line)
+                if cell is None:
+                    self.bad_cell = decode(line[6:54])
             elif tag == b"SSBOND" and bonds:
                 self._read_disulphide(line)
             elif tag.startswith((b"MODEL", b"END")) and model.lines:

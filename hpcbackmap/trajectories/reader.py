@@ -20,7 +20,7 @@ from mdtraj.formats.registry import FormatRegistry
 
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.trajectories.cells import cleaned
-from hpcbackmap.trajectories.formats import TEXT, is_text, text_file, text_frames
+from hpcbackmap.trajectories.formats import NAMED_TEXT, is_text, text_file, text_frames
 from hpcbackmap.trajectories.gsd import frame_count, is_gsd, read_gsd
 from hpcbackmap.trajectories.text import Frame, suffix_of
 
@@ -39,7 +39,7 @@ PIECE_BYTES = 8e6
 """Coordinates that are read at a time."""
 FAR = 1000.0
 """nm from the origin beyond which a file's frames are moved back: 32-bit numbers are 6e-5 nm apart there."""
-_WITH_TOPOLOGY = (*TEXT, ".h5", ".hdf5", ".lh5", ".gsd")
+_WITH_TOPOLOGY = (*NAMED_TEXT, ".h5", ".hdf5", ".lh5", ".gsd")
 _BEAD = mdtraj.element.virtual
 
 
@@ -157,8 +157,7 @@ def _cells(group: list[Frame]) -> np.ndarray | None:
 
 def _mdtraj_pieces(path: str, topology, start: int, stop: int, size: int) -> Iterator[tuple]:
     with _no_c_output():
-        file = _open(path)
-        _require_header(path, topology)
+        file = _open(path, topology)
         if start:
             file.seek(start)
     with file:
@@ -175,8 +174,7 @@ def _mdtraj_pieces(path: str, topology, start: int, stop: int, size: int) -> Ite
 
 def _count_frames(path: str, topology) -> int:
     """Frames of a file of mdtraj's. Raises InputError if its header or its last frame tells that it is cut."""
-    with _no_c_output(), _open(path) as file:
-        _require_header(path, topology)
+    with _no_c_output(), _open(path, topology) as file:
         n_frames = len(file)
         promised = _promised_frames(path)
         if n_frames < promised:
@@ -208,16 +206,18 @@ def reading(path: str):
         raise InputError(f"{path}: cannot be read, perhaps truncated ({reason})") from None
 
 
-def _open(path: str):
+def _open(path: str, topology):
     kind = FormatRegistry.fileobjects.get(suffix_of(path))
     if kind is None:
         raise InputError(
-            f"{path}: not a trajectory file that mdtraj knows (xtc, dcd, trr, h5, pdb, pdb.gz, gro, gsd, …)"
+            f"{path}: not a trajectory file of a format that is read here (xtc, dcd, trr, h5, pdb, cif, gro, "
+            "gsd, lammpstrj, …)"
         )
     if not Path(path).exists():
         raise FileNotFoundError(path)
     if Path(path).stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
+    _require_header(path, topology)
     return kind(str(path))
 
 

@@ -9,7 +9,7 @@ __all__ = ["length_unit", "wrong_unit"]
 ANGSTROM_FORMATS = (
     ".pdb", ".ent", ".pdb1", ".brk", ".cif", ".mmcif", ".pdbx", ".dcd", ".dtr",
     ".nc", ".ncdf", ".netcdf", ".ncrst", ".crd", ".mdcrd",
-    ".inpcrd", ".restrt", ".rst7", ".lammpstrj", ".xyz", ".arc",
+    ".inpcrd", ".restrt", ".rst7", ".lammpstrj", ".lammpsdump", ".dump", ".xyz", ".arc",
 )  # fmt: skip
 """All others, and stores, are in nm."""
 MOST = (0.1, 0.9)

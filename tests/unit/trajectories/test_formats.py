@@ -1,0 +1,221 @@
+"""Every format that a simulation writes: names, frames, cells and times, in bounded memory."""
+
+import gzip
+import struct
+import subprocess
+import sys
+
+import mdtraj
+import numpy as np
+import pytest
+
+from hpcbackmap.protein.topology import topology_from_sequence
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.trajectories.particles import read_particles
+from hpcbackmap.trajectories.reader import describe_file, read_frames
+
+MMCIF_TAGS = (
+    "group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id",
+    "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "occupancy", "auth_seq_id", "auth_asym_id",
+    "pdbx_PDB_model_num",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def calpha(example_dir):
+    top = str(example_dir / "trpcage_top.pdb")
+    loaded = mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:6]
+    return loaded.atom_slice(loaded.topology.select("name CA"))
+
+
+def frames_of(path, topology, start=0, stop=6):
+    pieces = list(read_frames(str(path), topology, start, stop))
+    return np.concatenate([piece[0] for piece in pieces])
+
+
+def dump(path, calpha, columns, values, box, flags="pp pp pp"):
+    """values(frame positions in Angstrom) gives the columns after id; particles in another order each time."""
+    order = np.random.default_rng(1)
+    with open(path, "w") as file:
+        for step, frame in enumerate(calpha.xyz):
+            file.write(f"ITEM: TIMESTEP\n{1000 * step}\nITEM: NUMBER OF ATOMS\n{len(frame)}\n")
+            file.write(f"ITEM: BOX BOUNDS {flags}\n{box}\nITEM: ATOMS id {columns}\n")
+            table = values(10 * frame.astype(np.float64))
+            for i in order.permutation(len(frame)):
+                file.write(f"{i + 1} " + " ".join(map(str, table[i])) + "\n")
+    return path
+
+
+def test_lammps_dumps_plain_scaled_and_with_images(calpha, tmp_path):
+    size, low = np.array([50.0, 60.0, 70.0]), np.array([-25.0, -30.0, -35.0])
+    box = "\n".join(f"{a} {a + b}" for a, b in zip(low, size, strict=True))
+
+    def scaled(frame):
+        return np.hstack([np.ones((len(frame), 1)), (frame - low) / size])
+
+    def images(frame):
+        image = np.floor((frame - low) / size)
+        return np.hstack([frame - image * size, image]).tolist()
+
+    kinds = {
+        "plain": ("xu yu zu", lambda frame: frame),
+        "scaled": ("type xs ys zs", scaled),
+        "images": ("x y z ix iy iz", images),
+    }
+    for name, (columns, values) in kinds.items():
+        path = dump(tmp_path / f"{name}.lammpstrj", calpha, columns, values, box)
+        n_frames, first = describe_file(str(path), calpha.topology)
+        assert n_frames == 6
+        np.testing.assert_allclose(first, calpha.xyz[0], atol=1e-5)
+        ((positions, times, cells),) = read_frames(str(path), calpha.topology, 2, 6)
+        np.testing.assert_allclose(positions, calpha.xyz[2:], atol=1e-5)
+        assert times.tolist() == [2000, 3000, 4000, 5000]
+        np.testing.assert_allclose(cells[0], np.diag(size / 10))
+
+
+def test_a_tilted_lammps_box(calpha, tmp_path):
+    """Bounds of a tilted box are those of the box around it (LAMMPS manual, "Triclinic")."""
+    edges = np.array([[50.0, 0, 0], [-10.0, 60.0, 0], [5.0, -8.0, 70.0]])
+    xy, xz, yz = edges[1, 0], edges[2, 0], edges[2, 1]
+    tilt = [min(0, xy, xz, xy + xz), max(0, xy, xz, xy + xz), min(0, yz), max(0, yz)]
+    box = f"{tilt[0]} {50 + tilt[1]} {xy}\n{tilt[2]} {60 + tilt[3]} {xz}\n0 70 {yz}"
+    path = dump(
+        tmp_path / "t.dump", calpha, "xs ys zs", lambda frame: frame @ np.linalg.inv(edges), box,
+        "xy xz yz pp pp pp",
+    )  # fmt: skip
+    ((positions, _, cells),) = read_frames(str(path), calpha.topology, 0, 6)
+    np.testing.assert_allclose(positions, calpha.xyz, atol=1e-5)
+    np.testing.assert_allclose(cells[0], edges / 10, atol=1e-6)
+
+
+def test_a_lammps_dump_that_cannot_be_read_names_the_line(calpha, tmp_path):
+    path = dump(
+        tmp_path / "a.dump", calpha, "xu yu zu", lambda frame: frame, "0 9\n0 9\n0 9", "ss ss ss"
+    )
+    assert next(read_frames(str(path), calpha.topology, 0, 1))[2] is None, "no periodic box"
+    text = path.read_text()
+    for changed, reason in (
+        (
+            text.replace("xu yu zu", "vx vy vz"),
+            r"line 9: columns id vx vy vz: .*convert to XTC or DCD",
+        ),
+        (text[:-100], r"columns are expected; is the file truncated|id and three|no number"),
+        (text.replace("\n20\n", "\n2000000\n", 1), "line 4: 2000000 atoms are announced"),
+        (text.replace("\n3 ", "\n4 ", 1), "line 9: two particles of a frame have one id"),
+    ):
+        path.write_text(changed)
+        with pytest.raises(InputError, match=rf"a.dump: .*({reason})"):
+            describe_file(str(path), calpha.topology)
+
+
+def test_gro_files_of_many_frames_with_blank_lines(calpha, tmp_path):
+    calpha.unitcell_vectors = np.tile(np.diag([5.0, 6.0, 7.0]), (6, 1, 1))
+    path = tmp_path / "a.gro"
+    calpha.save_gro(str(path), precision=5)
+    text = path.read_text()
+    title = text.splitlines()[0]
+    path.write_text(text.replace(title, "", 1) + "\n\n")
+    found = read_particles(path)
+    np.testing.assert_allclose(frames_of(path, found), calpha.xyz, atol=1e-5)
+    np.testing.assert_allclose(found.cell, np.diag([5, 6, 7]))
+    lines = text.splitlines()
+    for changed, reason in (
+        ([*lines[:1], "  9999999", *lines[2:]], "line 2: 9999999 atoms are announced"),
+        ([*lines[:10], lines[10][:30], *lines[11:]], "line 11: atom 9 of 20 is cut off"),
+        ([*lines[:22], "5.0 6.0", *lines[23:]], "line 23: no box"),
+        ([*lines[:5], lines[5][:20] + "   x.xxx" + lines[5][28:], *lines[6:]], "line 6: "),
+        (["a title", "no number"], "line 2: 'no number' is no number of atoms"),
+    ):
+        path.write_text("\n".join(changed))
+        with pytest.raises(InputError, match=rf"a.gro: {reason}"):
+            read_particles(path)
+
+
+def test_mmcif_by_author_and_label(tmp_path):
+    """Long chain names, numbers by author, letters of insertion, two molecules under one author's name."""
+    rows = [
+        ("ATOM", 1, "C", "CA", ".", "ALA", "A", 1, "?", 0.0, 1.0, "-3", "Heavy", 1),
+        ("ATOM", 2, "C", "CA", "A", "GLY", "A", 2, "B", 3.8, 0.4, "52", "Heavy", 1),
+        ("ATOM", 3, "C", "CA", "B", "SER", "A", 2, "B", 3.9, 0.6, "52", "Heavy", 1),
+        ("ATOM", 4, "C", "CA", ".", "TRP", "B", 1, "?", 60.0, 1.0, "53", "Heavy", 1),
+        ("HETATM", 5, "C", '"C1\'"', ".", "NAG", "C", ".", "?", 90.0, 1.0, "1", "S", 1),
+    ]
+    rows += [(*row[:9], row[9] + 1, *row[10:13], 2) for row in rows]
+    tags = [*MMCIF_TAGS, "Cartn_y", "Cartn_z"]
+    lines = ["data_x", "loop_", *(f"_atom_site.{tag}" for tag in tags)]
+    lines += [" ".join(map(str, (*row, 0.0, 0.0))) for row in rows]
+    path = tmp_path / "a.cif"
+    path.write_text("\n".join([*lines, "#", ""]))
+    found = read_particles(path)
+    assert [row[:3] for row in found.residues] == [
+        ("ALA", -3, ""), ("SER", 52, "B"), ("TRP", 53, ""), ("NAG", 1, "")
+    ]  # fmt: skip
+    assert [chain.id for chain in found.chains] == ["Heavy", "Heavy", "S"]
+    assert found.names[-1] == "C1'"
+    np.testing.assert_allclose(
+        frames_of(path, found, 1, 2)[0, :, 0], [0.1, 0.49, 6.1, 9.1], atol=1e-6
+    )
+    path.write_text("\n".join(lines[:-1]))
+    with pytest.raises(InputError, match="model 2 has 4 atoms, the first model 5"):
+        read_particles(path)
+    path.write_text("data_x\nloop_\n_atom_site.id\n1 2 '3\n")
+    with pytest.raises(InputError, match=r"a.cif: is no mmCIF that can be read"):
+        read_particles(path)
+
+
+def test_headers_are_held_against_the_size_of_the_file(calpha, tmp_path):
+    """Before memory is spent on what they announce."""
+    calpha.save_xtc(str(tmp_path / "a.xtc"))
+    calpha.save_dcd(str(tmp_path / "a.dcd"))
+    xtc = bytearray((tmp_path / "a.xtc").read_bytes())
+    xtc[4:8] = struct.pack(">i", 10**9)
+    dcd = bytearray((tmp_path / "a.dcd").read_bytes())
+    place = dcd.index(struct.pack("<3i", 4, 20, 4)) + 4
+    dcd[place : place + 4] = struct.pack("<i", 10**9)
+    for name, content in (("b.xtc", xtc), ("b.dcd", dcd)):
+        (tmp_path / name).write_bytes(bytes(content))
+        with pytest.raises(InputError, match=rf"{name}: its header announces 1000000000 atoms"):
+            describe_file(str(tmp_path / name), calpha.topology)
+    with pytest.raises(InputError, match=r"a.xtc: 20 atoms, the topology has 17"):
+        describe_file(str(tmp_path / "a.xtc"), topology_from_sequence(["GGGG"]))
+
+
+def test_capital_suffixes_of_binary_files(calpha, tmp_path):
+    for suffix in ("xtc", "dcd", "trr"):
+        calpha.save(str(tmp_path / f"a.{suffix}"))
+        (tmp_path / f"a.{suffix}").rename(tmp_path / f"A.{suffix.upper()}")
+        found = frames_of(tmp_path / f"A.{suffix.upper()}", calpha.topology)
+        np.testing.assert_allclose(found, calpha.xyz, atol=6e-4)
+
+
+PEAK = (
+    "import resource, sys\n"
+    "from hpcbackmap.trajectories.particles import read_particles\n"
+    "from hpcbackmap.trajectories.reader import describe_file, read_frames\n"
+    "path = sys.argv[1]; top = read_particles(path); n, _ = describe_file(path, top)\n"
+    "assert sum(len(piece[0]) for piece in read_frames(path, top, 0, n)) == n == int(sys.argv[2])\n"
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+)
+
+
+def test_memory_does_not_grow_with_the_models_of_a_file(calpha, tmp_path):
+    """5 and 5000 models, in 3 MB of gzip: before, 8 KB a model and line."""
+    calpha[0].save_pdb(str(tmp_path / "one.pdb"))
+    atoms = [
+        line for line in (tmp_path / "one.pdb").read_bytes().splitlines() if line[:4] == b"ATOM"
+    ]
+    model = b"\n".join([b"MODEL", *atoms, b"ENDMDL", b""])
+    peaks = []
+    for count in (5, 5000):
+        path = tmp_path / f"{count}.pdb.gz"
+        with gzip.open(path, "wb", compresslevel=1) as file:
+            for _ in range(count):
+                file.write(model)
+        answer = subprocess.run(
+            [sys.executable, "-c", PEAK, str(path), str(count)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(int(answer.stdout))
+    assert peaks[1] - peaks[0] < 20_000, "KB"
