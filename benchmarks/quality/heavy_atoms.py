@@ -19,13 +19,13 @@ import mdtraj
 import numpy as np
 import torch
 
-from hpcbackmap.backmapping.shipped import shipped_artifact
 from hpcbackmap.evaluation.accumulate import Totals
 from hpcbackmap.evaluation.summary import summarise
 from hpcbackmap.metrics.judge import METRICS, judge, judge_alone
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.allocator import keep_freed_memory
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.genzprot.model import BINS, Genzprot

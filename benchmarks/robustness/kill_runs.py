@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 import yaml
 
-from hpcbackmap.backmapping.shipped import shipped_artifact
 from hpcbackmap.runtime.mpi import LocalComm
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.store.verify import verify_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -35,6 +35,7 @@ class Plan:
     start: resolution of the input frames. resolutions: those that are written, fine to coarse.
     frames: chosen frames of each system as [start, stop, step] ranges of local indices in the input store.
     draws: samples that each rung draws for every sample of the one before, coarse to fine.
+    source: of files, what is read from them; of a store, None.
     """
 
     input: str
@@ -48,6 +49,7 @@ class Plan:
     batch_frames: int
     shard_frames: int
     device: str
+    source: dict | None = None
 
     def n_frames(self, system: str) -> int:
         return sum(len(range(*part)) for part in self.frames[system])
@@ -91,7 +93,10 @@ class Plan:
         return self.shards[index * total // count : (index + 1) * total // count]
 
     def to_dict(self) -> dict:
-        return json.loads(json.dumps(asdict(self)))
+        record = json.loads(json.dumps(asdict(self)))
+        if self.source is None:
+            del record["source"]
+        return record
 
     @cached_property
     def digest(self) -> str:
@@ -100,4 +105,6 @@ class Plan:
     def first_difference(self, other: dict) -> str | None:
         """What a stored plan (`to_dict`) has different, in words; None if it is this plan."""
         mine = self.to_dict()
+        if self.source is not None:  # says more than the hash of it, so first
+            mine = {"source": self.source} | mine
         return first_difference({key: other.get(key) for key in mine}, mine)

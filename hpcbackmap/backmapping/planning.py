@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcbackmap.backmapping.plan import Plan, Shard
+from hpcbackmap.backmapping.source import FileSource, Source
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import ConfigError, InputError
-from hpcbackmap.store.split import split_frames
-from hpcbackmap.store.store import FrameStore
 
 if TYPE_CHECKING:
     from hpcbackmap.backmapping.chain import Chain
@@ -29,7 +28,7 @@ FRAME_BYTES = 12
 
 def make_plan(
     campaign: Campaign,
-    source: FrameStore,
+    source: Source,
     folders: dict[str, Path],
     frames: dict[str, list[list[int]]],
     chains: dict[str, "Chain"],
@@ -55,7 +54,7 @@ def make_plan(
     return _with_sizes(plan, source, chains, ranks, sizes) if measure else plan
 
 
-def settled_plan(campaign: Campaign, source: FrameStore) -> dict:
+def settled_plan(campaign: Campaign, source: Source) -> dict:
     """What of a plan the campaign, its input and its artifacts settle, as the plan in an output has it
     (`Plan.to_dict`): without the device, and without sizes that are ``auto``.
 
@@ -82,7 +81,7 @@ def _settled(campaign, source, folders: dict[str, Path], frames: dict) -> dict:
         "draws": campaign.draws(),
         "mode": settings.mode,
         "seed": settings.seed,
-    }
+    } | ({"source": source.facts} if isinstance(source, FileSource) else {})
 
 
 def stage_folders(campaign: Campaign) -> dict[str, Path]:
@@ -98,7 +97,7 @@ def stage_folders(campaign: Campaign) -> dict[str, Path]:
     return folders
 
 
-def _with_sizes(plan: Plan, source: FrameStore, chains, ranks: int, sizes: dict) -> Plan:
+def _with_sizes(plan: Plan, source: Source, chains, ranks: int, sizes: dict) -> Plan:
     """The plan with measured sizes, for the largest of its systems."""
     from hpcbackmap.backmapping.sizing import choose_batch, choose_shard, seconds_per_frame
 
@@ -119,7 +118,7 @@ def _with_sizes(plan: Plan, source: FrameStore, chains, ranks: int, sizes: dict)
     return Plan(**(vars(plan) | {"batch_frames": batch, "shard_frames": shard}))
 
 
-def start_resolution(campaign: Campaign, source: FrameStore) -> str:
+def start_resolution(campaign: Campaign, source: Source) -> str:
     """Where the way down begins. Raises InputError if the input does not have it."""
     start = campaign.backmap.start or campaign.resolutions()[-1]
     if start not in source.resolutions:
@@ -130,7 +129,7 @@ def start_resolution(campaign: Campaign, source: FrameStore) -> str:
     return start
 
 
-def chosen_frames(campaign: Campaign, source: FrameStore) -> dict[str, list[list[int]]]:
+def chosen_frames(campaign: Campaign, source: Source) -> dict[str, list[list[int]]]:
     """Of every system: held-out frames of the campaign's own store, or all of a store that the user brings.
 
     [start, stop, step] ranges of local indices. Raises InputError if there are none.
@@ -138,6 +137,8 @@ def chosen_frames(campaign: Campaign, source: FrameStore) -> dict[str, list[list
     if campaign.backmap.input:
         ranges = {name: [range(source.system(name).n_frames)] for name in source.systems}
     else:
+        from hpcbackmap.store.split import split_frames
+
         ranges = {}
         for part in split_frames(source, campaign.split)["test"]:
             ranges.setdefault(part.system, []).append(range(part.start, part.stop))

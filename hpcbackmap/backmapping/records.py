@@ -8,11 +8,15 @@ import json
 import logging
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.runtime.errors import IncompleteError, InputError
 from hpcbackmap.runtime.files import Lock, write_whole, writing
-from hpcbackmap.store.store import FrameStore
+
+if TYPE_CHECKING:
+    from hpcbackmap.backmapping.workspace import Workspace
+    from hpcbackmap.store.store import FrameStore
 
 __all__ = ["Records", "only_run"]
 
@@ -29,7 +33,7 @@ class Records:
     def path(self, shard: Shard) -> Path:
         return self.folder / f"{shard.system}.{shard.number:08d}.json"
 
-    def is_done(self, store: FrameStore, shard: Shard) -> bool:
+    def is_done(self, store: "FrameStore | Workspace", shard: Shard) -> bool:
         """Whether a shard is recorded and its data are what the record says; damage is told."""
         try:
             record = json.loads(self.path(shard).read_text())
@@ -46,7 +50,13 @@ class Records:
         log.warning("shard %s is damaged and will be computed again: %s", name, reason)
         return False
 
-    def publish(self, store: FrameStore, shard: Shard, quarantined: list[dict]) -> None:
+    def publish(
+        self,
+        store: "FrameStore | Workspace",
+        shard: Shard,
+        quarantined: list[dict],
+        facts: dict | None = None,
+    ) -> None:
         """Read a shard back and declare it done. Raises OutputError if the record cannot be written."""
         first, stop = self.plan.rows(shard)
         record = {
@@ -54,11 +64,11 @@ class Records:
             "rows": stop - first,
             "sha256": self._digest(store, shard),
             "quarantined": quarantined,
-        }
+        } | ({"facts": facts} if facts else {})
         write_whole(self.path(shard), json.dumps(record))
 
     @staticmethod
-    def _digest(store: FrameStore, shard: Shard) -> str:
+    def _digest(store: "FrameStore | Workspace", shard: Shard) -> str:
         """SHA-256 of all that a shard holds."""
         return store.system(shard.system).digest(shard.number)
 
@@ -79,6 +89,15 @@ class Records:
         if not missing and rows != expected:
             raise IncompleteError(f"{self.output}: {rows} structures written, {expected} expected")
         return missing, quarantined
+
+    def facts(self) -> dict[str, float]:
+        """What the recorded shards count, added up; of keys ``most_…`` the largest."""
+        total: dict[str, float] = {}
+        for shard in self.plan.shards:
+            for key, value in ((self._read(shard) or {}).get("facts") or {}).items():
+                before = total.get(key, 0)
+                total[key] = max(before, value) if key.startswith("most_") else before + value
+        return total
 
     def checksums(self) -> dict[tuple[str, int], str]:
         """Digest of every recorded shard, by system and number."""

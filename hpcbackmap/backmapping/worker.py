@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcbackmap.backmapping.census import count_structures
 from hpcbackmap.backmapping.chain import Chain, Descent
+from hpcbackmap.backmapping.output import open_output
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.records import Records
+from hpcbackmap.backmapping.source import Source, read_coarse
 from hpcbackmap.runtime.stopping import StopSignals
-from hpcbackmap.store.store import FrameStore, open_store
-from hpcbackmap.trajectories.checks import straight_at
 
 __all__ = ["Worker"]
 
@@ -34,7 +35,7 @@ class Worker:
     def __init__(
         self,
         plan: Plan,
-        source: FrameStore,
+        source: Source,
         output: Path,
         chains: dict[str, Chain],
         stop: StopSignals,
@@ -43,7 +44,7 @@ class Worker:
     ):
         self.plan, self.source, self.chains = plan, source, chains
         self.stop, self.tell = stop, tell
-        self.store = open_store(str(output), incomplete_ok=True)
+        self.store = open_output(output)
         self.records = Records(plan, output)
         self.journal = journal
 
@@ -72,16 +73,16 @@ class Worker:
         plan = self.plan
         local = plan.local_frames(shard)
         with _timed(spent, "read"):
-            coarse = self.source.system(shard.system).read_at(plan.start, local)
+            coarse = read_coarse(self.source.system(shard.system), plan.start, local)
         first = self.source.system(shard.system).first_frame
         frames = [first + i for i in local]
         parts = [
             slice(start, start + plan.batch_frames)
             for start in range(0, len(local), plan.batch_frames)
         ]
-        unusable = _unusable(coarse, plan.start)
-        usable = _usable(coarse, unusable)
-        descents = (Descent(usable[part], frames[part], plan.members, plan.seed) for part in parts)
+        descents = (
+            Descent(coarse.positions[part], frames[part], plan.members, plan.seed) for part in parts
+        )
         chain, quarantined = self.chains[shard.system], []
         blocks: dict[str, list[np.ndarray]] = {name: [] for name in plan.resolutions}
         begun, known = time.perf_counter(), 0
@@ -90,7 +91,7 @@ class Worker:
                 raise _StopAsked
             reasons = {
                 place - part.start: reason
-                for place, reason in unusable.items()
+                for place, reason in coarse.unusable.items()
                 if part.start <= place < part.stop
             }
             levels = self._complete(shard.system, descent, drawn, reasons, quarantined)
@@ -101,7 +102,7 @@ class Worker:
             self.tell(rows, len(quarantined) - known, now - begun)
             spent["compute"] += now - begun
             begun, known = now, len(quarantined)
-        self.write(shard, blocks, frames, quarantined, spent)
+        self.write(shard, blocks, frames, quarantined, spent, coarse.moved)
 
     def write(
         self,
@@ -110,18 +111,26 @@ class Worker:
         frames: list[int],
         quarantined: list[dict],
         spent: Counter,
+        moved: np.ndarray,
     ) -> None:
-        """Batches of a shard, which are used up, as one whole; then its record and a line in the journal."""
+        """Batches of a shard, which are used up, as one whole; then its record and a line in the journal.
+
+        moved: how far each frame was closed, nm.
+        """
         rows = self.plan.rows_per_frame
         arrays = {name: np.concatenate(blocks.pop(name)) for name in self.plan.resolutions}
         observables = {
             "source_frame": np.repeat(np.array(frames, dtype=np.int64), rows),
             "member": np.tile(np.arange(rows, dtype=np.int64), len(frames)),
         }
+        facts = None
+        if self.plan.source is not None:
+            with _timed(spent, "count"):
+                facts = self._facts(shard.system, arrays["fg"], moved)
         with _timed(spent, "write"):
             self.store.system(shard.system).write_shard(shard.number, arrays, observables)
         with _timed(spent, "verify"):
-            self.records.publish(self.store, shard, quarantined)
+            self.records.publish(self.store, shard, quarantined, facts)
         entry = {
             "shard": f"{shard.system}/{shard.number}",
             "rows": len(frames) * rows,
@@ -130,6 +139,17 @@ class Worker:
         }
         with self.journal.open("a") as journal:
             journal.write(json.dumps(entry) + "\n")
+
+    def _facts(self, system: str, made: np.ndarray, moved: np.ndarray) -> dict[str, float]:
+        """What a user of files is told about structures [rows, A, 3] and their closed traces."""
+        counts: dict[str, float] = count_structures(
+            self.source.system(system).ladder.topology, made
+        )
+        if moved.any():
+            counts["closed"] = int((moved > 0).sum())
+            counts["moved"] = float(moved.sum())
+            counts["most_moved"] = float(moved.max())
+        return counts
 
     def _complete(
         self,
@@ -184,30 +204,6 @@ class Worker:
                 stacked[frame, member] = np.nan
             levels[name] = stacked.reshape(-1, *stacked.shape[2:])
         return levels
-
-
-def _unusable(coarse: np.ndarray, resolution: str) -> dict[int, str]:
-    """Why frames of the input cannot be backmapped, by place."""
-    bad = ~np.isfinite(coarse).all(axis=(1, 2))
-    reasons = dict.fromkeys(np.flatnonzero(bad).tolist(), "input is not finite")
-    if resolution == "ca":
-        straight = straight_at(_usable(coarse, reasons))
-        for place in np.flatnonzero(straight >= 0).tolist():
-            first = int(straight[place])
-            reasons.setdefault(
-                place, f"C-alpha atoms of residues {first} to {first + 2} on one line"
-            )
-    return reasons
-
-
-def _usable(coarse: np.ndarray, unusable: dict[int, str]) -> np.ndarray:
-    """Unusable frames replaced by a usable one: they are computed, and thrown away."""
-    if not unusable:
-        return coarse
-    good = np.setdiff1d(np.arange(len(coarse)), list(unusable))
-    filled = coarse.copy()
-    filled[list(unusable)] = coarse[good[0]] if len(good) else 0.0
-    return filled
 
 
 def _first_failure(drawn: list[dict], chain: Chain) -> dict[tuple[int, int], str]:

@@ -6,31 +6,29 @@ from typing import Annotated
 
 import typer
 
-from hpcbackmap.cli.options import Json, Overrides, absolute, load
+from hpcbackmap.cli.options import Json, absolute, load
 from hpcbackmap.runtime import console
 from hpcbackmap.runtime.errors import ConfigError
 
 __all__ = ["backmap"]
 
+CAMPAIGN = "Of a campaign"
+FILES = "Of files"
+
 
 def backmap(
-    campaign: Annotated[
-        Path,
+    inputs: Annotated[
+        list[str],
         typer.Argument(
-            metavar="CAMPAIGN|TRAJECTORY", help="Campaign file (.yaml), or a C-alpha trajectory."
+            metavar="FILE… | CAMPAIGN [KEY=VALUE…]",
+            help="Coarse-grained trajectories of one molecule, in order; or a campaign (.yaml) and keys of it "
+            "to change.",
         ),
     ],
-    overrides: Overrides = None,
-    input_store: Annotated[
-        str | None,
-        typer.Option("--input", help="Store of coarse frames; default: the held-out frames."),
-    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
-            "--output",
-            "-o",
-            help="Store to write (default: backmapped.zarr); for a trajectory .xtc, .dcd or .pdb.",
+            "--output", "-o", help="Of files: .xtc, .dcd, .pdb or .zarr; of a campaign: a store."
         ),
     ] = None,
     members: Annotated[
@@ -43,25 +41,14 @@ def backmap(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the draws.")
     ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option("--keep", help="Resolution to write, may be repeated; default: all."),
-    ] = None,
-    batch: Annotated[
-        str | None, typer.Option("--batch", help="Frames per batch, or auto: measured.")
+    frames: Annotated[
+        str | None,
+        typer.Option("--frames", metavar="START:STOP:STRIDE", help="Frames of the input."),
     ] = None,
     part: Annotated[
         str | None,
         typer.Option(
             "--part", metavar="I/N", help="Only part I of N of the work, from 0, as in a job array."
-        ),
-    ] = None,
-    pipeline: Annotated[
-        str | None,
-        typer.Option(
-            "--pipeline",
-            metavar="N,M,…",
-            help="Ranks of each stage, coarse to fine; default: every rank runs all stages.",
         ),
     ] = None,
     time_limit: Annotated[
@@ -70,34 +57,125 @@ def backmap(
             "--time-limit", help="Minutes after which no more work is begun (exit code 75)."
         ),
     ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     top: Annotated[
-        Path | None,
-        typer.Option("--top", help="Topology of a trajectory whose format carries none."),
+        str | None,
+        typer.Option(
+            "--top",
+            help="File that names the particles, where the trajectory does not.",
+            rich_help_panel=FILES,
+        ),
     ] = None,
-    artifact: Annotated[
-        Path | None,
-        typer.Option("--artifact", help="Trained ca-fg stage for a trajectory; default: shipped."),
+    select: Annotated[
+        str | None,
+        typer.Option(
+            "--select", help="Particles to read, as mdtraj selects them.", rich_help_panel=FILES
+        ),
     ] = None,
+    chains: Annotated[
+        str | None,
+        typer.Option(
+            "--chains", metavar="A,B,…", help="Chains to read; default: all.", rich_help_panel=FILES
+        ),
+    ] = None,
+    on_bad_frame: Annotated[
+        str,
+        typer.Option(
+            "--on-bad-frame",
+            metavar="stop|skip|repair",
+            help="What to do with a frame whose trace is broken: skip names and counts it.",
+            rich_help_panel=FILES,
+        ),
+    ] = "skip",
+    stages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stages",
+            "--artifact",
+            help="Trained ca-fg stage; default: shipped.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace an output that exists.", rich_help_panel=FILES),
+    ] = False,
+    input_store: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            help="Store of coarse frames; default: the held-out frames.",
+            rich_help_panel=CAMPAIGN,
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            help="Resolution to write, may be repeated; default: all.",
+            rich_help_panel=CAMPAIGN,
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch", help="Frames per batch, or auto: measured.", rich_help_panel=CAMPAIGN
+        ),
+    ] = None,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            "--pipeline",
+            metavar="N,M,…",
+            help="Ranks of each stage, coarse to fine; default: every rank runs all stages.",
+            rich_help_panel=CAMPAIGN,
+        ),
+    ] = None,
+    progress: Annotated[
+        float | None,
+        typer.Option("--progress", min=0, help="Seconds between lines of progress; 0: none."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log lines.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Warnings and errors only, no summary.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Put atoms into coarse frames with the trained stages; a rerun does only what is missing.
+    """Put atoms into coarse frames; a rerun does only what is missing, with any number of ranks.
 
-    In parallel: mpirun -n 4 hpcbackmap backmap campaign.yaml --members 10
-    No campaign: hpcbackmap backmap ca.xtc --top ca.pdb -o atoms.xtc
+    Files: hpcbackmap backmap run.xtc --top model.pdb -o atoms.xtc --members 5
+    In parallel: mpirun -n 4 hpcbackmap backmap run.xtc --top model.pdb -o atoms.xtc
+    A campaign: mpirun -n 4 hpcbackmap backmap campaign.yaml --members 10
     """
     if mode and members:
         raise ConfigError("backmap: give --members or --mode, not both")
-    if campaign.suffix not in (".yaml", ".yml"):
-        if overrides or input_store or time_limit or keep or batch or part or pipeline:
-            raise ConfigError(
-                f"{campaign}: KEY=VALUE, --input, --keep, --batch, --part, --pipeline and --time-limit "
-                "need a campaign (.yaml), this is taken for a trajectory"
-            )
-        drawn = None if mode else members or 1
-        _backmap_trajectory(campaign, output, top, drawn, seed or 0, artifact, as_json)
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {device}: give auto, cpu or cuda")
+    if verbose or quiet:
+        console.configure_logging(verbose, quiet)
+    minutes = None if time_limit is None else 60 * time_limit
+    first, *rest = inputs
+    of_campaign = {"--input": input_store, "--keep": keep, "--batch": batch, "--pipeline": pipeline}
+    of_files = {
+        "--top": top, "--select": select, "--chains": chains, "--stages": stages, "--force": force or None,
+        "--on-bad-frame": None if on_bad_frame == "skip" else on_bad_frame,
+    }  # fmt: skip
+    if not first.endswith((".yaml", ".yml")):
+        given = [name for name, value in of_campaign.items() if value]
+        given += [word for word in rest if "=" in word and not Path(word).exists()]
+        if given:
+            raise ConfigError(f"{first}: {', '.join(given)}: only for a campaign (.yaml)")
+        _set_progress(progress)
+        result = _backmap_files(
+            inputs, output, top, members or 1, mode, seed or 0, frames, select, chains, stages, device,
+            on_bad_frame, force, minutes, _part(part),
+        )  # fmt: skip
+        if not quiet or as_json:
+            console.show(result, as_json)
         return
-    if top or artifact:
-        raise ConfigError("backmap: --top and --artifact are for a trajectory, not for a campaign")
+    given = [name for name, value in of_files.items() if value is not None]
+    if given:
+        raise ConfigError(f"{first}: {', '.join(given)}: only for files, not for a campaign")
     chosen = {
         "backmap.input": input_store and absolute(input_store),
         "backmap.output": output and absolute(output),
@@ -105,16 +183,56 @@ def backmap(
         "backmap.mode": mode or None,
         "backmap.seed": seed,
         "backmap.keep": keep or None,
+        "backmap.frames": frames,
         "backmap.batch_frames": batch,
     }
     options = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
-    resolved = load(campaign, [*(overrides or []), *options])
+    resolved = load(Path(first), [*rest, *options])
     from hpcbackmap.backmapping.driver import backmap
     from hpcbackmap.runtime.mpi import get_comm
 
-    seconds = None if time_limit is None else 60 * time_limit
-    result = backmap(resolved, get_comm(), seconds, _part(part), _rank_counts(pipeline))
-    console.show(result, as_json)
+    _set_progress(progress)
+    result = backmap(resolved, get_comm(), minutes, _part(part), _rank_counts(pipeline), device)
+    if not quiet or as_json:
+        console.show(result, as_json)
+
+
+def _backmap_files(
+    inputs, output, top, members, mode, seed, frames, select, chains, stages, device, on_bad_frame, force,
+    time_limit, part,
+) -> dict:  # fmt: skip
+    from hpcbackmap.backmapping.request import Request, check_request
+
+    if output is None:
+        raise ConfigError(
+            f"{inputs[0]}: say where to write: --output FILE.xtc, .dcd, .pdb or .zarr"
+        )
+    request = Request(
+        output=Path(output),
+        top=top,
+        members=members,
+        mode=mode,
+        seed=seed,
+        frames=frames,
+        chains=tuple(filter(None, (chains or "").split(","))),
+        select=select,
+        stages=tuple(stages or ()),
+        device=device,
+        on_bad_frame=on_bad_frame,
+        force=force,
+    )
+    check_request(request, inputs)
+    from hpcbackmap.backmapping.files import backmap_files
+    from hpcbackmap.runtime.mpi import get_comm
+
+    return backmap_files(inputs, request, get_comm(), time_limit, part)
+
+
+def _set_progress(seconds: float | None) -> None:
+    if seconds is not None:
+        from hpcbackmap.backmapping import progress
+
+        progress.TERMINAL_SECONDS = progress.LOG_SECONDS = seconds or float("inf")
 
 
 def _part(text: str | None) -> tuple[int, int]:
@@ -135,12 +253,3 @@ def _rank_counts(text: str | None) -> list[int] | None:
     if not all(word.isdigit() for word in words):
         raise ConfigError(f"backmap: --pipeline {text}: write numbers of ranks, for example 1,3")
     return [int(word) for word in words]
-
-
-def _backmap_trajectory(trajectory, output, top, members, seed, artifact, as_json) -> None:
-    if output is None:
-        raise ConfigError(f"{trajectory}: say where to write: --output FILE.xtc, .dcd or .pdb")
-    from hpcbackmap.backmapping.shipped import backmap_trajectory
-
-    result = backmap_trajectory(trajectory, output, top, members, seed, artifact)
-    console.show(result, as_json)

@@ -6,6 +6,7 @@ from hpcbackmap.metrics.torsions import dihedrals, torsion_atoms
 from hpcbackmap.protein.topology import Topology
 
 __all__ = [
+    "CIS",
     "calpha_distances",
     "cis_bonds",
     "cis_trans_wrong",

@@ -54,7 +54,7 @@ def run(app: typer.Typer, arguments: list[str] | None) -> None:
         sys.exit(1)
 
 
-def configure_logging(verbose: bool) -> None:
+def configure_logging(verbose: bool, quiet: bool = False) -> None:
     """Log lines of this package on standard error: coloured on a terminal, plain elsewhere."""
     handler: logging.Handler
     if sys.stderr.isatty():
@@ -69,7 +69,7 @@ def configure_logging(verbose: bool) -> None:
     logger = logging.getLogger("hpcbackmap")
     logger.handlers = [handler]
     logger.propagate = False
-    level = logging.DEBUG if verbose else logging.INFO
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     logger.setLevel(level if launched_rank() == 0 else logging.WARNING)
 
 

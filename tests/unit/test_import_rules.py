@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "stages": MODELS,
     "metrics": {"protein", "resolution"},
     "training": DATA | {"stages"},
-    "backmapping": DATA | {"ingest", "stages"},
+    "backmapping": DATA | {"stages", "metrics"},
     "evaluation": DATA | {"stages", "metrics"},
     "report": DATA | {"metrics", "evaluation"},
     "cluster": DATA | {"training", "backmapping"},

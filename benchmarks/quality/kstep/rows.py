@@ -15,7 +15,6 @@ from case import Case, Rung
 from ladders import STEPS
 from relaxation import Relaxation
 
-from hpcbackmap.backmapping.shipped import shipped_artifact
 from hpcbackmap.config.campaign import Campaign, EvaluateConfig
 from hpcbackmap.evaluation.accumulate import Totals
 from hpcbackmap.evaluation.baselines import (
@@ -30,6 +29,7 @@ from hpcbackmap.evaluation.likelihood import evaluate_elbo
 from hpcbackmap.evaluation.summary import summarise
 from hpcbackmap.metrics.judge import METRICS, judge
 from hpcbackmap.runtime.mpi import get_comm
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from regression import REGRESSIONS, KernelRidge

@@ -21,10 +21,10 @@ import numpy as np
 import psutil
 import yaml
 
-from hpcbackmap.backmapping.shipped import shipped_artifact
 from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.store.store import create_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

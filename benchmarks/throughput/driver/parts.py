@@ -24,8 +24,8 @@ from measure import make_input
 
 from hpcbackmap.backmapping import chain as chain_module
 from hpcbackmap.backmapping.chain import Chain, Descent, load_chain
-from hpcbackmap.backmapping.shipped import shipped_artifact
 from hpcbackmap.runtime.allocator import keep_freed_memory
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.genzprot import chain_ends, ideal_geometry, model, packing, planes
 from hpcbackmap.stages.layers import geometry
 from hpcbackmap.store.store import open_store

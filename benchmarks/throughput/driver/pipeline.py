@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 from measure import EXAMPLE, run
 
-from hpcbackmap.backmapping.shipped import shipped_artifact
 from hpcbackmap.runtime.mpi import LocalComm
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.store.verify import verify_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

@@ -1,0 +1,73 @@
+"""What generated structures look like, counted while they are there: sums that shards add up.
+
+Shapes: S structures, A heavy atoms; positions nm.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from hpcbackmap.metrics.clashes import OVERLAP, clashing_pairs
+from hpcbackmap.metrics.close_pairs import CloseAtoms, close_atoms, pairs_within_two_bonds
+from hpcbackmap.metrics.peptide import CIS, link_lengths, omega_angles
+from hpcbackmap.protein.topology import Topology
+
+__all__ = ["count_structures", "in_words"]
+
+PEPTIDE_BOND = (0.12, 0.15)
+"""C-N lengths (nm) outside of which a peptide bond is distorted; 0.133 is ideal."""
+SEARCHED = 16
+"""Structures of a shard whose clashes are looked for, evenly spaced."""
+SMALL = 1500
+"""Atoms up to which all distances are less work than a tree."""
+
+
+def count_structures(topology: Topology, positions: np.ndarray) -> dict[str, int]:
+    """Counts over structures [S, A, 3]; those that are not finite are passed over."""
+    made = positions[np.isfinite(positions).all(axis=(1, 2))]
+    if not len(made):
+        return {}
+    after = np.flatnonzero(topology.bonded)
+    counts = Counter(structures=len(made), peptide_bonds=len(made) * len(after))
+    if len(after):
+        cis = np.abs(omega_angles(topology, made)) < CIS
+        proline = np.array([topology.sequence[i] == "PRO" for i in after])
+        lengths = link_lengths(topology, made)
+        off = (lengths < PEPTIDE_BOND[0]) | (lengths > PEPTIDE_BOND[1])
+        counts.update(
+            cis_before_proline=int(cis[:, proline].sum()),
+            cis_elsewhere=int(cis[:, ~proline].sum()),
+            distorted=int(off.sum()),
+        )
+    near = pairs_within_two_bonds(topology)
+    searched = made[:: -(-len(made) // SEARCHED)]
+    for frame in searched:
+        pairs = _close(frame)
+        counts["clashes"] += len(clashing_pairs(topology, pairs, near, OVERLAP))
+    counts["residues_searched"] += len(searched) * topology.n_residues
+    return {name: int(count) for name, count in counts.items()}
+
+
+def in_words(counts: dict[str, int]) -> dict:
+    """The counts of a whole run as a user reads them."""
+    if not counts.get("structures"):
+        return {}
+    residues = max(1, counts.get("residues_searched", 0))
+    return {
+        "peptide_bonds": counts["peptide_bonds"],
+        "cis_before_proline": counts.get("cis_before_proline", 0),
+        "cis_elsewhere": counts.get("cis_elsewhere", 0),
+        "distorted_peptide_bonds": counts.get("distorted", 0),
+        "clashes_per_100_residues": round(100 * counts.get("clashes", 0) / residues, 3),
+    }
+
+
+def _close(frame: np.ndarray) -> CloseAtoms:
+    if len(frame) > SMALL:
+        return close_atoms(frame, OVERLAP)
+    squares = np.square(frame).sum(-1)
+    squared = squares[:, None] + squares - 2 * frame @ frame.T
+    first, second = np.nonzero(np.triu(squared < (1.5 * OVERLAP) ** 2, k=1))
+    distances = np.linalg.norm(frame[first] - frame[second], axis=-1)
+    near = distances < OVERLAP
+    return CloseAtoms(np.stack([first[near], second[near]], axis=1), distances[near])

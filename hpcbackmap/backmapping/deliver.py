@@ -1,0 +1,173 @@
+"""From finished shards to the files that a user asked for: in order, by all ranks, whole or not at all.
+
+Shapes: n frames, M members, A heavy atoms; positions nm.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hpcbackmap.backmapping.plan import Plan, Shard
+from hpcbackmap.backmapping.request import Targets
+from hpcbackmap.backmapping.source import FileSystem
+from hpcbackmap.backmapping.workspace import ShardFiles
+from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError, Stopped
+from hpcbackmap.runtime.mpi import on_first_rank, raise_together
+from hpcbackmap.runtime.stopping import StopSignals
+from hpcbackmap.trajectories.concatenate import join_files
+
+__all__ = ["Pieces", "deliver", "same_topology"]
+
+log = logging.getLogger(__name__)
+
+PIECE_BYTES = 8e6
+"""Coordinates that are held at a time."""
+MEMBERS_AT_ONCE = 32
+"""Members whose files are open together."""
+
+
+class Piece(NamedTuple):
+    """Frames of some members: positions [n, M, A, 3], numbers [n], times [n] (ps), cells [n, 3, 3] or None."""
+
+    positions: np.ndarray
+    numbers: np.ndarray
+    times: np.ndarray
+    cells: np.ndarray | None
+
+
+class Pieces:
+    """The structures of a plan in order of the input's frames, a few at a time."""
+
+    def __init__(self, plan: Plan, made: ShardFiles, system: FileSystem):
+        self.plan, self.made, self.system = plan, made, system
+        self.topology = system.ladder.topology
+
+    def read(self, start: int, stop: int, members: range) -> Iterator[Piece]:
+        """Chosen frames ``start`` to ``stop``, counted in the plan."""
+        plan, rows = self.plan, self.plan.rows_per_frame
+        size = max(1, int(PIECE_BYTES / (12 * self.topology.n_atoms * rows)))
+        for first in range(start, stop, size):
+            last = min(first + size, stop)
+            numbers = plan.local_frames(Shard(self.made.name, 0, first, last))
+            read = self.system.frames(numbers)
+            positions = self.made.read("fg", first * rows, last * rows)
+            positions = positions.reshape(last - first, rows, -1, 3)
+            yield Piece(positions[:, members], np.array(numbers), read.times, read.cells)
+
+
+def deliver(pieces: Pieces, targets: Targets, comm, signals: StopSignals) -> None:
+    """Write all members to their files, and a topology beside formats that have none; collective.
+
+    Structures without numbers are left out. Raises OutputError, Stopped after a stop signal (the same command
+    delivers anew).
+    """
+    for begin in range(0, len(targets.files), MEMBERS_AT_ONCE):
+        members = range(begin, min(begin + MEMBERS_AT_ONCE, len(targets.files)))
+        _deliver_some(pieces, targets, members, comm, signals)
+    on_first_rank(comm, lambda: _write_topology(pieces, targets))
+
+
+def _deliver_some(pieces: Pieces, targets: Targets, members: range, comm, signals) -> None:
+    files = [targets.files[member] for member in members]
+    total, parts = pieces.plan.total_frames, []
+    error: HpcbackmapError | None = None
+    try:
+        parts = [_part(file, comm.rank) if comm.size > 1 else file for file in files]
+        start, stop = comm.rank * total // comm.size, (comm.rank + 1) * total // comm.size
+        _write(pieces, parts, members, start, stop, signals)
+    except HpcbackmapError as failure:
+        error = failure
+    try:
+        raise_together(comm, error)
+        if comm.size > 1:
+            on_first_rank(comm, lambda: [_join(file, comm.size) for file in files])
+    finally:
+        if comm.size > 1:
+            for part in parts:
+                part.unlink(missing_ok=True)
+
+
+def _write(pieces: Pieces, parts: list[Path], members: range, start: int, stop: int, signals):
+    """One file for each member; none for a member without a structure here."""
+    from hpcbackmap.trajectories.writer import TrajectoryWriter
+
+    topology = pieces.topology.to_mdtraj()
+    writers: dict[int, TrajectoryWriter] = {}
+    with ExitStack() as stack:
+        for piece in pieces.read(start, stop, members):
+            if signals.received:
+                raise Stopped(
+                    f"{parts[0]}: stopped by {signals.received} while the output was written; the same command "
+                    "continues"
+                )
+            good = np.isfinite(piece.positions).all(axis=(2, 3))
+            for k, part in enumerate(parts):
+                rows = np.flatnonzero(good[:, k])
+                if not len(rows):
+                    continue
+                if k not in writers:
+                    writers[k] = stack.enter_context(TrajectoryWriter(part, topology))
+                writers[k].append(
+                    piece.positions[rows, k],
+                    piece.numbers[rows],
+                    piece.times[rows],
+                    None if piece.cells is None else piece.cells[rows],
+                )
+
+
+def _write_topology(pieces: Pieces, targets: Targets) -> None:
+    """The first structure there is, as PDB, unless one of these atoms is there."""
+    from hpcbackmap.trajectories.writer import TrajectoryWriter
+
+    if targets.topology is None:
+        return
+    for piece in pieces.read(0, pieces.plan.total_frames, range(len(targets.files))):
+        good = np.argwhere(np.isfinite(piece.positions).all(axis=(2, 3)))
+        if len(good):
+            frame, member = good[0]
+            row = slice(frame, frame + 1)
+            with TrajectoryWriter(targets.topology, pieces.topology.to_mdtraj()) as file:
+                file.append(
+                    piece.positions[row, member],
+                    piece.numbers[row],
+                    piece.times[row],
+                    None if piece.cells is None else piece.cells[row],
+                )
+            return
+
+
+def same_topology(path: Path, topology) -> bool:
+    """Whether a file is there that names the atoms of ``topology``. Raises ConfigError if it names others."""
+    from hpcbackmap.trajectories.particles import load_topology
+
+    if not path.exists():
+        return False
+    try:
+        found = load_topology(str(path))
+    except InputError:
+        found = None
+    wanted = topology.to_mdtraj()
+    if found is None or [*map(_name, found.atoms)] != [*map(_name, wanted.atoms)]:
+        raise ConfigError(
+            f"{path}: there is another topology of this name; choose another --output, or --force to replace it"
+        )
+    return True
+
+
+def _name(atom) -> tuple:
+    residue = atom.residue
+    return residue.chain.index, residue.resSeq % 10000, residue.name, atom.name  # four PDB columns
+
+
+def _part(output: Path, rank: int) -> Path:
+    return output.with_name(f".{output.stem}.part{rank}{output.suffix}")
+
+
+def _join(output: Path, ranks: int) -> None:
+    parts = [part for rank in range(ranks) if (part := _part(output, rank)).exists()]
+    if parts:
+        join_files(parts, output)

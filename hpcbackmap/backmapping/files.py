@@ -1,0 +1,382 @@
+"""`backmap FILE`: the driver with files of a user at the front and files at the end.
+
+An implicit campaign with the shipped stages runs through plan, shards, records and audit like any other. Its
+shards stand in a hidden folder beside the output until all are there and delivered, so that a run that was
+killed continues, with any number of ranks.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from hpcbackmap import __version__
+from hpcbackmap.backmapping.census import in_words
+from hpcbackmap.backmapping.deliver import Pieces, deliver, same_topology
+from hpcbackmap.backmapping.driver import AnotherPlan, descend
+from hpcbackmap.backmapping.output import open_output, stored_plan
+from hpcbackmap.backmapping.plan import Plan
+from hpcbackmap.backmapping.reading import chosen_particles, read_calpha
+from hpcbackmap.backmapping.records import Records, only_run
+from hpcbackmap.backmapping.request import STORE, Request, Targets, check_request
+from hpcbackmap.backmapping.source import FileSource, file_source
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, ResourceError
+from hpcbackmap.runtime.mpi import on_first_rank
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
+from hpcbackmap.runtime.stopping import StopSignals
+
+__all__ = ["backmap_files", "backmap_in_memory"]
+
+log = logging.getLogger(__name__)
+
+BATCH_RESIDUES = {"cpu": 1000, "cuda": 20000}
+"""Residues that go through the network together, by device: larger batches are no faster."""
+SHARDS = 64
+SHARD_RESIDUES = (4000, 100_000)
+"""A run is cut into about so many shards, each of so many residues of structures: seconds to a minute."""
+SHARD_BYTES = 64e6
+ATOM_BYTES = 12 * 8
+"""Of the heavy atoms of a residue, about."""
+SHOWN = 10
+"""Bad frames that are named in the log."""
+
+
+def backmap_files(
+    inputs: list[str],
+    request: Request,
+    comm,
+    time_limit: float | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> dict:
+    """Heavy atoms for every frame of ``inputs``, files of one topology; collective over ``comm``.
+
+    time_limit, part: see `driver.backmap`. Returns what a user is told: counts, what the structures look
+    like, where they are. Raises ConfigError, InputError, OutputError, ResourceError for what cannot be done,
+    Stopped when interrupted; the same command continues.
+    """
+    started = time.monotonic()
+    check_request(request, inputs)
+    source = on_first_rank(comm, lambda: _open(inputs, request))
+    targets = request.targets
+    on_first_rank(comm, lambda: _prepare(request, targets, source))
+    plain = targets.output.suffix != STORE
+    done = _descend(source, request, targets.scratch, plain, comm, time_limit, part)
+    if done.missing:
+        return {"output": str(targets.output), "shards_missing": done.missing}
+    summary = on_first_rank(comm, lambda: _summary(done, source) | _places(targets, done.plan))
+    with only_delivery(targets.scratch, comm) as mine:
+        if mine:
+            _deliver(done, source, targets, comm)
+            summary["seconds"] = round(time.monotonic() - started, 2)
+            on_first_rank(comm, lambda: _leave(targets, request, done.plan, summary))
+    return summary
+
+
+def backmap_in_memory(trajectory, request: Request, comm) -> tuple[list, dict]:
+    """The same of an `mdtraj.Trajectory`: one for each member, and what a user is told.
+
+    Structures that could not be made are left out of them.
+    """
+    import mdtraj
+    import numpy as np
+
+    from hpcbackmap.trajectories.frames import FramesInMemory
+    from hpcbackmap.trajectories.particles import particles_from_mdtraj
+
+    check_request(request, [])
+    sample, cells = trajectory.xyz[:5], trajectory.unitcell_vectors
+    particles = particles_from_mdtraj(
+        trajectory.topology, "trajectory", sample, None if cells is None else cells[:5]
+    )
+    source = source_of(FramesInMemory(trajectory), particles, "trajectory", request)
+    with tempfile.TemporaryDirectory(prefix="hpcbackmap-") as folder:
+        done = _descend(source, request, Path(folder), True, comm)
+        summary = _summary(done, source)
+        pieces = Pieces(done.plan, open_output(done.made).system(source.only.name), source.only)
+        members = range(done.plan.rows_per_frame)
+        read = [*pieces.read(0, done.plan.total_frames, members)]
+    topology, made = source.only.ladder.topology.to_mdtraj(), []
+    for member in members:
+        good = [np.isfinite(piece.positions[:, member]).all(axis=(1, 2)) for piece in read]
+        parts = [*zip(read, good, strict=True)]
+        one = mdtraj.Trajectory(
+            np.concatenate([piece.positions[rows, member] for piece, rows in parts]),
+            topology,
+            time=np.concatenate([piece.times[rows] for piece, rows in parts]),
+        )
+        if all(piece.cells is not None for piece in read):
+            one.unitcell_vectors = np.concatenate([piece.cells[rows] for piece, rows in parts])
+        made.append(one)
+    return made, summary
+
+
+class Finished(NamedTuple):
+    """A run that went down: its plan, where its shards are, how many are missing, what is quarantined."""
+
+    plan: Plan
+    made: Path
+    missing: int
+    quarantined: list[dict]
+
+
+def _descend(
+    source: FileSource,
+    request: Request,
+    folder: Path,
+    plain: bool,
+    comm,
+    time_limit: float | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> Finished:
+    """Structures of all frames of ``source``, in ``folder``; collective."""
+    campaign = _campaign(request, source, folder)
+    made = campaign.path(campaign.backmap.output)
+    given = {"plain": plain, "device": request.device}
+    try:
+        result = descend(campaign, source, comm, time_limit, part, **given)
+    except AnotherPlan as error:
+        if not request.force:
+            raise OutputError(
+                f"{folder}: a run that has not ended had another {error.difference}; give the same options to "
+                "continue it, or --force to start anew"
+            ) from None
+        on_first_rank(comm, lambda: shutil.rmtree(made))
+        result = descend(campaign, source, comm, time_limit, part, **given)
+    plan = Plan(**stored_plan(made))
+    return Finished(plan, made, result["shards_missing"], result["quarantined"])
+
+
+@contextmanager
+def only_delivery(folder: Path, comm):
+    """Whether this run delivers: of parts that end together, one does."""
+    with ExitStack() as held:
+
+        def lock() -> bool:
+            try:
+                held.enter_context(only_run(folder, 0, 1))
+            except (ResourceError, OutputError):
+                if folder.exists() and not (folder / ".lock").exists():
+                    raise
+                log.info("%s: another part of the run delivers it", folder)
+                return False
+            return True
+
+        yield on_first_rank(comm, lock)
+
+
+def _open(inputs: list[str], request: Request) -> FileSource:
+    from hpcbackmap.trajectories.frames import open_files
+    from hpcbackmap.trajectories.particles import read_particles
+    from hpcbackmap.trajectories.reader import holds_topology
+
+    path = inputs[0]
+    if request.top is None and not holds_topology(path):
+        raise InputError(
+            f"{path}: no atom names are read from this format; give a file of the molecule that has them (PDB, "
+            "mmCIF, GRO, PSF, …) with --top"
+        )
+    particles = read_particles(path, request.top)
+    reader = open_files(inputs, particles)
+    return source_of(reader, particles, path, request)
+
+
+def source_of(reader, particles, path: str, request: Request) -> FileSource:
+    """A source of the chosen particles of ``reader``; what was decided in reading them is said."""
+    chosen = chosen_particles(particles, request.select, list(request.chains))
+    reading = read_calpha(particles.subset(chosen)).within(chosen)
+    options = {"select": request.select, "chains": list(request.chains)}
+    source = file_source(reader, reading, path, request.on_bad_frame, options)
+    for word in reading.words:
+        log.info("%s", word)
+    topology, rules = source.only.ladder.topology, source.only.rules
+    for residue in range(1, topology.n_residues):
+        same = topology.chain_index[residue] == topology.chain_index[residue - 1]
+        if same and not topology.bonded[residue]:
+            log.warning("%s: chain break before %s", path, topology.label(residue))
+    log.info(
+        "%s: read as %s: %d residues, %d chain(s), %d frames; left out of every frame: %s",
+        path, reading.representation, topology.n_residues, len(topology.chain_ids), reader.n_frames,
+        ", ".join(f"{count} {kind}" for kind, count in reading.left_out.items()) or "nothing",
+    )  # fmt: skip
+    if rules.close:
+        log.info(
+            "%s: its C-alpha bonds scatter by %.2g nm about 0.38; every frame is closed to the nearest trace "
+            "that a protein can have",
+            path, rules.scatter,
+        )  # fmt: skip
+    return source
+
+
+def _prepare(request: Request, targets: Targets, source: FileSource) -> None:
+    """The folder of a run that is to be begun or continued."""
+    if targets.topology and not request.force:
+        same_topology(targets.topology, source.only.ladder.topology)
+    targets.scratch.mkdir(exist_ok=True)
+
+
+def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
+    residues = source.only.ladder.topology.n_residues
+    members = 1 if request.mode else request.members
+    batch = max(1, BATCH_RESIDUES[_device_kind(request)] // residues)
+    return Campaign.model_validate(
+        {
+            "name": "files",
+            "workdir": str(folder),
+            "ladder": ["fg", "ca"],
+            "systems": [{"name": "trajectory", "trajectories": [source.path]}],
+            "stages": {
+                "ca-fg": {"model": {"kind": "genzprot"}, "artifact": str(_artifact(request))}
+            },
+            "backmap": {
+                "input": source.path,
+                "output": "shards",
+                "keep": ["fg"],
+                "members": members,
+                "mode": request.mode,
+                "seed": request.seed,
+                "frames": _frames(request.frames, source.only.n_frames),
+                "batch_frames": batch,
+                "shard_frames": _shard(source.only.n_frames, residues * members, batch),
+            },
+        }
+    )
+
+
+def _artifact(request: Request) -> Path:
+    if not request.stages:
+        return shipped_artifact("ca-fg")
+    (folder,) = request.stages
+    return Path(folder)
+
+
+def _device_kind(request: Request) -> str:
+    if request.device == "cpu":
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _frames(wanted: str | None, count: int) -> str | None:
+    """``START:STOP:STRIDE`` without negative numbers, as a campaign has it."""
+    if wanted is None:
+        return None
+    bounds = [int(word) if word else None for word in wanted.split(":")]
+    start, stop, step = slice(*bounds).indices(count)
+    if start >= stop:
+        raise ConfigError(f"--frames {wanted}: leaves none of {count} frames")
+    return f"{start}:{stop}:{step}"
+
+
+def _shard(frames: int, residues: int, batch: int) -> int:
+    """Frames of a shard, whole batches. residues: of all structures of a frame. Ranks do not count, so that
+    any number of them continues a run.
+    """
+    wanted = min(max(frames * residues / SHARDS, SHARD_RESIDUES[0]), SHARD_RESIDUES[1])
+    most = max(1.0, min(wanted, SHARD_BYTES / ATOM_BYTES) / residues)
+    return batch * max(1, round(most / batch))
+
+
+def _summary(done: Finished, source: FileSource) -> dict:
+    """What a user is told of the structures. Raises InputError if no frame could be used."""
+    system, topology, plan = source.only, source.only.ladder.topology, done.plan
+    facts = Records(plan, done.made).facts()
+    bad = _by_frame(done.quarantined, plan.rows_per_frame)
+    if not facts.get("structures"):
+        why = bad[0]["reason"] if bad else "no structure was made"
+        raise InputError(
+            f"{source.path}: none of its {plan.total_frames} frames could be backmapped; the first: {why}"
+        )
+    for item in bad[:SHOWN]:
+        label = system.reader.label(item["frame"])
+        log.warning("%s is left out: %s", label, item["reason"])
+    if len(bad) > SHOWN:
+        log.warning("%d more frames are left out", len(bad) - SHOWN)
+    closed = int(facts.get("closed", 0))
+    summary = {
+        "frames": plan.total_frames,
+        "members": plan.rows_per_frame,
+        "structures": int(facts["structures"]),
+        "representation": system.reading.representation,
+        "chains": len(topology.chain_ids),
+        "residues": topology.n_residues,
+        "atoms": topology.n_atoms,
+        "left_out": dict(system.reading.left_out),
+        "closed_frames": closed,
+    }
+    if closed:
+        summary["closed_displacement_angstrom"] = {
+            "mean": round(10 * facts["moved"] / closed, 3),
+            "most": round(10 * facts["most_moved"], 3),
+        }
+    return summary | in_words(facts) | {"quarantined": bad}
+
+
+def _places(targets: Targets, plan: Plan) -> dict:
+    return {
+        "output": [str(file) for file in targets.files],
+        "topology": str(targets.topology or targets.files[0]),
+        "rows": _rows_in_words(targets, plan),
+        "record": str(targets.record),
+    }
+
+
+def _rows_in_words(targets: Targets, plan: Plan) -> str:
+    if plan.rows_per_frame == 1:
+        return "one structure a frame, in the order of the input"
+    if targets.output.suffix == STORE:
+        return "all members of a frame, then the next frame (observables source_frame, member)"
+    return "one file a member, frames in the order of the input"
+
+
+def _by_frame(quarantined: list[dict], members: int) -> list[dict]:
+    """One entry for each bad frame, or each bad member where the others of its frame are good."""
+    frames: dict[int, list[dict]] = {}
+    for item in quarantined:
+        frames.setdefault(item["frame"], []).append(item)
+    found: list[dict] = []
+    for frame, items in sorted(frames.items()):
+        if len(items) == members:
+            found.append({"frame": frame, "reason": items[0]["reason"]})
+        else:
+            found += [
+                {"frame": frame, "member": item["member"], "reason": item["reason"]}
+                for item in items
+            ]
+    return found
+
+
+def _deliver(done: Finished, source: FileSource, targets: Targets, comm) -> None:
+    if targets.output.suffix == STORE:
+        on_first_rank(comm, lambda: _move(done.made, targets.output))
+        return
+    pieces = Pieces(done.plan, open_output(done.made).system(source.only.name), source.only)
+    with StopSignals() as signals:
+        deliver(pieces, targets, comm, signals)
+
+
+def _move(made: Path, output: Path) -> None:
+    if output.exists():
+        shutil.rmtree(output)
+    made.rename(output)
+
+
+def _leave(targets: Targets, request: Request, plan: Plan, summary: dict) -> None:
+    """The record of the run; then what it worked in goes."""
+    options = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in vars(request).items()
+    }
+    record = {"hpcbackmap": __version__, "options": options, "plan": plan.to_dict(), "run": summary}
+    scratch = targets.record.with_name(f".{targets.record.name}.part")
+    try:
+        scratch.write_text(json.dumps(record, indent=1, default=str) + "\n")
+        scratch.replace(targets.record)
+    except OSError as error:
+        raise OutputError(f"{targets.record}: {error.strerror or error}") from None
+    shutil.rmtree(targets.scratch, ignore_errors=True)

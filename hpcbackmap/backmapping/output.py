@@ -1,0 +1,86 @@
+"""What a run fills: a frame store, or the workspace of a run whose results become files."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcbackmap.backmapping.plan import Plan
+from hpcbackmap.backmapping.records import Records
+from hpcbackmap.backmapping.source import Source
+from hpcbackmap.backmapping.workspace import (
+    Workspace,
+    create_workspace,
+    is_workspace,
+    open_workspace,
+)
+from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.config.load import resolved_yaml
+
+if TYPE_CHECKING:
+    from hpcbackmap.store.store import FrameStore
+
+__all__ = ["create_output", "open_output", "stored_plan"]
+
+
+def open_output(output: Path) -> "FrameStore | Workspace":
+    """An output that is being filled. Raises InputError if it is none."""
+    if is_workspace(output):
+        return open_workspace(output)
+    from hpcbackmap.store.store import open_store
+
+    return open_store(output, incomplete_ok=True)
+
+
+def stored_plan(output: Path) -> dict | None:
+    """The plan that an output was made by, None where there is no output."""
+    if not output.exists():
+        return None
+    return open_output(output).attributes.get("provenance", {}).get("plan", {})
+
+
+def create_output(
+    campaign: Campaign, plan: Plan, source: Source, output: Path, plain: bool = False
+) -> None:
+    """An empty output, as a `Workspace` if ``plain``. If another run was faster, its output stays."""
+    scratch = output.with_name(f"{output.name}.{os.getpid()}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    if plain:
+        _create_plain(plan, source, scratch)
+    else:
+        _create_store(campaign, plan, source, scratch)
+    Records(plan, scratch).folder.mkdir()
+    (scratch / ".campaign.yaml").write_text(resolved_yaml(campaign))
+    try:
+        os.rename(scratch, output)
+    except OSError:
+        shutil.rmtree(scratch)
+        if not output.exists():
+            raise
+
+
+def _create_plain(plan: Plan, source: Source, folder: Path) -> None:
+    (name,) = plan.frames
+    create_workspace(
+        folder,
+        plan.to_dict(),
+        name,
+        plan.n_frames(name) * plan.rows_per_frame,
+        {level: source.system(name).n_particles(level) for level in plan.resolutions},
+        plan.shard_frames * plan.rows_per_frame,
+    )
+
+
+def _create_store(campaign: Campaign, plan: Plan, source: Source, folder: Path) -> None:
+    from hpcbackmap.store.store import create_store
+
+    create_store(
+        str(folder),
+        {name: source.system(name).ladder for name in plan.frames},
+        {name: plan.n_frames(name) * plan.rows_per_frame for name in plan.frames},
+        plan.resolutions,
+        campaign.store.model_copy(update={"quantise": False}),
+        {"plan": plan.to_dict()},
+        shard_frames=plan.shard_frames * plan.rows_per_frame,
+        observables={"source_frame": "int64", "member": "int64"},
+    )

@@ -1,0 +1,116 @@
+"""What a user asks of `backmap FILE`, and whether it can be done, looked at before anything heavy is loaded."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
+
+__all__ = ["STORE", "Request", "Targets", "check_request"]
+
+WRITTEN = (".xtc", ".dcd", ".pdb")
+NEED_TOPOLOGY = (".xtc", ".dcd")
+"""Formats that name no atoms: a topology is written beside them."""
+STORE = ".zarr"
+BAD_FRAMES = ("stop", "skip", "repair")
+FRAMES = re.compile(r"-?\d*:-?\d*(:[1-9]\d*)?")
+
+
+@dataclass(frozen=True)
+class Request:
+    """members: structures of each frame; with ``mode`` the one most likely instead. frames:
+    ``START:STOP:STRIDE``. select: mdtraj selection of the particles. chains: letters. stages: artifacts
+    instead of the shipped ones. output: file, or folder that ends in .zarr; None keeps all in memory.
+    """
+
+    output: Path | None = None
+    top: str | None = None
+    members: int = 1
+    mode: bool = False
+    seed: int = 0
+    frames: str | None = None
+    chains: tuple[str, ...] = ()
+    select: str | None = None
+    stages: tuple[str, ...] = ()
+    device: str = "auto"
+    on_bad_frame: str = "skip"
+    force: bool = False
+
+    @property
+    def targets(self) -> "Targets":
+        return Targets(self.output, 1 if self.mode else self.members)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a run leaves behind."""
+
+    output: Path
+    members: int
+
+    @property
+    def files(self) -> list[Path]:
+        """One per member; a store holds all of them."""
+        output = self.output
+        if self.members == 1 or output.suffix == STORE:
+            return [output]
+        return [
+            output.with_name(f"{output.stem}_{k + 1}{output.suffix}") for k in range(self.members)
+        ]
+
+    @property
+    def topology(self) -> Path | None:
+        """Written beside formats that name no atoms."""
+        if self.output.suffix in NEED_TOPOLOGY:
+            return self.output.with_name(f"{self.output.stem}_top.pdb")
+        return None
+
+    @property
+    def record(self) -> Path:
+        """Counts, options and versions of the run, as JSON."""
+        return self.output.with_name(f"{self.output.name}.json")
+
+    @property
+    def scratch(self) -> Path:
+        """Finished shards until all are there."""
+        return self.output.with_name(f".{self.output.name}.hpcbackmap")
+
+
+def check_request(request: Request, inputs: list[str]) -> None:
+    """Raises ConfigError, InputError or OutputError for what cannot be done whatever the files hold."""
+    if request.frames is not None and not FRAMES.fullmatch(request.frames):
+        raise ConfigError(
+            f"--frames {request.frames}: write START:STOP:STRIDE, any of them empty, for example 100:200:5"
+        )
+    if request.on_bad_frame not in BAD_FRAMES:
+        raise ConfigError(f"--on-bad-frame {request.on_bad_frame}: give {', '.join(BAD_FRAMES)}")
+    if len(request.stages) > 1:
+        raise ConfigError("--stages: give one ca-fg stage")
+    if request.members < 1:
+        raise ConfigError(f"--members {request.members}: one at least")
+    for path in [*inputs, *filter(None, [request.top])]:
+        if not Path(path).exists():
+            raise InputError(f"{path}: no such file")
+    if request.output is not None:
+        _check_output(request, inputs)
+
+
+def _check_output(request: Request, inputs: list[str]) -> None:
+    output, targets = request.output, request.targets
+    if output.suffix not in (*WRITTEN, STORE):
+        raise ConfigError(
+            f"{output}: can write {', '.join((*WRITTEN, STORE))}, not {output.suffix or 'no suffix'}"
+        )
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent}: no such folder; create it first")
+    given = {Path(path).resolve() for path in [*inputs, *filter(None, [request.top])]}
+    for target in [*targets.files, *filter(None, [targets.topology])]:
+        if target.resolve() in given:
+            raise ConfigError(f"{target}: would replace the input; choose another --output")
+    if request.force or targets.scratch.exists():  # a run that goes on replaces what it has written
+        return
+    for target in targets.files:
+        if target.exists():
+            raise OutputError(
+                f"{target}: is there already; choose another --output, or --force to replace it"
+            )
