@@ -7,12 +7,15 @@ nearest one that they can. Shapes: F frames, R residues, L links of neighbours t
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.trajectories.checks import CALPHA_RANGE, straight_at
+
+if TYPE_CHECKING:
+    from hpcbackmap.stages.layers.bead_system import BeadSystem
 
 __all__ = ["TraceRules", "bonded_residues", "closed", "find_unusable", "measure_trace", "repaired"]
 
@@ -135,14 +138,19 @@ def closed(topology: Topology, positions: np.ndarray, rules: TraceRules) -> Clos
         bond_index=torch.from_numpy(np.stack([second - 1, second], axis=1)),
         bead_of=torch.from_numpy(chain.astype(np.int64)),
         weight=torch.from_numpy(1.0 / sizes[chain]),
-        freedom=torch.zeros(len(sizes)),
+        n_coarse=len(sizes),
         fine_system=torch.zeros(len(chain), dtype=torch.int64),
         n_systems=1,
     )
     centre = positions.astype(np.float64).mean(axis=1, keepdims=True)
     near = torch.from_numpy((positions - centre).astype(np.float64))
     with torch.no_grad():
-        done = close_calpha(near, system, torch.tensor(rules.cis), ITERATIONS).numpy() + centre
+        done = (
+            close_calpha(
+                near, cast("BeadSystem", system), torch.tensor(rules.cis), ITERATIONS
+            ).numpy()
+            + centre
+        )
     moved = np.sqrt(np.square(done - positions).sum(-1).mean(-1))
     return Closing(done.astype(np.float32), moved.astype(np.float32))
 

@@ -31,12 +31,12 @@ def test_a_run_that_comes_second_takes_the_sizes_of_the_first(example_dir, tmp_p
         backmap={"input": str(tmp_path / "frames.zarr"), "members": 1, "batch_frames": 1},
     )
     ingest(campaign, LocalComm())
-    create = driver._create
+    create = driver.create_output
 
-    def after_another_run(campaign, plan, source, output):
-        create(campaign, replace(plan, shard_frames=plan.shard_frames + 1), source, output)
-        create(campaign, plan, source, output)
+    def after_another_run(campaign, plan, *where):
+        create(campaign, replace(plan, shard_frames=plan.shard_frames + 1), *where)
+        create(campaign, plan, *where)
 
-    monkeypatch.setattr(driver, "_create", after_another_run)
+    monkeypatch.setattr(driver, "create_output", after_another_run)
     found = driver.backmap(campaign, LocalComm(), part=(0, 1))
     assert (found["structures"], found["shards_missing"]) == (4, 0)
