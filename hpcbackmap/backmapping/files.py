@@ -20,7 +20,11 @@ from hpcbackmap.backmapping.deliver import Pieces, deliver, same_topology
 from hpcbackmap.backmapping.driver import AnotherPlan, descend
 from hpcbackmap.backmapping.output import open_output, stored_plan
 from hpcbackmap.backmapping.plan import Plan
-from hpcbackmap.backmapping.reading import chosen_particles, read_calpha
+from hpcbackmap.backmapping.reading import (
+    chosen_particles,
+    require_known_residues,
+    with_sequence,
+)
 from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.request import STORE, Request, Targets, check_request
 from hpcbackmap.backmapping.source import FileSource, file_source
@@ -187,28 +191,34 @@ def _open(inputs: list[str], request: Request) -> FileSource:
 
 def source_of(reader, particles, path: str, request: Request) -> FileSource:
     """A source of the chosen particles of ``reader``; what was decided in reading them is said."""
+    if request.sequence is not None:
+        particles = with_sequence(particles, request.sequence)
     chosen = chosen_particles(particles, request.select, list(request.chains))
-    reading = read_calpha(particles.subset(chosen)).within(chosen)
-    options = {"select": request.select, "chains": list(request.chains)}
-    source = file_source(reader, reading, path, request.on_bad_frame, options)
-    for word in reading.words:
-        log.info("%s", word)
-    topology, rules = source.only.ladder.topology, source.only.rules
+    options = {
+        "select": request.select, "chains": list(request.chains), "sequence": request.sequence,
+    }  # fmt: skip
+    require_known_residues(particles.subset(chosen))
+    source = file_source(
+        reader, particles, path, request.representation, request.on_bad_frame, options, chosen
+    )
+    reading, topology = source.only.reading, source.only.ladder.topology
+    for word in [*particles.words, *reading.words]:
+        log.info("%s", word if word.startswith(path) else f"{path}: {word}")
     for residue in range(1, topology.n_residues):
         same = topology.chain_index[residue] == topology.chain_index[residue - 1]
         if same and not topology.bonded[residue]:
             log.warning("%s: chain break before %s", path, topology.label(residue))
+    left_out = dict(reading.left_out)
+    if len(chosen) < particles.n_atoms:
+        left_out["not selected"] = particles.n_atoms - len(chosen)
     log.info(
-        "%s: read as %s: %d residues, %d chain(s), %d frames; left out of every frame: %s",
-        path, reading.representation, topology.n_residues, len(topology.chain_ids), reader.n_frames,
-        ", ".join(f"{count} {kind}" for kind, count in reading.left_out.items()) or "nothing",
+        "%s: %d residues, %d chain(s), %d frames; left out of every frame: %s",
+        path, topology.n_residues, len(topology.chain_ids), reader.n_frames,
+        ", ".join(f"{count} {kind}" for kind, count in left_out.items()) or "nothing",
     )  # fmt: skip
-    if rules.close:
-        log.info(
-            "%s: its C-alpha bonds scatter by %.2g nm about 0.38; every frame is closed to the nearest trace "
-            "that a protein can have",
-            path, rules.scatter,
-        )  # fmt: skip
+    if left_out and request.strict:
+        what = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
+        raise InputError(f"{path}: --strict: {what} would be left out")
     return source
 
 

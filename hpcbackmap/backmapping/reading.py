@@ -1,83 +1,100 @@
-"""Which particles of a file are the C-alpha atoms of which molecule."""
+"""How a user's file is read: which of its particles, as which representation, whole in the periodic box.
 
-from dataclasses import dataclass, replace
+Shapes: F frames, P particles, R residues; positions nm.
+"""
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from hpcbackmap.protein.residues import standard_residue_name
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.residue_kinds import residue_kind
+from hpcbackmap.protein.residues import RESIDUES
+from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import ConfigError, InputError
-from hpcbackmap.trajectories.checks import CALPHA_RANGE
 from hpcbackmap.trajectories.particles import Particles
 from hpcbackmap.trajectories.units import length_unit, wrong_unit
 
-__all__ = ["Reading", "chosen_particles", "read_calpha", "require_unit"]
+__all__ = [
+    "WholeSites",
+    "chosen_particles",
+    "require_known_residues",
+    "require_unit",
+    "with_sequence",
+]
+
+NEIGHBOURS = (0.15, 1.2)
+"""Between what the median distance of residues that follow each other lies in any representation, nm."""
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """representation: what the particles are. topology: the molecule. index: particle of each C-alpha, int64
-    [R]. left_out: other particles by kind. words: what a user should hear of it.
-    """
-
-    representation: str
-    topology: Topology
-    index: np.ndarray
-    left_out: dict[str, int]
-    words: tuple[str, ...] = ()
-
-    def to_calpha(self, positions: np.ndarray) -> np.ndarray:
-        """C-alpha atoms [F, R, 3] of all particles [F, P, 3]."""
-        return positions[:, self.index]
-
-    def within(self, chosen: np.ndarray) -> "Reading":
-        """The same for all particles of a file, of which these are the ``chosen`` ones."""
-        return replace(self, index=chosen[self.index])
+CHAIN_NAMES = ("CA", "BB")
+"""Particles that a residue of a chain has."""
 
 
-def read_calpha(particles: Particles) -> Reading:
-    """The C-alpha atoms of a file and the molecule that they imply.
+class WholeSites:
+    """Makes frames of one reading whole: residues along their chains, each particle beside its residue."""
 
-    Raises InputError for residues that are not complete.
-    """
-    calpha = np.array([i for i, name in enumerate(particles.names) if name == "CA"], dtype=np.int64)
-    if not len(calpha):
-        raise InputError(
-            f"{particles.source}: no CA atom; a C-alpha or all-atom trajectory is needed"
-        )
-    there = set(particles.residue[calpha].tolist())
-    for number, row in enumerate(particles.residues):
-        if standard_residue_name(row.name) and number not in there:
-            raise InputError(
-                f"{particles.source}: residue {particles.label(number)} has no CA atom; complete the model or "
-                "take the residue out of the file"
-            )
-    sites = particles.subset(calpha)
-    topology, index, left_out = topology_from_mdtraj(
-        sites.to_mdtraj(), np.nan_to_num(sites.positions), particles.source
-    )
-    others = particles.n_atoms - len(calpha)
-    return Reading(
-        "ca",
-        topology,
-        calpha[index],
-        left_out | ({"other particles": others} if others else {}),
-        tuple(particles.words),
-    )
+    def __init__(self, reading: Reading):
+        self.site, self.anchor = _anchor(reading)
+        self._topology = reading.topology
+        particles, residues = [], []
+        for name, rows in reading.sites.items():
+            if rows.dtype == bool or name in (self.site, "side_chain"):
+                continue
+            residue, slot = np.nonzero(rows.reshape(len(self.anchor), -1) >= 0)
+            particles.append(rows.reshape(len(self.anchor), -1)[residue, slot])
+            residues.append(residue)
+        if self.site == "backbone":
+            residue, slot = np.nonzero(reading.sites["backbone"] >= 0)
+            particles.append(reading.sites["backbone"][residue, slot])
+            residues.append(residue)
+        if reading.beads is not None:
+            particles.append(reading.beads.particles)
+            residues.append(reading.beads.residue)
+        self._particles = np.concatenate([np.zeros(0, dtype=np.int64), *particles])
+        self._residues = np.concatenate([np.zeros(0, dtype=np.int64), *residues])
+        self._mender = None
+
+    def __call__(self, positions: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
+        """Positions [F, P, 3] of whole molecules, float32; cells [F, 3, 3] or None."""
+        whole = np.array(positions, dtype=np.float32)
+        if cells is None:
+            return whole
+        from hpcbackmap.trajectories.cells import usable_cells
+        from hpcbackmap.trajectories.checks import bonds_of
+        from hpcbackmap.trajectories.periodic import Mender
+
+        if self._mender is None:
+            links = bonds_of(self._topology, coarse=True)
+            self._mender = Mender(len(self.anchor), links, gather=True)
+        sites, _ = self._mender.mend(whole[:, self.anchor], cells)
+        for frame in np.flatnonzero(usable_cells(cells)):
+            cell = cells[frame].astype(np.float64)
+            gap = whole[frame, self._particles].astype(np.float64) - sites[frame, self._residues]
+            gap -= np.rint(gap @ np.linalg.inv(cell)) @ cell
+            whole[frame, self._particles] = sites[frame, self._residues] + gap
+        whole[:, self.anchor] = sites
+        return whole
 
 
-def chosen_particles(
-    particles: Particles, select: str | None, chains: list[str] | None
-) -> np.ndarray:
+def _anchor(reading: Reading) -> tuple[str, np.ndarray]:
+    """The role of the particle that places a residue, and its row of each residue."""
+    if "backbone" in reading.sites:
+        return "backbone", reading.sites["backbone"][:, 1]
+    site = next(name for name in ("ca", "com", "bb", "sc") if name in reading.sites)
+    return site, reading.sites[site]
+
+
+def chosen_particles(particles: Particles, select: str | None, chains: list[str]) -> np.ndarray:
     """Particles of an mdtraj selection and of chains with these letters, int64.
 
     Raises ConfigError for a selection that is none, and for chains that are not there.
     """
     chosen = np.arange(particles.n_atoms)
     if select is not None:
-        chosen = _selected(particles.to_mdtraj(), select, particles.source)
+        chosen = _selected(particles.to_mdtraj(), select)
     if chains:
-        names = [chain.id or str(number + 1) for number, chain in enumerate(particles.chains)]
+        names = [chain.id.strip() or str(k + 1) for k, chain in enumerate(particles.chains)]
         unknown = [name for name in chains if name not in names]
         if unknown:
             raise ConfigError(
@@ -91,14 +108,60 @@ def chosen_particles(
     return chosen
 
 
-def require_unit(path: str, topology: Topology, samples: np.ndarray) -> None:
-    """Refuse sampled traces [F, R, 3] of which most neighbours are too near or too far."""
-    chain = np.array(topology.chain_index)
-    same = chain[1:] == chain[:-1]
-    if not len(samples) or not same.any():
+def with_sequence(particles: Particles, sequence: str) -> Particles:
+    """The same residues, named by ``sequence``: one-letter codes, FASTA text, or a file with it.
+
+    Raises ConfigError if it has another length or letters that are none, or says where names and letters part.
+    """
+    text = Path(sequence).read_text() if Path(sequence).is_file() else sequence
+    lines = [line for line in text.splitlines() if not line.startswith(">")]
+    letters = "".join("".join(lines).split()).upper()
+    names = {template.letter: name for name, template in RESIDUES.items()}
+    wrong = [place for place, letter in enumerate(letters) if letter not in names]
+    if wrong:
+        raise ConfigError(
+            f"--sequence: {letters[wrong[0]]!r} at position {wrong[0] + 1} is no standard residue"
+        )
+    if len(letters) != len(particles.residues):
+        raise ConfigError(
+            f"--sequence has {len(letters)} residues, {particles.source} has {len(particles.residues)}"
+        )
+    known = [row.name in RESIDUES for row in particles.residues]
+    if len({row.name for row in particles.residues}) > 1 and all(known):
+        for place, (row, letter) in enumerate(zip(particles.residues, letters, strict=True)):
+            if row.name != names[letter]:
+                raise ConfigError(
+                    f"--sequence: position {place + 1} is {letter} ({names[letter]}), in {particles.source} "
+                    f"it is {particles.label(place)}"
+                )
+    rows = [
+        row._replace(name=names[letter])
+        for row, letter in zip(particles.residues, letters, strict=True)
+    ]
+    return replace(particles, residues=rows)
+
+
+def require_known_residues(particles: Particles) -> None:
+    """Refuse residues of a chain whose name says nothing: to leave them out would cut the chain."""
+    of_chain = {
+        int(residue)
+        for residue, name in zip(particles.residue, particles.names, strict=True)
+        if name in CHAIN_NAMES
+    }
+    for number, row in enumerate(particles.residues):
+        if number in of_chain and residue_kind(row.name) == "unknown":
+            raise InputError(
+                f"{particles.source}: unknown residue {particles.label(number)}; rename it to its standard "
+                "parent, give --sequence where names say nothing, or leave it out with --select"
+            )
+
+
+def require_unit(path: str, particles: Particles) -> None:
+    """Refuse residues that follow each other ten times too near or too far."""
+    steps = particles.steps[np.isfinite(particles.steps)]
+    if not len(steps):
         return
-    steps = np.median(np.linalg.norm(np.diff(samples, axis=1), axis=-1)[:, same], axis=0)
-    (low, high), median = CALPHA_RANGE, float(np.median(steps))
+    (low, high), median = NEIGHBOURS, float(np.median(steps))
     if low <= median <= high:
         return
     guess = wrong_unit(path, steps, low, high) or (
@@ -107,17 +170,17 @@ def require_unit(path: str, topology: Topology, samples: np.ndarray) -> None:
     unit = length_unit(path)
     scale = 10 if unit == "Angstrom" else 1
     raise InputError(
-        f"{path}: neighbouring C-alpha atoms are {scale * median:.3g} {unit} apart (median), "
-        f"{scale * 0.38:.3g} is right: {guess}"
+        f"{path}: residues that follow each other are {scale * median:.3g} {unit} apart (median), "
+        f"{scale * 0.38:.3g} is right of C-alpha atoms: {guess}"
     )
 
 
-def _selected(atoms, select: str, named: str) -> np.ndarray:
+def _selected(atoms, select: str) -> np.ndarray:
     try:
         found = np.asarray(atoms.select(select), dtype=np.int64)
     except Exception as error:  # mdtraj passes on whatever its parser meets
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"--select {select!r} is not understood ({reason})") from None
     if not len(found):
-        raise ConfigError(f"{named}: --select {select!r} selects no particle")
+        raise ConfigError(f"--select {select!r} selects no particle")
     return found

@@ -8,7 +8,7 @@ from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 
 __all__ = ["STORE", "Request", "Targets", "check_request"]
 
-WRITTEN = (".xtc", ".dcd", ".pdb")
+WRITTEN = (".xtc", ".dcd", ".pdb", ".cif", ".gro")
 NEED_TOPOLOGY = (".xtc", ".dcd")
 """Formats that name no atoms: a topology is written beside them."""
 STORE = ".zarr"
@@ -20,7 +20,9 @@ FRAMES = re.compile(r"-?\d*:-?\d*(:[1-9]\d*)?")
 class Request:
     """members: structures of each frame; with ``mode`` the one most likely instead. frames:
     ``START:STOP:STRIDE``. select: mdtraj selection of the particles. chains: letters. stages: artifacts
-    instead of the shipped ones. output: file, or folder that ends in .zarr; None keeps all in memory.
+    instead of the shipped ones. representation: what the particles are; ``auto`` is told from them. sequence:
+    FASTA file or letters, where names say nothing. strict: refuse rather than leave particles out. output:
+    file, or folder that ends in .zarr; None keeps all in memory.
     """
 
     output: Path | None = None
@@ -35,6 +37,9 @@ class Request:
     device: str = "auto"
     on_bad_frame: str = "skip"
     force: bool = False
+    representation: str = "auto"
+    sequence: str | None = None
+    strict: bool = False
 
     @property
     def targets(self) -> "Targets":

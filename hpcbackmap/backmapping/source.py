@@ -8,25 +8,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from hpcbackmap.backmapping.reading import Reading, require_unit
-from hpcbackmap.backmapping.trace_rules import (
-    TraceRules,
-    bonded_residues,
-    closed,
-    find_unusable,
-    measure_trace,
-    repaired,
-)
+from hpcbackmap.backmapping.reading import WholeSites, require_unit
+from hpcbackmap.backmapping.trace_rules import SiteRules, find_unusable, measure_rules, repaired
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.resolution.representations.detect import detect, read_as
+from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.trajectories.checks import bonds_of
 from hpcbackmap.trajectories.frames import FrameReader, Frames
+from hpcbackmap.trajectories.particles import Particles
 
 __all__ = [
     "Coarse",
@@ -100,18 +95,18 @@ def read_coarse(system: SourceSystem, resolution: str, frames: Sequence[int]) ->
 class FileSystem:
     """Frames of files as C-alpha traces.
 
-    reader: the frames. reading: which of their particles are what. rules: of their traces. on_bad_frame:
-    ``skip``, ``repair`` or ``stop``.
+    reader: the frames. chosen: particles of them that are read, int64. reading: what these are. rules: of
+    their sites. on_bad_frame: ``skip``, ``repair`` or ``stop``.
     """
 
     reader: FrameReader
+    chosen: np.ndarray
     reading: Reading
     ladder: Ladder
-    rules: TraceRules
+    rules: SiteRules
     on_bad_frame: str = "skip"
     name: str = SYSTEM
     first_frame: int = 0
-    start: str = "ca"
 
     @property
     def n_frames(self) -> int:
@@ -130,50 +125,43 @@ class FileSystem:
 
     def coarse(self, frames: Sequence[int]) -> Coarse:
         """Raises InputError for a bad frame where these are to stop the run."""
-        read = self.reader.read_at(frames)
-        positions = self._traces(read)
-        topology, rules = self.ladder.topology, self.rules
-        unusable = find_unusable(topology, positions, rules)
-        moved = np.zeros(len(positions), dtype=np.float32)
+        from hpcbackmap.stages.calpha.trace import calpha_trace
+
+        read, topology = self.reader.read_at(frames), self.ladder.topology
+        particles = self._whole(read.positions[:, self.chosen], read.cells)
+        sites = particles[:, self._whole.anchor]
+        unusable = find_unusable(topology, sites, self.rules)
         if unusable and self.on_bad_frame == "stop":
             place, reason = min(unusable.items())
             raise InputError(
                 f"{self.reader.label(frames[place])}: {reason}; leave such frames out with --on-bad-frame "
                 "skip, or close their traces with --on-bad-frame repair"
             )
-        usable = [place for place in range(len(positions)) if place not in unusable]
-        if rules.close and usable:
-            closing = closed(topology, positions[usable], rules)
-            positions[usable], moved[usable] = closing
-        finite = [place for place in unusable if np.isfinite(positions[place]).all()]
-        if finite and self.on_bad_frame == "repair":
-            closing = repaired(topology, positions[finite], rules)
-            left = find_unusable(topology, closing.positions, rules)
-            for number, place in enumerate(finite):
-                if number not in left:
-                    positions[place], moved[place] = (
-                        closing.positions[number],
-                        closing.moved[number],
-                    )
-                    del unusable[place]
-        return Coarse(_filled(positions, unusable), unusable, moved)
+        trace = calpha_trace(self.reading, _filled(particles, unusable))
+        positions, moved = trace.calpha.copy(), np.sqrt(np.square(trace.moved).mean(-1))
+        finite = [place for place in unusable if np.isfinite(sites[place]).all()]
+        if finite and self.on_bad_frame == "repair" and self._whole.site == "ca":
+            self._repair(sites, finite, positions, moved, unusable)
+        for place, reason in find_unusable(topology, positions, None).items():
+            unusable.setdefault(place, f"as C-alpha atoms: {reason}")
+        moved[list(unusable)] = 0.0
+        return Coarse(_filled(positions, unusable), unusable, moved.astype(np.float32))
 
-    def _traces(self, read: Frames) -> np.ndarray:
-        """C-alpha positions [F, R, 3], float32, whole where a cell is known."""
-        traces = self.reading.to_calpha(read.positions)
-        if read.cells is not None:
-            traces, _ = self._mender.mend(traces, read.cells)
-        return np.array(traces, dtype=np.float32)
+    def _repair(self, sites, finite: list[int], positions, moved, unusable: dict[int, str]) -> None:
+        """Close broken traces; those that can be closed are usable."""
+        topology = self.ladder.topology
+        closed = repaired(topology, sites[finite])
+        left = find_unusable(topology, closed, self.rules)
+        for number, place in enumerate(finite):
+            if number not in left:
+                shift = closed[number].astype(np.float64) - sites[place]
+                positions[place] = closed[number]
+                moved[place] = np.sqrt(np.square(shift).sum(-1).mean())
+                del unusable[place]
 
     @cached_property
-    def _mender(self):
-        from hpcbackmap.trajectories.periodic import Mender
-
-        return Mender(
-            self.ladder.topology.n_residues,
-            bonds_of(self.ladder.topology, coarse=True),
-            gather=True,
-        )
+    def _whole(self) -> WholeSites:
+        return WholeSites(self.reading)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +187,6 @@ class FileSource:
             **self.options,
             "representation": self.only.reading.representation,
             "on_bad_frame": self.only.on_bad_frame,
-            "closed": self.only.rules.close,
             "molecule": self.only.ladder.digest[:16],
         }
 
@@ -209,37 +196,47 @@ class FileSource:
 
 
 def file_source(
-    reader: FrameReader, reading: Reading, path: str, on_bad_frame: str, options: dict
+    reader: FrameReader,
+    particles: Particles,
+    path: str,
+    representation: str,
+    on_bad_frame: str,
+    options: dict,
+    chosen: np.ndarray,
 ) -> FileSource:
-    """A source of the frames of ``reader``, read as ``reading`` says.
+    """A source of the ``chosen`` ones among ``particles``, taken as ``representation``; ``auto``: as what they
+    are.
 
-    Breaks of chains and the bounds of bonds come from frames of the whole input, evenly spaced.
-    Raises InputError for an input whose unit of length is another one.
+    What kind they are and the bounds of bonds come from frames of the whole input, evenly spaced.
+    Raises InputError for a unit of length that is another one, ConfigError where two readings are as likely.
     """
+    subset = particles.subset(chosen)
+    require_unit(path, subset)
     number = min(SAMPLED, reader.n_frames)
-    chosen = np.unique(np.linspace(0, reader.n_frames - 1, number).astype(int))
-    read = reader.read_at(chosen.tolist())
-    samples = _whole_samples(reading, read)
-    require_unit(path, reading.topology, samples)
-    bonded = bonded_residues(np.array(reading.topology.chain_index), samples)
-    topology = replace(reading.topology, bonded=tuple(bonded.tolist()))
-    rules = measure_trace(topology, samples)
-    ladder = build_ladder(topology, ["fg", "ca"])
-    return FileSource(path, FileSystem(reader, reading, ladder, rules, on_bad_frame), options)
+    sampled = np.unique(np.linspace(0, reader.n_frames - 1, number).astype(int))
+    read = reader.read_at(sampled.tolist())
+    frames = read.positions[:, chosen]
+    good = np.isfinite(frames).all(axis=(1, 2))
+    shown = frames[good] if good.any() else None
+    if subset.positions is not None and shown is not None:  # the first frame may be the bad one
+        subset = replace(subset, positions=_typical(shown, subset.steps, subset))
+    take = detect if representation == "auto" else partial(read_as, representation)
+    reading = take(subset, shown)
+    whole = WholeSites(reading)
+    cells = None if read.cells is None else read.cells[good]
+    sites = whole(frames[good], cells)[:, whole.anchor]
+    rules = measure_rules(reading.topology, whole.site, sites)
+    ladder = build_ladder(reading.topology, ["fg", "ca"])
+    system = FileSystem(reader, chosen, reading, ladder, rules, on_bad_frame)
+    return FileSource(path, system, options)
 
 
-def _whole_samples(reading: Reading, read: Frames) -> np.ndarray:
-    """Traces of sampled frames that are numbers [F, R, 3], each residue beside the one before it."""
-    from hpcbackmap.trajectories.periodic import whole_along_order
-
-    traces = reading.to_calpha(read.positions)
-    good = np.flatnonzero(np.isfinite(traces).all(axis=(1, 2)))
-    chains = np.array(reading.topology.chain_index)
-    whole = [
-        traces[k] if read.cells is None else whole_along_order(traces[k], read.cells[k], chains)
-        for k in good
-    ]
-    return np.array(whole, dtype=np.float64).reshape(-1, len(chains), 3)
+def _typical(frames: np.ndarray, steps: np.ndarray, particles: Particles) -> np.ndarray:
+    """Of sampled frames [F, P, 3] the one whose residues follow each other most as ``steps`` [R] say."""
+    first = np.array([rows[0] for rows in particles.members()])
+    lengths = np.linalg.norm(np.diff(frames[:, first], axis=1), axis=-1)
+    off = np.nan_to_num(np.abs(lengths - steps[1:]))
+    return frames[int(off.max(axis=1, initial=0.0).argmin())]
 
 
 def _filled(positions: np.ndarray, unusable: dict[int, str]) -> np.ndarray:

@@ -78,6 +78,29 @@ def backmap(
             "--chains", metavar="A,B,…", help="Chains to read; default: all.", rich_help_panel=FILES
         ),
     ] = None,
+    representation: Annotated[
+        str,
+        typer.Option(
+            "--representation",
+            help="What the particles are: ca, com, bb, martini3, backbone, … ; auto: told from them.",
+            rich_help_panel=FILES,
+        ),
+    ] = "auto",
+    sequence: Annotated[
+        str | None,
+        typer.Option(
+            "--sequence",
+            metavar="FASTA",
+            help="File or letters, where residue names say nothing.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Refuse rather than leave particles out.", rich_help_panel=FILES
+        ),
+    ] = False,
     on_bad_frame: Annotated[
         str,
         typer.Option(
@@ -158,6 +181,8 @@ def backmap(
     of_campaign = {"--input": input_store, "--keep": keep, "--batch": batch, "--pipeline": pipeline}
     of_files = {
         "--top": top, "--select": select, "--chains": chains, "--stages": stages, "--force": force or None,
+        "--sequence": sequence, "--strict": strict or None,
+        "--representation": None if representation == "auto" else representation,
         "--on-bad-frame": None if on_bad_frame == "skip" else on_bad_frame,
     }  # fmt: skip
     if not first.endswith((".yaml", ".yml")):
@@ -166,10 +191,19 @@ def backmap(
         if given:
             raise ConfigError(f"{first}: {', '.join(given)}: only for a campaign (.yaml)")
         _set_progress(progress)
-        result = _backmap_files(
-            inputs, output, top, members or 1, mode, seed or 0, frames, select, chains, stages, device,
-            on_bad_frame, force, minutes, _part(part),
+        if output is None:
+            raise ConfigError(
+                f"{first}: say where to write: --output FILE.xtc, .dcd, .pdb, .cif, .gro or .zarr"
+            )
+        from hpcbackmap.backmapping.request import Request
+
+        request = Request(
+            output=Path(output), top=top, members=members or 1, mode=mode, seed=seed or 0, frames=frames,
+            chains=tuple(filter(None, (chains or "").split(","))), select=select, stages=tuple(stages or ()),
+            device=device, on_bad_frame=on_bad_frame, force=force, representation=representation,
+            sequence=sequence, strict=strict,
         )  # fmt: skip
+        result = _backmap_files(inputs, request, minutes, _part(part))
         if not quiet or as_json:
             console.show(result, as_json)
         return
@@ -197,31 +231,10 @@ def backmap(
         console.show(result, as_json)
 
 
-def _backmap_files(
-    inputs, output, top, members, mode, seed, frames, select, chains, stages, device, on_bad_frame, force,
-    time_limit, part,
-) -> dict:  # fmt: skip
-    from hpcbackmap.backmapping.request import Request, check_request
+def _backmap_files(inputs: list[str], request, time_limit, part) -> dict:
+    from hpcbackmap.backmapping.request import check_request
 
-    if output is None:
-        raise ConfigError(
-            f"{inputs[0]}: say where to write: --output FILE.xtc, .dcd, .pdb or .zarr"
-        )
-    request = Request(
-        output=Path(output),
-        top=top,
-        members=members,
-        mode=mode,
-        seed=seed,
-        frames=frames,
-        chains=tuple(filter(None, (chains or "").split(","))),
-        select=select,
-        stages=tuple(stages or ()),
-        device=device,
-        on_bad_frame=on_bad_frame,
-        force=force,
-    )
-    check_request(request, inputs)
+    check_request(request, inputs)  # before what takes a second to load
     from hpcbackmap.backmapping.files import backmap_files
     from hpcbackmap.runtime.mpi import get_comm
 

@@ -23,8 +23,10 @@ class Bounds(NamedTuple):
     angle: tuple[float, float]
 
 
-POSSIBLE = Bounds((0.352, 0.4015), (0.26, 0.335), (0.0, 1.0))
-"""What a peptide spans with its bond lengths kept (`protein.peptide`)."""
+POSSIBLE = Bounds((0.341, 0.418), (0.247, 0.34), (0.0, 1.0))
+"""What a peptide spans with a C-N bond of 0.12 to 0.15 nm: 0.352 to 0.4015 and 0.26 to 0.335 with the ideal one
+(`protein.peptide`). Frames of atoms, which go up to 0.417, are not moved.
+"""
 IDEAL = Bounds((0.376, 0.385), (0.285, 0.305), (0.50, 0.73))
 """What crystals have; angles of 82 to 148 degrees."""
 CIS_ANGLE = (0.43, 0.66)

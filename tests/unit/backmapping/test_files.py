@@ -176,15 +176,15 @@ def edited_pdb(truth, path, change):
     [
         (
             lambda line: None if line[13:16] == "CA " and int(line[22:26]) == 5 else line,
-            "residue A:GLN5 has no CA atom",
+            "residue A:GLN5 has no CA, which ca needs.*--select",
         ),
-        (lambda line: line.replace("GLN A   5", "XYZ A   5"), "unknown residue XYZ5"),
-        (lambda line: None if line[13:16] == "CA " else line, "no CA atom; a C-alpha or all-atom"),
+        (lambda line: line.replace("GLN A   5", "XYZ A   5"), "unknown residue A:XYZ5; rename it"),
+        (lambda line: None if line[13:16] == "CA " else line, "fit no representation.*--select"),
     ],
 )
 def test_unfitting_residues_are_named(truth, artifact, tmp_path, change, reason):
     path = edited_pdb(truth, tmp_path / "in.pdb", change)
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises((InputError, ConfigError), match=reason):
         backmap(path, tmp_path / "out.pdb", artifact=artifact)
     assert [item.name for item in tmp_path.iterdir()] == ["in.pdb"]
 
