@@ -38,7 +38,7 @@ def test_two_members_of_a_trajectory(artifact, tmp_path):
     [
         ([], 2, "say where to write: --output"),
         (["-o", "x.pdb", "--mode", "--members", "2"], 2, "--members or --mode, not both"),
-        (["-o", "x.pdb", "backmap.seed=3"], 2, "need a campaign"),
+        (["-o", "x.pdb", "backmap.seed=3"], 2, "only for a campaign"),
         (["-o", "x.pdb", "--artifact", "nowhere"], 3, "nowhere/config.json: no artifact here"),
     ],
 )
