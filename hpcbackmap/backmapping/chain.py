@@ -174,7 +174,8 @@ def load_chain(folders: dict[str, Path], rungs: list[str]) -> list[Stage]:
             raise InputError(
                 f"stage {rung}: {error}; train the stage, or give another stages.{rung}.artifact"
             ) from None
-        if stage.name != rung:
-            raise InputError(f"{folders[rung]}: holds stage {stage.name}, the ladder needs {rung}")
-        stages.append(stage)
+        try:
+            stages.append(stage.at_rung(rung))
+        except InputError as error:
+            raise InputError(f"{folders[rung]}: {error}") from None
     return stages

@@ -200,9 +200,12 @@ def _require_size(width: int, layers: int) -> None:
         )
 
 
-class CartesianConfig(Model):
-    """What the Cartesian stage kinds have in common."""
+class CgvaeConfig(Model):
+    """Beads to finer beads, C-alpha or heavy atoms of one protein, which it learns by heart."""
 
+    kind: Literal["cgvae"] = "cgvae"
+    """Which network and likelihood the stage has."""
+    per_system: ClassVar[bool] = True
     width: Width = 64
     """Features of a bead and of a particle."""
     layers: Depth = 3
@@ -219,31 +222,30 @@ class CartesianConfig(Model):
     """Weight of the bond-length term beside the ELBO; large values sharpen the posterior against the prior."""
 
     @model_validator(mode="after")
-    def _fits_a_machine(self) -> "CartesianConfig":
+    def _fits_a_machine(self) -> "CgvaeConfig":
         _require_size(self.width, self.layers)
         return self
 
 
-class CgvaeConfig(CartesianConfig):
-    """Beads to finer beads, C-alpha or heavy atoms of one protein, which it learns by heart."""
-
-    kind: Literal["cgvae"] = "cgvae"
-    """Which network and likelihood the stage has."""
-    per_system: ClassVar[bool] = True
-
-
-class TraceConfig(CartesianConfig):
-    """Beads to the C-alpha trace of any protein, from residue types alone."""
+class TraceConfig(Model):
+    """Beads of any number of residues to the C-alpha trace of any protein, from residue types."""
 
     kind: Literal["trace"] = "trace"
     """Which network and likelihood the stage has."""
     per_system: ClassVar[bool] = False
-    neighbours: Neighbours = 16
-    """Neighbours in space of each residue and bead."""
-    rounds: Depth = 4
+    width: Width = 96
+    """Features of a bead and of a residue."""
+    layers: Depth = 2
+    """Rounds of message passing, of each of three kinds."""
+    rounds: Depth = 3
     """Refinements of the trace."""
-    draws_weight: Weight = 1.0
-    """Weight of the energy score of prior draws beside the ELBO."""
+    neighbours: Neighbours = 10
+    """Neighbours in space of each residue and bead."""
+
+    @model_validator(mode="after")
+    def _fits_a_machine(self) -> "TraceConfig":
+        _require_size(self.width, self.layers)
+        return self
 
 
 class GenzprotConfig(Model):
@@ -408,6 +410,7 @@ class Campaign(Model):
     """Everything the campaign writes, relative to the campaign file."""
     ladder: list[Line] = Field(min_length=2)
     """Fine to coarse: ``fg``; ``ca``, ``com``, ``bb``, ``ucg:10[:segments|blobs|cgae]``, ``ucg:/4``,
+    ``ucg:8,12,10``, each of these with ``:atoms`` or ``:mass`` for means or mass centres of heavy atoms;
     ``file:PATH``."""
     systems: list[SystemConfig] = Field(min_length=1)
     """The proteins and their trajectories."""

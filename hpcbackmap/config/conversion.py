@@ -8,6 +8,7 @@ log = logging.getLogger(__name__)
 
 OF_TRACE = ("neighbours", "rounds", "draws_weight")
 """Keys that `cgvae` had for C-alpha traces of many proteins."""
+KEPT_BY_TRACE = ("width", "layers", "neighbours", "rounds")
 
 
 def current_model(model: dict, fine: str, where: str) -> dict:
@@ -43,6 +44,7 @@ def _converted(model: dict, fine: str) -> tuple[dict | None, str]:
         rest = {key: value for key, value in rest.items() if key not in OF_TRACE}
         return rest, "per_system: true is what cgvae is; the key can go"
     if fine == "ca":
+        rest = {key: value for key, value in rest.items() if key in KEPT_BY_TRACE}
         return rest | {"kind": "trace"}, "cgvae with per_system: false is the kind trace now"
     word = "cgvae learns one protein; the kind trace learns many, and places C-alpha atoms, not"
     return None, f"{word} {fine}"

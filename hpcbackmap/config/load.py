@@ -123,5 +123,5 @@ def _resolve_paths(campaign: Campaign, folder: Path) -> Campaign:
     for name, stage in record["stages"].items():
         for where, key in ((stage, "artifact"), (stage["train"], "init_from")):
             if where[key] == SHIPPED:
-                where[key] = str(shipped_artifact(name))
+                where[key] = str(shipped_artifact(name, stage["model"]["kind"]))
     return Campaign.model_validate(with_paths(record, resolve))

@@ -127,9 +127,10 @@ def _load_stages(campaign: Campaign, device: torch.device) -> list[Stage]:
         if not folder.is_dir():
             raise InputError(f"{folder}: no trained stage here; train {rung} first")
         stage = load_artifact(folder)
-        if stage.name != rung:
-            raise InputError(f"{folder}: holds stage {stage.name}, the ladder needs {rung}")
-        stages.append(stage.to(device))
+        try:
+            stages.append(stage.at_rung(rung).to(device))
+        except InputError as error:
+            raise InputError(f"{folder}: {error}") from None
     return stages
 
 

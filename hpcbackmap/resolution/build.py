@@ -4,6 +4,7 @@ Beads group residues. Where a ladder goes from heavy atoms straight to beads, a 
 C-alpha atoms, so that one-step and multi-step ladders share the same coarse input.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,26 @@ from hpcbackmap.resolution.mapping import Mapping
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.parsing import yaml_value
 
-__all__ = ["build_ladder", "resolution_name"]
+__all__ = ["DEFINITIONS", "build_ladder", "resolution_name"]
 
 METHODS = ("segments", "blobs", "cgae")
+DEFINITIONS = ("ca", "atoms", "mass")
+"""What a bead is of its residues: mean of C-alpha atoms, mean of heavy atoms, mass centre."""
 
 
 def resolution_name(spec: str) -> str:
-    """``ucg:10:blobs`` -> ``ucg10``; ``ucg:/4`` -> ``ucgr4``; ``file:maps/a.yaml`` -> ``a``."""
+    """``ucg:10:blobs`` -> ``ucg10``; ``ucg:/4:mass`` -> ``ucgr4mass``; ``file:maps/a.yaml`` -> ``a``.
+
+    A list of lengths, ``ucg:8,12,10``, has the number of beads and a hash in its name.
+    """
     kind, _, rest = spec.partition(":")
     if kind == "ucg":
-        return "ucg" + rest.split(":")[0].replace("/", "r")
+        count, *options = rest.split(":")
+        if "," in count:
+            mark = hashlib.sha256(count.encode()).hexdigest()[:6]
+            count = f"{count.count(',') + 1}x{mark}"
+        of = [option for option in options if option in DEFINITIONS[1:]]
+        return "ucg" + count.replace("/", "r") + "".join(of)
     if kind == "file":
         return Path(rest).stem
     return kind
@@ -37,12 +48,14 @@ def build_ladder(
 
     specs: fine to coarse, the first is ``fg``; ``ca``, ``com`` (residue centre of mass),
     ``bb`` (centre of mass of N, CA, C and O, as Martini's BB beads), ``ucg:N[:segments|blobs|cgae]``
-    (N beads), ``ucg:/n[...]`` (n residues per bead), ``file:PATH`` (YAML with ``bead`` and
-    optional ``weight``, one entry per particle of the resolution before it).
+    (N beads), ``ucg:/n[...]`` (n residues per bead), ``ucg:8,12,10`` (beads of 8, 12 and 10 residues,
+    chains one after the other), ``file:PATH`` (YAML with ``bead`` and optional ``weight``, one entry per
+    particle of the resolution before it). A bead of ``ucg`` is the mean of the particles before it; with
+    ``:atoms`` or ``:mass`` it is the mean or the mass centre of the heavy atoms of its residues.
     positions: heavy atoms of some frames [F, A, 3], nm; blobs and cgae need them.
     Raises ConfigError for a specification that is not understood, InputError for one that does not fit.
     """
-    resolutions, mappings = ["fg"], []
+    resolutions, mappings, definitions = ["fg"], [], {}
     level = topology.n_atoms
     residue_of = topology.atom_residue
     for spec in specs[1:]:
@@ -67,11 +80,13 @@ def build_ladder(
         if mapping.n_coarse > level:
             raise InputError(f"ladder: {spec} has {mapping.n_coarse} beads for {level} particles")
         resolutions.append(resolution_name(spec))
+        if kind == "ucg" and (of := _options(rest)[2]) != DEFINITIONS[0]:
+            definitions[resolutions[-1]] = of
         mappings.append(mapping)
         first = np.array([np.flatnonzero(mapping.bead == b)[0] for b in range(mapping.n_coarse)])
         residue_of = residue_of[first]
         level = mapping.n_coarse
-    return Ladder(topology, tuple(resolutions), tuple(mappings))
+    return Ladder(topology, tuple(resolutions), tuple(mappings), definitions)
 
 
 def _site_weights(topology: Topology, kind: str) -> np.ndarray:
@@ -97,12 +112,13 @@ def _sites(topology, mappings, positions):
 
 def _group(topology, rest, level, residue_of, sites, seed) -> np.ndarray:
     """Bead of each particle of the present level; from heavy atoms, whole residues are grouped."""
-    count, _, method = rest.partition(":")
-    method = method or "segments"
-    if method not in METHODS:
-        raise ConfigError(f"ladder: ucg:{rest}: no grouping {method!r}; know {', '.join(METHODS)}")
+    count, method, _ = _options(rest)
     atoms = level == topology.n_atoms
     n_sites = topology.n_residues if atoms else level
+    chain = np.array(topology.chain_index)[np.arange(n_sites) if atoms else residue_of]
+    if "," in count:
+        groups = _listed(count, chain, rest)
+        return groups[topology.atom_residue] if atoms else groups
     n_beads = _bead_count(count, n_sites, rest)
     if not 3 <= n_beads <= n_sites:
         raise InputError(
@@ -110,7 +126,6 @@ def _group(topology, rest, level, residue_of, sites, seed) -> np.ndarray:
             f"three beads at least (fewer have no orientation) and {n_sites} at most"
         )
     if method == "segments":
-        chain = np.array(topology.chain_index)[np.arange(n_sites) if atoms else residue_of]
         groups = _segments(n_sites, n_beads, chain, rest)
     else:
         if sites is None:
@@ -119,6 +134,46 @@ def _group(topology, rest, level, residue_of, sites, seed) -> np.ndarray:
 
         groups = getattr(grouping, method)(np.asarray(sites, dtype=np.float64), n_beads, seed)
     return groups[topology.atom_residue] if atoms else groups
+
+
+def _options(rest: str) -> tuple[str, str, str]:
+    """Bead count, grouping and definition of ``ucg:`` followed by ``rest``."""
+    count, *options = rest.split(":")
+    known = METHODS + DEFINITIONS
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"ladder: ucg:{rest}: no grouping {option!r}; know {', '.join(known)}"
+            )
+    method, of = ([o for o in options if o in words] for words in (METHODS, DEFINITIONS))
+    if len(method) > 1 or len(of) > 1:
+        raise ConfigError(
+            f"ladder: ucg:{rest} says twice how residues are grouped or what a bead is"
+        )
+    return count, *(method or METHODS[:1]), *(of or DEFINITIONS[:1])
+
+
+def _listed(lengths: str, chain: np.ndarray, rest: str) -> np.ndarray:
+    """Runs of the lengths that are given, which add up to every chain in turn."""
+    try:
+        sizes = np.array([int(size) for size in lengths.split(",")])
+    except ValueError:
+        raise ConfigError(f"ladder: ucg:{rest}: lengths are whole numbers with commas") from None
+    if len(sizes) < 3 or sizes.min() < 1:
+        raise ConfigError(f"ladder: ucg:{rest}: three beads at least, each of one residue or more")
+    if sizes.sum() != len(chain):
+        raise InputError(
+            f"ladder: ucg:{rest}: the lengths add up to {sizes.sum()}, there are {len(chain)} residues"
+        )
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    ends = np.flatnonzero(chain[1:] != chain[:-1])
+    across = ends[groups[ends] == groups[ends + 1]]
+    if len(across):
+        raise InputError(
+            f"ladder: ucg:{rest}: bead {groups[across[0]]} crosses the end of a chain after residue "
+            f"{across[0] + 1}"
+        )
+    return groups
 
 
 def _bead_count(count: str, n_sites: int, rest: str) -> int:

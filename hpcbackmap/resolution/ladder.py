@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,11 +19,15 @@ class Ladder:
     """resolutions: names, fine to coarse (``("fg", "ca", "ucg10")``).
 
     mappings: one per rung, ``mappings[i]`` takes ``resolutions[i]`` to ``resolutions[i + 1]``.
+    definitions: of beads that are not means of the particles below them but of the heavy atoms of their
+    residues: ``atoms`` (mean) or ``mass`` (mass centre), by resolution. Their mapping still says whose
+    bead a particle is.
     """
 
     topology: Topology
     resolutions: tuple[str, ...]
     mappings: tuple[Mapping, ...]
+    definitions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         sizes = [self.topology.n_atoms] + [mapping.n_coarse for mapping in self.mappings]
@@ -52,6 +56,10 @@ class Ladder:
             raise InputError("ladder: the finest resolution has no mapping")
         return self.mappings[i - 1]
 
+    def definition(self, resolution: str) -> str:
+        """What a bead is: ``atoms``, ``mass``, or ``ca`` where it is a mean of C-alpha atoms."""
+        return self.definitions.get(resolution, "ca")
+
     def is_calpha(self, resolution: str) -> bool:
         """Whether the particles of ``resolution`` are the C-alpha atoms, one per residue, in order."""
         if self.index(resolution) != 1:
@@ -63,34 +71,50 @@ class Ladder:
         )
 
     def coarsen(self, positions: np.ndarray, start: str = "fg") -> dict[str, np.ndarray]:
-        """Positions of ``start`` [..., N, 3] and of every coarser resolution, by name."""
+        """Positions of ``start`` [..., N, 3] and of every coarser resolution, by name.
+
+        Raises InputError for beads of heavy atoms if these are not known.
+        """
         levels = {start: positions}
         for i in range(self.index(start), len(self.mappings)):
-            levels[self.resolutions[i + 1]] = self.mappings[i].apply(levels[self.resolutions[i]])
+            name = self.resolutions[i + 1]
+            if name not in self.definitions:
+                levels[name] = self.mappings[i].apply(levels[self.resolutions[i]])
+            elif start == self.resolutions[0]:
+                levels[name] = self.composed(name).apply(positions)
+            else:
+                raise InputError(f"ladder: {name} is made from heavy atoms, there are only {start}")
         return levels
 
     def rung_digest(self, coarse: str) -> str:
         """SHA-256 of the molecule and the mappings down from ``coarse``: what a stage of one molecule fits."""
         mappings = [mapping.to_dict() for mapping in self.mappings[: self.index(coarse)]]
         record = {"topology": self.topology.to_dict(), "mappings": mappings}
+        if coarse in self.definitions:
+            record["definition"] = self.definitions[coarse]
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def composed(self, coarse: str) -> Mapping:
-        """Atom-to-``coarse`` mapping: the product of the rungs."""
+        """Atom-to-``coarse`` mapping: the product of the rungs, or what the beads are defined as."""
         i = self.index(coarse)
         bead = np.arange(self.topology.n_atoms)
         weight = np.ones(self.topology.n_atoms)
         for mapping in self.mappings[:i]:
             weight = weight * mapping.weight[bead]
             bead = mapping.bead[bead]
+        if coarse in self.definitions:
+            weight = (
+                self.topology.masses if self.definitions[coarse] == "mass" else np.ones(len(bead))
+            )
         return Mapping(bead, weight)
 
     def to_dict(self) -> dict:
-        return {
+        record = {
             "topology": self.topology.to_dict(),
             "resolutions": list(self.resolutions),
             "mappings": [mapping.to_dict() for mapping in self.mappings],
         }
+        return record | ({"definitions": self.definitions} if self.definitions else {})
 
     @classmethod
     def from_dict(cls, record: dict) -> "Ladder":
@@ -100,6 +124,7 @@ class Ladder:
                 Topology.from_dict(record["topology"]),
                 tuple(record["resolutions"]),
                 tuple(Mapping.from_dict(item) for item in record["mappings"]),
+                dict(record.get("definitions", {})),
             )
         except KeyError as error:
             raise InputError(f"ladder: no key or residue {error}") from None

@@ -95,6 +95,12 @@ class Stage(nn.Module, ABC, Generic[S]):
     def name(self) -> str:
         return f"{self.coarse}-{self.fine}"
 
+    def at_rung(self, rung: str) -> "Stage":
+        """This stage, for ``rung`` of a ladder. Raises InputError if it is of another rung."""
+        if self.name != rung:
+            raise InputError(f"holds stage {self.name}, not {rung}")
+        return self
+
     def require_molecule(self, ladder: Ladder) -> None:
         """Raises InputError if this stage has learned one molecule and ``ladder`` is of another."""
         if self.ladder is not None and ladder.rung_digest(self.coarse) != self.ladder.rung_digest(

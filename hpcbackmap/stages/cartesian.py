@@ -1,7 +1,7 @@
-"""What the Cartesian stage kinds share: normal latents on every bead, a Gaussian on the beads' fibre.
+"""Mathematics of the Cartesian stage: normal latents on every bead, a Gaussian on the beads' fibre.
 
-`cgvae` and `trace` differ in their networks and in what their draws add; the mathematics of prior, posterior,
-likelihood and ELBO is here. A network has ``calibrate``, ``context``, ``prior``, ``posterior`` and ``decode``.
+Prior, posterior, likelihood and ELBO of `cgvae`, whatever its network: that has ``calibrate``, ``context``,
+``prior``, ``posterior`` and ``decode``.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from hpcbackmap.config.campaign import CgvaeConfig, TraceConfig
+from hpcbackmap.config.campaign import CgvaeConfig
 from hpcbackmap.stages.base import Elbo, Normal, Stage, kl_per_unit
 from hpcbackmap.stages.collapse import active_units
 from hpcbackmap.stages.layers.bead_system import BeadSystem
@@ -41,9 +41,7 @@ class CartesianStage(Stage[B]):
 
     variance = "one per bead, learned as a function of beads and latents"
 
-    def __init__(
-        self, fine: str, coarse: str, config: CgvaeConfig | TraceConfig, network: nn.Module
-    ):
+    def __init__(self, fine: str, coarse: str, config: CgvaeConfig, network: nn.Module):
         super().__init__(fine, coarse)
         self.config, self.network = config, network
         self.latent = self.elbo_noise = self.noise_width = config.latent

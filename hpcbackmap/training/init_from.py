@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hpcbackmap.runtime.errors import ConfigError
+from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage
 
@@ -18,8 +18,10 @@ def start_from(folder: str | Path, stage: Stage) -> None:
     """
     trained = load_artifact(folder)
     where = f"stages.{stage.name}.train.init_from: {folder}"
-    if trained.name != stage.name:
-        raise ConfigError(f"{where} holds stage {trained.name}, not {stage.name}")
+    try:
+        trained.at_rung(stage.name)
+    except InputError as error:
+        raise ConfigError(f"{where} {error}") from None
     if trained.kind != stage.kind:
         raise ConfigError(f"{where} is a {trained.kind} stage, this one is {stage.kind}")
     given, wanted = _shapes(trained), _shapes(stage)

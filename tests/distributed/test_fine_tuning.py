@@ -17,7 +17,7 @@ from hpcbackmap.training.init_from import start_from
 
 STAGE = "ucg5-ca"
 SMALL = {"width": 8, "layers": 1, "latent": 2}
-TRANSFERABLE = TraceConfig(**SMALL)
+TRANSFERABLE = TraceConfig(width=8, layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def example(tmp_path_factory, example_dir):
 
     def campaign(*overrides):
         fixed = [
-            f"stages.{STAGE}.model={{kind: trace, width: 8, layers: 1, latent: 2}}",
+            f"stages.{STAGE}.model={{kind: trace, width: 8, layers: 1}}",
             f"stages.{STAGE}.train={{batch_size: 8, max_steps: 2, learning_rate: 1e-9, validation_frames: 4}}",
             f"store.path={folder / 'frames.zarr'}",
         ]
@@ -81,7 +81,7 @@ def test_training_starts_from_an_artifact_and_resumes(example, tmp_path):
     [
         ({"name": "ca-fg", "config": GenzprotConfig(width=8)}, "holds stage ca-fg, not ucg5-ca"),
         (
-            {"config": TraceConfig(**SMALL | {"width": 12})},
+            {"config": TraceConfig(width=12, layers=1)},
             r"another network: model.width is 12 there, 8 here",
         ),
         (
@@ -108,10 +108,10 @@ def test_another_molecule_is_refused_where_the_stage_fits_one(tmp_path):
 
 
 def test_loss_settings_may_differ(tmp_path):
-    artifact = artifact_of(a_stage(), tmp_path / "given")
-    stage = a_stage(config=TRANSFERABLE.model_copy(update={"beta": 0.5}), seed=1)
+    artifact = artifact_of(a_stage(config=CgvaeConfig(**SMALL)), tmp_path / "given")
+    stage = a_stage(config=CgvaeConfig(beta=0.5, **SMALL), seed=1)
     start_from(artifact, stage)
-    expected = a_stage().state_dict()
+    expected = a_stage(config=CgvaeConfig(**SMALL)).state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in stage.state_dict().items())
 
 

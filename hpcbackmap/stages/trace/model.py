@@ -1,9 +1,11 @@
-"""Beads to the C-alpha trace of any protein, from residue types alone.
+"""Beads to C-alpha for any protein: one network for beads of any number of residues.
 
-The trace starts as the smoothest one through the beads and is refined in rounds (`network`); its loss adds
-the energy score of prior draws (`energy_score`), which trains what is used. The closing projection has the last
-word on a structure; the ELBO is that of the decoder before it.
+The prior is a standard normal that goes into the refinement of the trace and is trained by a proper score of
+its draws; the posterior is the prior, so that the ELBO is the mean log density of draws. The closing
+projection has the last word on a structure; the ELBO is that of the network before it.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -11,26 +13,47 @@ from torch import Tensor, nn
 from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.stages.cartesian import BOND_TOLERANCE, CartesianStage, bond_error, bond_lengths
+from hpcbackmap.stages.base import Elbo, Stage
 from hpcbackmap.stages.layers.close_trace import LIMIT, close_calpha
-from hpcbackmap.stages.trace.energy_score import energy_score, other_noise
-from hpcbackmap.stages.trace.network import TraceNetwork
+from hpcbackmap.stages.layers.pooling import bead_sums, system_sums
+from hpcbackmap.stages.trace.energy_score import other_noise, trace_scores
+from hpcbackmap.stages.trace.network import LATENT, Context, TraceNetwork
 from hpcbackmap.stages.trace.system import TraceSystem, trace_system
 
 __all__ = ["Trace"]
 
 CIS_DRAWS = 16
 """Normals per bead that draw the cis links of its members."""
-DRAW_TOLERANCE = 0.05
-"""Energy score (nm) of prior draws that costs as much as one nat per free direction."""
+WEIGHTS = {"place": 1.0, "shape": 0.7, "pairs": 4.0, "bonds": 10.0, "cis": 0.3}
+"""Of the terms of the loss; bonds in nm."""
+ANSWER_EVERY = 3
+"""Every so many steps train the one answer, the others draws."""
 
 
-class Trace(CartesianStage[TraceSystem]):
+class Trace(Stage[TraceSystem]):
     kind = "trace"
+    variance = "one per bead, learned as a function of beads"
 
     def __init__(self, fine: str, coarse: str, config: TraceConfig):
-        super().__init__(fine, coarse, config, TraceNetwork(config))
-        self.noise_width += CIS_DRAWS
+        super().__init__(fine, coarse)
+        self.config = config
+        self.latent = self.elbo_noise = LATENT
+        self.noise_width = LATENT + CIS_DRAWS
+        self.network = TraceNetwork(config)
+        self.answers = False
+
+    def at_rung(self, rung: str) -> "Trace":
+        """This stage for whatever beads are right above its C-alpha atoms."""
+        coarse, _, fine = rung.partition("-")
+        if fine != self.fine:
+            raise InputError(f"makes {self.fine} from beads, not stage {rung}")
+        self.coarse = coarse
+        return self
+
+    def use_bf16(self) -> None:
+        for module in self.modules():
+            if hasattr(module, "bf16"):
+                module.bf16 = True
 
     def describe(self, ladder: Ladder) -> TraceSystem:
         if not ladder.is_calpha(self.fine):
@@ -39,36 +62,91 @@ class Trace(CartesianStage[TraceSystem]):
             )
         return trace_system(ladder, self.fine, self.coarse)
 
+    def at_step(self, step: int) -> None:
+        self.answers = step % ANSWER_EVERY == ANSWER_EVERY - 1
+
+    def decode(self, z: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
+        return self.network.decode(self.network.context(coarse, system), z, coarse, system)
+
     def sample(self, coarse: Tensor, system: TraceSystem, noise: Tensor) -> Tensor:
-        context = self._context(coarse, system)
-        noise, rest = noise[..., : self.latent], noise[..., self.latent :]
-        positions, _ = self._decode(context, self._prior(context).at(noise), coarse, system)
-        return self._closed(positions, context, system, rest)
+        return self.samples(coarse, system, [noise])[0]
 
-    def _loss(self, context, fine, coarse, system, noise) -> dict[str, Tensor]:
-        terms = super()._loss(context, fine, coarse, system, noise)
-        draws, second = self._two_draws(context, coarse, system, noise), system.bond_index[:, 1]
-        terms["energy_score"] = energy_score(*draws, fine, system)
-        score = terms["energy_score"] / DRAW_TOLERANCE
-        for draw in draws:
-            bonds = 0.5 * bond_error(draw, fine, system)
-            score = score + self.config.geometry_weight * bonds / BOND_TOLERANCE
+    def samples(self, coarse: Tensor, system: TraceSystem, noises: list[Tensor]) -> list[Tensor]:
+        context = self.network.context(coarse, system)
+        members = []
+        for noise in noises:
+            z, rest = noise[..., :LATENT], noise[..., LATENT:]
+            positions = self.network.decode(context, z, coarse, system)
+            members.append(self._closed(positions, context, system, rest))
+        return members
+
+    def mode(self, coarse: Tensor, system: TraceSystem) -> Tensor:
+        context = self.network.context(coarse, system)
+        positions = self.network.decode(context, None, coarse, system)
+        return self._closed(positions, context, system, None)
+
+    def uncertainty(self, coarse: Tensor, system: TraceSystem) -> Tensor:
+        """Expected error of the one answer, nm [F, N]."""
+        return self.network.error(self.network.context(coarse, system), system).exp()
+
+    def elbo(self, fine: Tensor, coarse: Tensor, system: TraceSystem, noise: Tensor) -> Elbo:
+        """Gaussian about a draw, one variance per bead, in the directions that the bead leaves free."""
+        log_likelihood = self.log_weight(fine, coarse, system, noise)
+        return Elbo(log_likelihood, torch.zeros_like(log_likelihood))
+
+    def log_weight(
+        self, fine: Tensor, coarse: Tensor, system: TraceSystem, noise: Tensor
+    ) -> Tensor:
+        context = self.network.context(coarse, system)
+        mean = self.network.decode(context, noise[..., :LATENT], coarse, system)
+        return system_sums(self._log_density(fine, mean, context, system), system)
+
+    def information(self, fine: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
+        return coarse.new_zeros(*coarse.shape[:2], LATENT)
+
+    def loss(
+        self, fine: Tensor, coarse: Tensor, system: TraceSystem, noise: Tensor
+    ) -> dict[str, Tensor]:
+        """Scores of two draws, or of the one answer every third step (see `at_step`).
+
+        The spread and the expected errors learn from what the rest has made and do not change it.
+        """
+        context, second = self.network.context(coarse, system), system.bond_index[:, 1]
+        if self.training and self.answers:
+            draws = self.network.decode(context, None, coarse, system)
+            log_error = self.network.error(context, system)
+            apart = (draws.detach() - fine).norm(dim=-1)
+            error = (apart * torch.exp(-log_error) + log_error).mean()
+        else:
+            z = noise[..., :LATENT]
+            z = torch.cat([z, other_noise(z, system)])
+            draws, error = self.network.decode(context, z, coarse, system), coarse.new_zeros(())
+        terms = trace_scores(draws, fine, context.trace, system)
+        links = _lengths(draws, system).unflatten(0, (-1, len(fine))) - _lengths(fine, system)
+        terms["bonds"] = links.abs().mean()
+        cis = (_lengths(fine, system) < LIMIT).to(draws.dtype)
         logits = self.network.cis_logits(context)[:, second]
-        cis = (bond_lengths(fine, system) < LIMIT).to(logits.dtype)
         terms["cis"] = nn.functional.binary_cross_entropy_with_logits(logits, cis)
-        terms["loss"] = terms["loss"] + self.config.draws_weight * score + terms["cis"]
-        return terms
+        nats = self._log_density(fine, draws[: len(fine)].detach(), context, system)
+        loss = sum(WEIGHTS[name] * value for name, value in terms.items())
+        return {
+            "loss": loss - (nats / system.freedom.clamp_min(1)).mean() + error,
+            "log_likelihood": system_sums(nats, system).mean(),
+            "kl": coarse.new_zeros(()),
+            **terms,
+        }
 
-    def _two_draws(self, context, coarse, system, noise) -> list[Tensor]:
-        """Decoder means [F, N, 3] of two draws from the prior."""
-        prior, noise = self._prior(context), noise[..., : self.latent]
-        return [
-            self._decode(context, prior.at(each), coarse, system)[0]
-            for each in (noise, other_noise(noise, system))
-        ]
+    def _log_density(
+        self, fine: Tensor, mean: Tensor, context: Context, system: TraceSystem
+    ) -> Tensor:
+        """Of each bead's residues on its fibre, nats [F, B]."""
+        log_spread = self.network.spread(context, system)
+        gap = bead_sums((fine - mean).square().sum(-1), system)
+        nats = -0.5 * gap * torch.exp(-2 * log_spread)
+        return nats - system.freedom * (log_spread + 0.5 * math.log(2 * math.pi))
 
     def _closed(
-        self, positions: Tensor, context, system: TraceSystem, noise: Tensor | None
+        self, positions: Tensor, context: Context, system: TraceSystem, noise: Tensor | None
     ) -> Tensor:
         """The closing projection; ``noise`` [F, B, CIS_DRAWS] draws cis links, None takes the likely state."""
         logits = self.network.cis_logits(context)
@@ -77,3 +155,8 @@ class Trace(CartesianStage[TraceSystem]):
             share = torch.special.ndtr(noise[:, system.bead_of, system.slot % CIS_DRAWS])
             border = torch.logit(share, eps=1e-6)
         return close_calpha(positions, system, (logits > border)[:, system.bond_index[:, 1]])
+
+
+def _lengths(positions: Tensor, system: TraceSystem) -> Tensor:
+    first, second = system.bond_index.T
+    return (positions[:, second] - positions[:, first]).norm(dim=-1)

@@ -1,9 +1,9 @@
-"""Networks for C-alpha traces of proteins never seen: refinement along the chain.
+"""Network of the trace stage: from beads of any number of residues to a C-alpha trace, in rounds.
 
-The trace starts as the smoothest one through the bead centres and is refined in rounds, at the C-alpha
-level: each residue looks along its chain and at its neighbours in space, in right-handed frames of the
-present trace, and moves; the beads stay where they are. Residue types are all that is known of a molecule.
-Shapes as in `stages.base`; K neighbours in space, C places along the chain.
+The trace starts as the smoothest one through the bead centres and is refined at the C-alpha level: each
+residue looks along its chain and at its neighbours in space, in right-handed frames of the present trace, and
+moves; beads that are means of C-alpha atoms stay where they are. What is known of a molecule are residue
+types, how many residues each bead has and what a bead is. Shapes as in `stages.base`; K neighbours in space.
 """
 
 from dataclasses import dataclass
@@ -12,23 +12,30 @@ import torch
 from torch import Tensor, nn
 
 from hpcbackmap.config.campaign import TraceConfig
-from hpcbackmap.protein.residues import RESIDUES
-from hpcbackmap.stages.base import Normal
 from hpcbackmap.stages.layers import geometry
-from hpcbackmap.stages.layers.bead_system import PARTICLE_FEATURES
-from hpcbackmap.stages.layers.close_trace import TRANS, recentre
+from hpcbackmap.stages.layers.close_trace import TRANS
 from hpcbackmap.stages.layers.network import MLP, Block, MessageLayers
 from hpcbackmap.stages.layers.pooling import bead_sums
-from hpcbackmap.stages.trace.system import TraceSystem
+from hpcbackmap.stages.trace.system import (
+    BEAD_FEATURES,
+    REACH,
+    RESIDUE_FEATURES,
+    SEGMENTS,
+    STEPS,
+    TraceSystem,
+)
 
-__all__ = ["TraceNetwork"]
+__all__ = ["LATENT", "Context", "TraceNetwork", "displacement"]
 
+BEAD_NOISE, LOCAL_NOISE = 8, 4
+"""Normals of a draw that all residues of a bead see, and those of each of its segments."""
+LATENT = BEAD_NOISE + SEGMENTS * LOCAL_NOISE
 WINDOW = 4
-"""Residues before and after each one that it sees along the chain."""
-REACH = 2
-"""The same for one convolution."""
-TRACE_REACH = 2.0
-"""Distance (nm) up to which the neighbours of a trace are told apart."""
+"""Residues before and after each one whose places it sees."""
+TRACE_REACH, BEAD_REACH = 2.0, 4.5
+"""Distances (nm) up to which neighbours of a trace and of a bead are told apart."""
+LATER, LARGEST = 0.5, 0.3
+"""Moves after the first round: this share of the first's length, of at most so many nm."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Context:
 
     h [F, N, width] and beads [F, B, width]: features. trace [F, N, 3]: the spline. frames [F, N, 3, 3]: of
     each residue's bead. neighbours: index, validity and separation of neighbours in space, [F, N, K] each.
-    along: for each offset of the window, which residues have one there, [C, N].
+    along: for each place of the window, which residues have one there, [2 WINDOW + 1, N].
     """
 
     h: Tensor
@@ -47,111 +54,113 @@ class Context:
     neighbours: tuple[Tensor, Tensor, Tensor]
     along: Tensor
 
+    def repeat(self, count: int) -> "Context":
+        """The frames so many times over."""
+        if count == 1:
+            return self
+        tensors = (self.h, self.beads, self.trace, self.frames)
+        return Context(
+            *(torch.cat([each] * count) for each in tensors),
+            tuple(torch.cat([each] * count) for each in self.neighbours),
+            self.along,
+        )
+
 
 class TraceNetwork(nn.Module):
     def __init__(self, config: TraceConfig):
         super().__init__()
         width = config.width
-        self.config = config
-        self.register_buffer("scale", torch.tensor(1.0))
-        self.register_buffer("unit", torch.tensor(0.1))
-        self.composition = nn.Linear(len(RESIDUES) + 1, width)
+        self.neighbours = config.neighbours
+        self.composition = nn.Linear(BEAD_FEATURES, width)
         self.shape = nn.Linear(geometry.CHAIN_FEATURES, width)
         self.coarse = MessageLayers(width, config.layers)
-        self.particle = nn.Linear(PARTICLE_FEATURES, width)
+        self.particle = nn.Linear(RESIDUE_FEATURES, width)
         self.of_bead = nn.Linear(width, width)
         self.start = nn.Linear(LOCAL_FEATURES, width)
-        self.chain = nn.ModuleList(_AlongChain(width) for _ in range(2 * config.layers))
+        self.chain = nn.ModuleList(_AlongChain(width, number) for number in range(len(STEPS)))
         self.space = MessageLayers(width, config.layers)
         self.pool = nn.Linear(width, width)
         self.deep = MessageLayers(width, config.layers)
-        self.prior_head = MLP(width, width, 2 * config.latent)
         self.back = nn.Linear(width, width)
-        self.observe = MLP(width + 3 + 2 * LOCAL_FEATURES, width, width)
-        self.observe_chain = _AlongChain(width)
-        self.posterior_head = MLP(2 * width, width, 2 * config.latent)
-        self.from_latent = MLP(config.latent, width, width)
-        self.rounds = nn.ModuleList(_Round(width) for _ in range(config.rounds))
-        self.log_spread = MLP(width, width, 1)
+        self.last = _AlongChain(width, 0)
+        self.from_noise = MLP(BEAD_NOISE + LOCAL_NOISE, width, width)
+        self.answer = nn.Parameter(torch.zeros(width))
+        count = config.rounds
+        self.rounds = nn.ModuleList(
+            _Round(width, sees_space=number % 2 == 0 or number == count - 1)
+            for number in range(count)
+        )
         self.cis = nn.Linear(width, 1)
-        for layer in (self.prior_head[-1], self.log_spread[-1], self.cis):
+        self.log_spread = MLP(width, width, 1)
+        self.log_error = MLP(width, width, 1)
+        for layer in (self.cis, self.log_spread[-1], self.log_error[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.cis.bias, -5.0)
 
-    def calibrate(self, fine: Tensor, coarse: Tensor, system: TraceSystem) -> None:
-        """Length scales: beads to their nearest, C-alpha atoms to the spline."""
-        near, _ = geometry.nearest(coarse, system.coarse_sizes, 1)
-        gap = geometry.gather(coarse, near)[:, :, 0] - coarse
-        self.scale.fill_(float(gap.norm(dim=-1).mean()))
-        shift = fine - _spline(coarse, system)
-        self.unit.fill_(float(shift.square().mean().sqrt().clamp_min(1e-3)))
-
     def context(self, coarse: Tensor, system: TraceSystem) -> Context:
-        reach = float(self.scale) * 5
         bead_frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
-        k = min(max(system.coarse_sizes) - 1, self.config.neighbours)
+        k = min(max(system.coarse_sizes) - 1, self.neighbours)
         index, valid = geometry.nearest(coarse, system.coarse_sizes, k)
-        apart = _apart(system.place, system.chain, index)
-        graph = (geometry.edge_features(coarse, bead_frames, index, reach), index, valid, apart)
-        shape = geometry.chain_shape(coarse, system.bead_before, system.bead_after, reach)
-        beads = self.coarse(self.composition(system.composition) + self.shape(shape), *graph)
+        edges = geometry.edge_features(coarse, bead_frames, index, BEAD_REACH)
+        graph = (edges, index, valid, _apart(system.place, system.chain, index))
+        shape = geometry.chain_shape(coarse, system.bead_before, system.bead_after, BEAD_REACH)
+        beads = self.composition(system.bead_features) + self.shape(shape)
+        beads = self.coarse(beads, *graph)
 
-        trace = _spline(coarse, system)
-        frames = bead_frames[:, system.bead_of]
-        along = _along(system)
-        neighbours = _neighbours(trace, system, self.config.neighbours)
-        h = self.particle(system.particle) + self.of_bead(beads[:, system.bead_of])
+        trace = spline(coarse, system)
+        frames, along = bead_frames[:, system.bead_of], _window(system)
+        neighbours = _neighbours(trace, system, self.neighbours)
+        h = self.particle(system.residue_features) + self.of_bead(beads)[:, system.bead_of]
         h = h + self.start(_local(trace, frames, coarse, system, along))
         half = len(self.chain) // 2
         for layer in self.chain[:half]:
-            h = layer(h, along)
-        h = self.space(
-            h, geometry.edge_features(trace, frames, neighbours[0], TRACE_REACH), *neighbours
-        )
+            h = layer(h, system)
+        edges = geometry.edge_features(trace, frames, neighbours[0], TRACE_REACH)
+        h = self.space(h, edges, *neighbours)
         for layer in self.chain[half:]:
-            h = layer(h, along)
+            h = layer(h, system)
         beads = self.deep(beads + self.pool(_mean(h, system)), *graph)
-        h = h + self.back(beads[:, system.bead_of])
+        h = self.last(h + self.back(beads)[:, system.bead_of], system)
         return Context(h, beads, trace, frames, neighbours, along)
 
-    def prior(self, context: Context) -> Normal:
-        mean, log_std = self.prior_head(context.beads).chunk(2, -1)
-        return Normal(mean, log_std.clamp(-5, 2))
+    def decode(
+        self, context: Context, z: Tensor | None, coarse: Tensor, system: TraceSystem
+    ) -> Tensor:
+        """C-alpha positions of z [D F, B, LATENT], D draws of each frame, or of the one answer (None).
 
-    def posterior(
-        self, context: Context, fine: Tensor, coarse: Tensor, system: TraceSystem
-    ) -> Normal:
-        shift = torch.einsum("fnij,fnj->fni", context.frames, fine - context.trace)
-        own = _trace_frames(fine, system)
-        seen = torch.cat(
-            [
-                context.h,
-                shift / self.unit,
-                _local(fine, context.frames, coarse, system, context.along),
-                _local(fine, own, coarse, system, context.along),
-            ],
-            -1,
-        )
-        seen = _mean(self.observe_chain(self.observe(seen), context.along), system)
-        mean, log_std = self.posterior_head(torch.cat([context.beads, seen], -1)).chunk(2, -1)
-        return Normal(mean, (log_std - 1).clamp(-5, 2))
-
-    def decode(self, context: Context, z: Tensor, coarse: Tensor, system: TraceSystem):
-        """Mean of the C-alpha positions [F, N, 3] and log standard deviation per bead [F, B]."""
-        h = context.h + self.from_latent(z)[:, system.bead_of]
-        trace, frames = context.trace.expand(len(h), -1, -1), context.frames
-        frames = frames.expand(len(h), -1, -1, -1)
-        neighbours = tuple(item.expand(len(h), -1, -1) for item in context.neighbours)
+        [D F, N, 3], or [F, N, 3].
+        """
+        draws = 1 if z is None else len(z) // len(coarse)
+        context, coarse = context.repeat(draws), coarse.repeat(draws, 1, 1)
+        h = context.h + (self.answer if z is None else self._heard(z, system))
+        trace, frames, neighbours = context.trace, context.frames, context.neighbours
+        scale = displacement(system.length)[system.bead_of].unsqueeze(-1)
         for layer in self.rounds:
-            local = _local(trace, frames, coarse, system, context.along)
-            edges = geometry.edge_features(trace, frames, neighbours[0], TRACE_REACH)
-            h, move = layer(h, local, edges, neighbours, context.along)
-            move = torch.einsum("fnij,fni->fnj", frames, move * self.unit)
-            moved = trace + recentre(move, system)
-            frames, trace = _trace_frames(moved.detach(), system), moved
-        log_spread = self.log_spread(_mean(h, system)).squeeze(-1) + self.unit.log() - 1
-        return trace, log_spread.clamp(-9, 2)
+            h, move = layer(h, trace, frames, neighbours, coarse, system, context.along)
+            move = torch.einsum("fnij,fni->fnj", frames, move * scale)
+            trace = trace + _keep_beads(move, system)
+            frames = geometry.local_frames(trace.detach(), system.before_index, system.after_index)
+            if layer is self.rounds[0]:
+                scale = LATER * scale.clamp_max(LARGEST)
+        return trace
+
+    def _heard(self, z: Tensor, system: TraceSystem) -> Tensor:
+        """What each residue hears of its bead's noise, [F, N, width]."""
+        of_bead = z[:, system.bead_of, :BEAD_NOISE]
+        of_segment = z[..., BEAD_NOISE:].unflatten(-1, (SEGMENTS, LOCAL_NOISE))
+        own = of_segment[:, system.bead_of, system.segment]
+        return self.from_noise(torch.cat([of_bead, own], -1))
+
+    def spread(self, context: Context, system: TraceSystem) -> Tensor:
+        """Log standard deviation (nm) of C-alpha atoms about a draw, per bead [F, B]."""
+        found = self.log_spread(_mean(context.h.detach(), system)).squeeze(-1)
+        return (found + displacement(system.length).log() - 1).clamp(-9, 2)
+
+    def error(self, context: Context, system: TraceSystem) -> Tensor:
+        """Log of the expected error (nm) of each residue of the one answer, [F, N]."""
+        found = self.log_error(context.h.detach()).squeeze(-1)
+        return found + displacement(system.length).log()[system.bead_of] - 1
 
     def cis_logits(self, context: Context) -> Tensor:
         """Log odds that the link to each residue from the one before it is cis, [F, N]."""
@@ -159,60 +168,82 @@ class TraceNetwork(nn.Module):
 
 
 class _AlongChain(Block):
-    """h_i += MLP(norm(h_j), j within REACH of i along the chain)."""
+    """h_i += gated mix of norm(h_j), j up to REACH strides before and after i."""
 
-    def __init__(self, width: int):
+    bf16 = False
+
+    def __init__(self, width: int, stride: int):
         super().__init__()
+        self.stride = stride
         self.norm = nn.LayerNorm(width)
-        self.mix = nn.Linear((2 * REACH + 1) * width, 2 * width)
+        self.narrow = nn.Linear(width, width // 2)
+        self.mix = nn.Linear((2 * REACH + 1) * (width // 2), 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, h: Tensor, along: Tensor) -> Tensor:
-        x = self.norm(h)
-        parts = [
-            x if k == 0 else x.roll(-k, 1) * along[WINDOW + k].unsqueeze(-1)
-            for k in range(-REACH, REACH + 1)
-        ]
-        gate, value = self.mix(torch.cat(parts, -1)).chunk(2, -1)
-        return h + self.out(torch.sigmoid(gate) * nn.functional.silu(value))
+    def forward(self, h: Tensor, system: TraceSystem) -> Tensor:
+        x = self.narrow(self.norm(h))
+        seen = x[:, system.reach_index[:, self.stride]]
+        seen = seen * system.reach[:, self.stride].unsqueeze(-1)
+        with torch.autocast(
+            h.device.type, dtype=torch.bfloat16, enabled=self.bf16 and self.training
+        ):
+            gate, value = self.mix(seen.flatten(-2)).chunk(2, -1)
+            return h + self.out(torch.sigmoid(gate) * nn.functional.silu(value))
 
 
 class _Round(Block):
-    """One refinement: look at the present trace, along the chain and in space, then move."""
+    """One refinement: look at the present trace, along the chain and perhaps in space, then move."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, sees_space: bool):
         super().__init__()
         self.local = nn.Linear(LOCAL_FEATURES, width)
-        self.chain = _AlongChain(width)
-        self.space = MessageLayers(width, 1)
+        self.chain = _AlongChain(width, 0)
+        self.space = MessageLayers(width, 1) if sees_space else None
+        self.second = _AlongChain(width, 1)
         self.move = MLP(width, width, 3)
-        nn.init.zeros_(self.move[-1].weight)
+        self.norm = nn.LayerNorm(width)
+        nn.init.normal_(self.move[-1].weight, std=0.01)
         nn.init.zeros_(self.move[-1].bias)
 
-    def forward(self, h, local, edges, neighbours, along) -> tuple[Tensor, Tensor]:
-        h = self.chain(h + self.local(local), along)
-        h = self.space(h, edges, *neighbours)
-        return h, self.move(h)
+    def forward(self, h, trace, frames, neighbours, coarse, system, along) -> tuple[Tensor, Tensor]:
+        h = self.chain(h + self.local(_local(trace, frames, coarse, system, along)), system)
+        if self.space is not None:
+            edges = geometry.edge_features(trace, frames, neighbours[0], TRACE_REACH)
+            h = self.space(h, edges, *neighbours)
+        h = self.second(h, system)
+        return h, self.move(self.norm(h))
 
 
-LOCAL_FEATURES = 3 * (2 * WINDOW + 1)
+LOCAL_FEATURES = 3 * (2 * WINDOW + 3) + 2
+
+
+def displacement(length: Tensor) -> Tensor:
+    """Typical distance (nm) of C-alpha atoms from the smoothest trace through beads of ``length`` residues."""
+    return 0.05 * length**0.9
 
 
 def _local(
     trace: Tensor, frames: Tensor, coarse: Tensor, system: TraceSystem, along: Tensor
 ) -> Tensor:
-    """Window of the trace and own bead centre, seen from each residue: [F, N, LOCAL_FEATURES]."""
+    """Window of the trace, own bead and those beside it, seen from each residue: [F, N, LOCAL_FEATURES]."""
     trace = trace.detach()
-    parts = [coarse[:, system.bead_of] - trace]
+    own = system.bead_of
+    size = displacement(system.length)[own].view(1, -1, 1) + TRANS
+    beads = (own, system.bead_previous[own], system.bead_next[own])
+    gaps = [(coarse[:, bead] - trace) / size for bead in beads]
+    lengths = []
     for k in range(-WINDOW, WINDOW + 1):
-        if k:
-            gap = (trace.roll(-k, 1) - trace) * along[WINDOW + k].unsqueeze(-1)
-            parts.append(gap / abs(k) ** 0.5)
-    gaps = torch.stack(parts, -2) / TRANS
-    return torch.einsum("fnij,fncj->fnci", frames, gaps).flatten(-2)
+        if not k:
+            continue
+        gap = (trace.roll(-k, 1) - trace) * along[WINDOW + k].unsqueeze(-1)
+        gaps.append(gap / (TRANS * abs(k) ** 0.5))
+        if abs(k) == 1:
+            lengths.append(gap.norm(dim=-1, keepdim=True) / TRANS - 1)
+    seen = torch.einsum("fnij,fncj->fnci", frames, torch.stack(gaps, -2))
+    return torch.cat([seen.flatten(-2), *lengths], -1)
 
 
-def _along(system: TraceSystem) -> Tensor:
+def _window(system: TraceSystem) -> Tensor:
     """Whether the residue k places on is in the same unbroken stretch, 1 or 0, [2 WINDOW + 1, N]."""
     place = torch.arange(len(system.stretch), device=system.stretch.device)
     rows = []
@@ -257,18 +288,20 @@ def _apart(place: Tensor, chain: Tensor, index: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, system: TraceSystem) -> Tensor:
-    """Sum over the members of each bead by the root of their number: [F, N, W] to [F, B, W]."""
-    return bead_sums(values, system) / system.members.sqrt().unsqueeze(-1)
+    """Sum over the residues of each bead by the root of their number: [F, N, W] to [F, B, W]."""
+    return bead_sums(values, system) / system.length.sqrt().unsqueeze(-1)
 
 
-def _spline(coarse: Tensor, system: TraceSystem) -> Tensor:
+def _keep_beads(move: Tensor, system: TraceSystem) -> Tensor:
+    """``move`` [F, N, 3] less its mean over each bead that is the mean of its C-alpha atoms."""
+    mean = bead_sums(move * system.weight.unsqueeze(-1), system)
+    return move - (mean * system.exact.unsqueeze(-1))[:, system.bead_of]
+
+
+def spline(coarse: Tensor, system: TraceSystem) -> Tensor:
     """The smoothest trace [F, N, 3] through beads [F, B, 3]."""
     bead = coarse[:, system.bead_of]
     gap = coarse[:, system.bead_spline] - bead.unsqueeze(2)
     shift = (gap * system.spline.to(coarse.dtype).unsqueeze(-1)).sum(2)
-    return bead + recentre(shift, system)
-
-
-def _trace_frames(trace: Tensor, system: TraceSystem) -> Tensor:
-    """Right-handed frames of each residue from the residues beside it: [F, N, 3, 3]."""
-    return geometry.local_frames(trace, system.before_index, system.after_index)
+    mean = bead_sums(shift * system.weight.unsqueeze(-1), system)
+    return bead + shift - mean[:, system.bead_of]

@@ -21,6 +21,7 @@ FORMER = CgvaeConfig(**SMALL).model_dump() | {
     "rounds": 4,
     "draws_weight": 1.0,
 }
+TRACE = TraceConfig(width=8, layers=1, neighbours=16, rounds=4)
 CAMPAIGN = """
 name: former
 ladder: [fg, ca, "ucg:5", "ucg:10"]
@@ -41,7 +42,7 @@ def said(caplog):
 def former_artifact(folder, per_system: bool):
     """A stage of today in a folder as a former version wrote it."""
     ladder = build_ladder(topology_from_sequence(["ACDEFGHIKLMNPQRSTVWY"]), ["fg", "ca", "ucg:5"])
-    config = CgvaeConfig(**SMALL) if per_system else TraceConfig(**SMALL)
+    config = CgvaeConfig(**SMALL) if per_system else TRACE
     stage = build_stage("ucg5-ca", config, [ladder], 0)
     save_artifact(stage, folder, {})
     record = json.loads((folder / "config.json").read_text())
@@ -108,7 +109,7 @@ def test_key_of_trace_in_a_new_cgvae_is_unknown(tmp_path):
 def test_record_of_a_former_training_is_compared_in_todays_words(said):
     former = {"stage": "ucg5-ca", "model": FORMER | {"per_system": False}, "store": "x"}
     now = current_identity(former)
-    assert now == {"stage": "ucg5-ca", "store": "x", "model": TraceConfig(**SMALL).model_dump()}
+    assert now == {"stage": "ucg5-ca", "store": "x", "model": TRACE.model_dump()}
     heavy = GenzprotConfig().model_dump()
     former = {key: value for key, value in heavy.items() if key != "per_system"}
     assert current_identity({"stage": "ca-fg", "model": former})["model"] == heavy

@@ -26,6 +26,7 @@ from hpcbackmap.training.feed import StageInputs
 from hpcbackmap.training.validation import warn_of_collapse
 
 FRAMES = 40
+LATENT = {"cgvae": {"latent": 2}, "trace": {}}
 HELD_OUT = 8
 SEQUENCES = {"first": "GASGVLKAGS", "second": "AGVSKLA"}
 
@@ -53,7 +54,7 @@ def make_campaign(folder, ladder_specs, names, stages=None, kind="cgvae"):
         evaluate={"bootstrap": 50},
     )
     models = {
-        name: {"kind": kind, "latent": 2} if name != "ca-fg" else {"kind": "genzprot"}
+        name: {"kind": kind} | LATENT[kind] if name != "ca-fg" else {"kind": "genzprot"}
         for name in (stages or campaign.rungs())
     }
     chosen = {name: {"model": model | {"width": 8, "layers": 1}} for name, model in models.items()}

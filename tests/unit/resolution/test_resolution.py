@@ -127,3 +127,46 @@ def test_only_the_calpha_trace_is_calpha():
     assert ladder.is_calpha("ca") and not ladder.is_calpha("fg") and not ladder.is_calpha("ucg6")
     assert not build_ladder(topology, ["fg", "ucg:6", "ucg:3"]).is_calpha("ucg6")
     assert not build_ladder(topology, ["fg", "com"]).is_calpha("com")
+
+
+def test_runs_of_given_lengths():
+    ladder = build_ladder(topology_from_sequence(["A" * 9, "G" * 6]), ["fg", "ca", "ucg:4,5,6"])
+    name = ladder.resolutions[2]
+    assert np.bincount(ladder.mapping(name).bead).tolist() == [4, 5, 6]
+    assert name == resolution_name("ucg:4,5,6") != resolution_name("ucg:5,4,6")
+    assert "-" not in name and len(resolution_name("ucg:" + ",".join(["8"] * 500))) < 20
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("ucg:4,5,5", InputError, "add up to 14, there are 15"),
+        ("ucg:5,5,5", InputError, "bead 1 crosses the end of a chain after residue 9"),
+        ("ucg:4,x,5", ConfigError, "whole numbers"),
+        ("ucg:9,6", ConfigError, "three beads at least"),
+        ("ucg:4,0,5,6", ConfigError, "one residue or more"),
+        ("ucg:/4:mass:atoms", ConfigError, "says twice"),
+        ("ucg:/4:middle", ConfigError, "no grouping 'middle'"),
+    ],
+)
+def test_runs_that_cannot_be(spec, error, message):
+    with pytest.raises(error, match=message):
+        build_ladder(topology_from_sequence(["A" * 9, "G" * 6]), ["fg", "ca", spec])
+
+
+def test_a_bead_is_what_it_is_defined_as(ensemble):
+    topology, positions = ensemble
+    positions = positions.astype(np.float64)
+    plain = build_ladder(topology, ["fg", "ca", "ucg:/5"])
+    bead = plain.composed("ucgr5").bead
+    for of, weight in (("atoms", np.ones(topology.n_atoms)), ("mass", topology.masses)):
+        ladder = build_ladder(topology, ["fg", "ca", f"ucg:/5:{of}"])
+        name = f"ucgr5{of}"
+        assert (ladder.definition(name), ladder.definition("ca")) == (of, "ca")
+        first = (positions * weight[:, None])[:, bead == 0].sum(1) / weight[bead == 0].sum()
+        np.testing.assert_allclose(ladder.coarsen(positions)[name][:, 0], first, atol=1e-12)
+        again = Ladder.from_dict(ladder.to_dict())
+        assert again.digest == ladder.digest != plain.digest
+        assert again.rung_digest(name) != plain.rung_digest("ucgr5")
+        with pytest.raises(InputError, match="made from heavy atoms"):
+            ladder.coarsen(positions[:, topology.ca_index], "ca")

@@ -1,4 +1,4 @@
-"""The stage for C-alpha traces of many proteins, and what keeps traces physical."""
+"""The Cartesian stage for C-alpha traces of many proteins, and what keeps traces physical."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,16 @@ import torch
 from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
 from hpcbackmap.stages.cgvae.elastic import ANCHOR, ElasticNetwork
 from hpcbackmap.stages.layers.close_trace import close_calpha
-from hpcbackmap.stages.trace.energy_score import energy_score, local_shape, other_noise
+from hpcbackmap.stages.trace.energy_score import local_shape, other_noise, trace_scores
 from hpcbackmap.stages.trace.spline import spline_weights
 
-SMALL = {"width": 16, "layers": 1, "latent": 3, "rounds": 2, "neighbours": 6}
+SMALL = {"width": 16, "layers": 1, "rounds": 2, "neighbours": 6}
 
 
 def helix(n, hand=1):
@@ -88,31 +89,50 @@ def test_a_protein_does_not_see_the_others_of_its_batch():
 
 
 def test_learns_helices_of_the_right_hand_from_their_beads():
-    """Overfits one helix; what comes out of the prior is right-handed, and cis links are not invented."""
+    """Overfits one helix; draws and the one answer are right-handed, and cis links are not invented."""
     stage, _, system, fine, coarse, noise = case(dtype=torch.float32, width=24)
     optimiser = torch.optim.Adam(stage.parameters(), 5e-3)
-    for _ in range(60):
+    for step in range(90):
+        stage.at_step(step)
         terms = stage.loss(fine, coarse, system, noise)
         optimiser.zero_grad()
         terms["loss"].backward()
         optimiser.step()
     with torch.no_grad():
-        decoded = stage.sample(coarse, system, noise)[0].double().numpy()
-    step = np.diff(decoded, axis=0)
-    volume = (np.cross(step[:-2], step[1:-1]) * step[2:]).sum(-1)
-    assert (volume > 0).mean() > 0.9
-    assert np.abs(np.linalg.norm(step, axis=-1) - 0.38).max() < 0.02
+        made = [stage.sample(coarse, system, noise), stage.mode(coarse, system)]
+    for trace in made:
+        step = np.diff(trace[0].double().numpy(), axis=0)
+        volume = (np.cross(step[:-2], step[1:-1]) * step[2:]).sum(-1)
+        assert (volume > 0).mean() > 0.9
+        assert np.abs(np.linalg.norm(step, axis=-1) - 0.38).max() < 0.02
 
 
-def test_energy_score_prefers_draws_spread_as_the_truth():
-    """Truth from a normal of spread 1: among draws of other spreads, the score is least at 1."""
+def test_scores_prefer_draws_spread_as_the_truth():
+    """Truth from a normal of spread 1 about a helix: among draws of other spreads, each score is least at 1."""
     _, _, system, fine, *_ = case()
     generator = torch.Generator().manual_seed(0)
     truth, one, two = (
-        torch.randn(400, *fine.shape[1:], generator=generator).double() for _ in range(3)
+        0.1 * torch.randn(600, *fine.shape[1:], generator=generator).double() for _ in range(3)
     )
-    scores = {s: float(energy_score(s * one, s * two, truth, system)) for s in (0.0, 0.5, 1.0, 1.5)}
-    assert min(scores, key=scores.get) == 1.0
+    start = fine.expand(600, -1, -1)
+    for name in ("place", "shape", "pairs"):
+        found = {
+            s: float(
+                trace_scores(
+                    torch.cat([fine + s * one, fine + s * two]), fine + truth, start, system
+                )[name]
+            )
+            for s in (0.0, 0.6, 1.0, 1.5)
+        }
+        assert min(found, key=found.get) == 1.0, (name, found)
+
+
+def test_the_one_answer_is_scored_by_its_distance():
+    _, _, system, fine, *_ = case()
+    exact = trace_scores(fine, fine, fine, system)
+    assert max(map(float, exact.values())) < 0.01
+    far = trace_scores(fine * 1.2, fine, fine, system)
+    assert all(float(far[name]) > 0.1 for name in far)
 
 
 def test_local_shape_tells_left_from_right_and_ends_at_a_break():
@@ -120,11 +140,11 @@ def test_local_shape_tells_left_from_right_and_ends_at_a_break():
     right, left = (
         local_shape(torch.from_numpy(helix(12, hand))[None], system)[0] for hand in (1, -1)
     )
-    distances = [0, 1, 3, 4, 5]
+    distances = [0, 1, 2, 4, 5, 6]
     torch.testing.assert_close(right[:, distances], left[:, distances])
-    assert float(right[:9, 2].min()) > 0.05 and float(left[:9, 2].max()) < -0.05
-    assert float(right[9:, 2].abs().max()) == 0 and float(right[6:, 5].abs().max()) == 0
-    assert abs(float(right[0, 3]) - np.linalg.norm(helix(5)[4] - helix(5)[0])) < 1e-6
+    assert float(right[:9, 3].min()) > 0.05 and float(left[:9, 3].max()) < -0.05
+    assert float(right[9:, 3].abs().max()) == 0 and float(right[6:, 6].abs().max()) == 0
+    assert abs(float(right[0, 4]) - np.linalg.norm(helix(5)[4] - helix(5)[0])) < 1e-6
 
 
 def test_second_noise_is_another_permutation_inside_each_molecule():
@@ -216,3 +236,40 @@ def test_breaks_chains_and_blobs_are_taken(blobs):
     coarse = torch.from_numpy(levels["ucg5"]).float()
     with torch.no_grad():
         assert torch.isfinite(stage.mode(coarse, system)).all()
+
+
+def test_one_stage_serves_beads_of_every_length(tmp_path):
+    """The same artifact, at rungs of its own name or another, keeps beads of 1 to 12 residues exactly."""
+    stage, *_ = case(dtype=torch.float32)
+    folder = save_artifact(stage, tmp_path / "a", {})
+    positions = helix(40)
+    for spec in ("ucg:/2", "ucg:1,7,12,3,12,5", "ucg:/13"):
+        ladder = build_ladder(topology_from_sequence(["ACDEFGHIKL" * 4]), ["fg", "ca", spec])
+        rung = ladder.resolutions[2]
+        other = load_artifact(folder).at_rung(f"{rung}-ca")
+        assert other.name == f"{rung}-ca"
+        beads = torch.from_numpy(ladder.mapping(rung).apply(positions)).float()[None]
+        system = collate([other.describe(ladder)])
+        noise = torch.zeros(1, len(beads[0]), other.noise_width)
+        with torch.no_grad():
+            for trace in (other.mode(beads, system), other.sample(beads, system, noise)):
+                made = ladder.mapping(rung).apply(trace[0].numpy())
+                assert np.abs(made - beads[0].numpy()).max() < 1e-5
+    with pytest.raises(InputError, match="makes ca from beads"):
+        load_artifact(folder).at_rung("ca-fg")
+
+
+def test_beads_of_heavy_atoms_leave_the_calpha_centres_free():
+    """What a bead is enters the network; only means of C-alpha atoms hold these means."""
+    stage, *_ = case(dtype=torch.float32)
+    topology, traces = topology_from_sequence(["ACDEFGHIKL" * 2]), {}
+    for of in ("ca", "atoms", "mass"):
+        ladder = build_ladder(topology, ["fg", "ca", f"ucg:/5:{of}"])
+        stage = stage.at_rung(f"{ladder.resolutions[2]}-ca")
+        mapping, system = ladder.mappings[1], collate([stage.describe(ladder)])
+        beads = torch.from_numpy(mapping.apply(helix(20))).float()[None]
+        with torch.no_grad():
+            traces[of] = stage.mode(beads, system)[0].numpy()
+        moved = np.abs(mapping.apply(traces[of]) - beads[0].numpy()).max()
+        assert (moved < 1e-5) == (of == "ca"), (of, moved)
+    assert np.abs(traces["atoms"] - traces["mass"]).max() > 1e-4
