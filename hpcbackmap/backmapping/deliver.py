@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError, 
 from hpcbackmap.runtime.mpi import on_first_rank, raise_together
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.trajectories.concatenate import join_files
+
+if TYPE_CHECKING:
+    import mdtraj
 
 __all__ = ["Pieces", "deliver", "same_topology"]
 
@@ -57,6 +60,26 @@ class Pieces:
             positions = self.made.read("fg", first * rows, last * rows)
             positions = positions.reshape(last - first, rows, -1, 3)
             yield Piece(positions[:, members], np.array(numbers), read.times, read.cells)
+
+    def trajectories(self) -> list["mdtraj.Trajectory"]:
+        """One of each member; structures without numbers are left out."""
+        import mdtraj
+
+        members, topology = range(self.plan.rows_per_frame), self.topology.to_mdtraj()
+        read = [*self.read(0, self.plan.total_frames, members)]
+        found = []
+        for member in members:
+            good = [np.isfinite(piece.positions[:, member]).all(axis=(1, 2)) for piece in read]
+            pairs = [*zip(read, good, strict=True)]
+            one = mdtraj.Trajectory(
+                np.concatenate([piece.positions[rows, member] for piece, rows in pairs]),
+                topology,
+                time=np.concatenate([piece.times[rows] for piece, rows in pairs]),
+            )
+            if all(piece.cells is not None for piece in read):
+                one.unitcell_vectors = np.concatenate([piece.cells[rows] for piece, rows in pairs])
+            found.append(one)
+        return found
 
 
 def deliver(pieces: Pieces, targets: Targets, comm, signals: StopSignals) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpcbackmap import __version__
 from hpcbackmap.backmapping.census import in_words
@@ -38,6 +38,13 @@ __all__ = ["backmap_files", "backmap_in_memory"]
 
 log = logging.getLogger(__name__)
 
+if TYPE_CHECKING:
+    import mdtraj
+
+IN_MEMORY = "trajectory"
+"""How messages call a trajectory that is no file."""
+SAMPLE = 5
+"""Frames of it that decide which neighbours are bonded."""
 BATCH_RESIDUES = {"cpu": 1000, "cuda": 20000}
 """Residues that go through the network together, by device: larger batches are no faster."""
 SHARDS = 64
@@ -51,20 +58,21 @@ SHOWN = 10
 
 
 def backmap_files(
-    inputs: list[str],
+    inputs: "list[str] | mdtraj.Trajectory",
     request: Request,
     comm,
     time_limit: float | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> dict:
-    """Heavy atoms for every frame of ``inputs``, files of one topology; collective over ``comm``.
+    """Heavy atoms for every frame of ``inputs`` into files; collective over ``comm``.
 
-    time_limit, part: see `driver.backmap`. Returns what a user is told: counts, what the structures look
-    like, where they are. Raises ConfigError, InputError, OutputError, ResourceError for what cannot be done,
-    Stopped when interrupted; the same command continues.
+    inputs: files of one topology, in order, or a trajectory that a program has at hand. time_limit, part: see
+    `driver.backmap`. Returns what a user is told: counts, what the structures look like, where they are. Raises
+    ConfigError, InputError, OutputError, ResourceError for what cannot be done, Stopped when interrupted; the
+    same command continues.
     """
     started = time.monotonic()
-    check_request(request, inputs)
+    check_request(request, inputs if isinstance(inputs, list) else [])
     source = on_first_rank(comm, lambda: _open(inputs, request))
     targets = request.targets
     on_first_rank(comm, lambda: _prepare(request, targets, source))
@@ -81,42 +89,20 @@ def backmap_files(
     return summary
 
 
-def backmap_in_memory(trajectory, request: Request, comm) -> tuple[list, dict]:
-    """The same of an `mdtraj.Trajectory`: one for each member, and what a user is told.
+def backmap_in_memory(
+    inputs: "list[str] | mdtraj.Trajectory", request: Request, comm
+) -> tuple[list["mdtraj.Trajectory"], dict]:
+    """The same as trajectories, one for each member, and what a user is told.
 
     Structures that could not be made are left out of them.
     """
-    import mdtraj
-    import numpy as np
-
-    from hpcbackmap.trajectories.frames import FramesInMemory
-    from hpcbackmap.trajectories.particles import particles_from_mdtraj
-
-    check_request(request, [])
-    sample, cells = trajectory.xyz[:5], trajectory.unitcell_vectors
-    particles = particles_from_mdtraj(
-        trajectory.topology, "trajectory", sample, None if cells is None else cells[:5]
-    )
-    source = source_of(FramesInMemory(trajectory), particles, "trajectory", request)
+    check_request(request, inputs if isinstance(inputs, list) else [])
+    source = _open(inputs, request)
     with tempfile.TemporaryDirectory(prefix="hpcbackmap-") as folder:
         done = _descend(source, request, Path(folder), True, comm)
         summary = _summary(done, source)
         pieces = Pieces(done.plan, open_output(done.made).system(source.only.name), source.only)
-        members = range(done.plan.rows_per_frame)
-        read = [*pieces.read(0, done.plan.total_frames, members)]
-    topology, made = source.only.ladder.topology.to_mdtraj(), []
-    for member in members:
-        good = [np.isfinite(piece.positions[:, member]).all(axis=(1, 2)) for piece in read]
-        parts = [*zip(read, good, strict=True)]
-        one = mdtraj.Trajectory(
-            np.concatenate([piece.positions[rows, member] for piece, rows in parts]),
-            topology,
-            time=np.concatenate([piece.times[rows] for piece, rows in parts]),
-        )
-        if all(piece.cells is not None for piece in read):
-            one.unitcell_vectors = np.concatenate([piece.cells[rows] for piece, rows in parts])
-        made.append(one)
-    return made, summary
+        return pieces.trajectories(), summary
 
 
 class Finished(NamedTuple):
@@ -173,11 +159,17 @@ def only_delivery(folder: Path, comm):
         yield on_first_rank(comm, lock)
 
 
-def _open(inputs: list[str], request: Request) -> FileSource:
-    from hpcbackmap.trajectories.frames import open_files
-    from hpcbackmap.trajectories.particles import read_particles
+def _open(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> FileSource:
+    from hpcbackmap.trajectories.frames import FramesInMemory, open_files
+    from hpcbackmap.trajectories.particles import particles_from_mdtraj, read_particles
     from hpcbackmap.trajectories.reader import holds_topology
 
+    if not isinstance(inputs, list):
+        cells, few = inputs.unitcell_vectors, slice(0, SAMPLE)
+        particles = particles_from_mdtraj(
+            inputs.topology, IN_MEMORY, inputs.xyz[few], None if cells is None else cells[few]
+        )
+        return _source(FramesInMemory(inputs), particles, IN_MEMORY, request)
     path = inputs[0]
     if request.top is None and not holds_topology(path):
         raise InputError(
@@ -185,11 +177,10 @@ def _open(inputs: list[str], request: Request) -> FileSource:
             "mmCIF, GRO, PSF, …) with --top"
         )
     particles = read_particles(path, request.top)
-    reader = open_files(inputs, particles)
-    return source_of(reader, particles, path, request)
+    return _source(open_files(inputs, particles), particles, path, request)
 
 
-def source_of(reader, particles, path: str, request: Request) -> FileSource:
+def _source(reader, particles, path: str, request: Request) -> FileSource:
     """A source of the chosen particles of ``reader``; what was decided in reading them is said."""
     if request.sequence is not None:
         particles = with_sequence(particles, request.sequence)

@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "cluster": DATA | {"training", "backmapping"},
     "cli": DATA
     | {"ingest", "stages", "training", "backmapping", "metrics", "evaluation", "report", "cluster"},
+    "api": DATA | {"stages", "backmapping", "evaluation"},
 }
 """Rooms by whom they may know; a room may always import from itself."""
 FACES = {"__main__", "__init__"}

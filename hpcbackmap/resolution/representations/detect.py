@@ -428,6 +428,7 @@ def _topology(protein: _Protein, site: str, anchor: np.ndarray) -> Topology:
     bonded = _bonded(protein, rows, site, anchor)
     ends = [i + 1 == len(rows) or chain[i + 1] != chain[i] for i in range(len(rows))]
     place = {int(row): i for i, row in enumerate(protein.rows)}
+    codes = tuple(row.insertion for row in rows)
     return Topology(
         sequence=protein.sequence,
         chain_index=chain,
@@ -438,6 +439,7 @@ def _topology(protein: _Protein, site: str, anchor: np.ndarray) -> Topology:
         disulphides=tuple(
             (place[a], place[b]) for a, b in protein.particles.disulphides if {a, b} <= set(place)
         ),
+        insertion_codes=codes if any(codes) else (),
     )
 
 
