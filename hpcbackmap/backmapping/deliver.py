@@ -133,7 +133,7 @@ def _write(pieces: Pieces, parts: list[Path], members: range, start: int, stop: 
                 if not len(rows):
                     continue
                 if k not in writers:
-                    writers[k] = stack.enter_context(TrajectoryWriter(part, topology))
+                    writers[k] = stack.enter_context(TrajectoryWriter(part, topology, force=True))
                 writers[k].append(
                     piece.positions[rows, k],
                     piece.numbers[rows],
@@ -153,7 +153,8 @@ def _write_topology(pieces: Pieces, targets: Targets) -> None:
         if len(good):
             frame, member = good[0]
             row = slice(frame, frame + 1)
-            with TrajectoryWriter(targets.topology, pieces.topology.to_mdtraj()) as file:
+            topology = pieces.topology.to_mdtraj()
+            with TrajectoryWriter(targets.topology, topology, force=True) as file:
                 file.append(
                     piece.positions[row, member],
                     piece.numbers[row],

@@ -30,6 +30,7 @@ from hpcbackmap.backmapping.request import STORE, Request, Targets, check_reques
 from hpcbackmap.backmapping.source import FileSource, file_source
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, ResourceError
+from hpcbackmap.runtime.files import write_whole
 from hpcbackmap.runtime.mpi import on_first_rank
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.runtime.stopping import StopSignals
@@ -374,10 +375,5 @@ def _leave(targets: Targets, request: Request, plan: Plan, summary: dict) -> Non
         for key, value in vars(request).items()
     }
     record = {"hpcbackmap": __version__, "options": options, "plan": plan.to_dict(), "run": summary}
-    scratch = targets.record.with_name(f".{targets.record.name}.part")
-    try:
-        scratch.write_text(json.dumps(record, indent=1, default=str) + "\n")
-        scratch.replace(targets.record)
-    except OSError as error:
-        raise OutputError(f"{targets.record}: {error.strerror or error}") from None
+    write_whole(targets.record, json.dumps(record, indent=1, default=str) + "\n")
     shutil.rmtree(targets.scratch, ignore_errors=True)

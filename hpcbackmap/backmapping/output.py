@@ -16,6 +16,7 @@ from hpcbackmap.backmapping.workspace import (
 )
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.config.load import resolved_yaml
+from hpcbackmap.runtime.files import scratch_of
 
 if TYPE_CHECKING:
     from hpcbackmap.store.store import FrameStore
@@ -43,7 +44,7 @@ def create_output(
     campaign: Campaign, plan: Plan, source: Source, output: Path, plain: bool = False
 ) -> None:
     """An empty output, as a `Workspace` if ``plain``. If another run was faster, its output stays."""
-    scratch = output.with_name(f"{output.name}.{os.getpid()}.part")
+    scratch = scratch_of(output)
     shutil.rmtree(scratch, ignore_errors=True)
     if plain:
         _create_plain(plan, source, scratch)

@@ -1,6 +1,5 @@
 """Making a plan from a campaign: which frames, what is drawn, in which batches and shards."""
 
-import hashlib
 import json
 from bisect import bisect_left
 from pathlib import Path
@@ -10,6 +9,7 @@ from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.source import FileSource, Source
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.files import sha256_of
 
 if TYPE_CHECKING:
     from hpcbackmap.backmapping.chain import Chain
@@ -169,12 +169,9 @@ def _thinned(parts: list[range], wanted: str | None) -> list[list[int]]:
 
 
 def _artifact_digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for name in ("model.safetensors", "config.json"):
-        try:
-            digest.update((folder / name).read_bytes())
-        except OSError as error:
-            raise InputError(
-                f"{folder / name}: {error.strerror}; train this stage first, or give stages.*.artifact"
-            ) from None
-    return digest.hexdigest()
+    try:
+        return sha256_of(folder / "model.safetensors", folder / "config.json")
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: {error.strerror}; train this stage first, or give stages.*.artifact"
+        ) from None

@@ -6,13 +6,12 @@ know which of the two they fill; it costs nothing to make, read or leave behind.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.runtime.files import flush, writing
+from hpcbackmap.runtime.files import commit, scratch_of, writing
 
 __all__ = ["Workspace", "create_workspace", "is_workspace", "open_workspace"]
 
@@ -88,12 +87,11 @@ class ShardFiles:
         """Write one shard whole and flush it; what is observed follows from its number. Raises OutputError."""
         for resolution, values in positions.items():
             path = self._file(resolution, shard)
-            scratch = path.with_suffix(".part")
+            scratch = scratch_of(path)
             with writing(self._folder):
                 with scratch.open("wb") as file:
                     np.save(file, np.ascontiguousarray(values, dtype=np.float32))
-                flush(scratch)
-                os.replace(scratch, path)
+                commit(scratch, path)
 
     def digest(self, shard: int) -> str:
         """SHA-256 of all that a shard holds. Raises InputError for one that is missing or damaged."""

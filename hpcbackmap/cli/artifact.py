@@ -20,6 +20,9 @@ def artifact(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over a folder that is there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make an artifact from a checkpoint, of a training that is not over, say.
@@ -28,4 +31,4 @@ def artifact(
     """
     from hpcbackmap.training.checkpoints.export import export_checkpoint
 
-    console.show(export_checkpoint(checkpoint, output), as_json)
+    console.show(export_checkpoint(checkpoint, output, force), as_json)

@@ -16,6 +16,7 @@ import typer
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.config.load import load_campaign
 from hpcbackmap.runtime.errors import InputError, OutputError
+from hpcbackmap.runtime.files import write_whole
 from hpcbackmap.runtime.launcher import free_port
 from hpcbackmap.runtime.subprocesses import run_together
 
@@ -109,8 +110,7 @@ def _prepare(output: Path) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     for name in EXAMPLE_FILES:
         if not (output / name).exists():
-            shutil.copyfile(example / name, output / f"{name}.part")
-            (output / f"{name}.part").replace(output / name)
+            write_whole(output / name, (example / name).read_bytes())
     return output / "campaign.yaml"
 
 
@@ -168,7 +168,8 @@ def _export(campaign: Campaign, structures: Path) -> None:
     members = math.prod(campaign.draws().values())
     frames = rows.n_frames // members
     partial = structures.with_name("structures.part")
-    partial.mkdir(exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     for number in range(SHOWN_FRAMES):
         row = members * (number * (frames - 1) // (SHOWN_FRAMES - 1))
         source = int(rows.read_observable("source_frame", row, row + 1)[0])

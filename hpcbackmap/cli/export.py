@@ -29,6 +29,9 @@ def export(
     ] = None,
     start: Annotated[int, typer.Option("--start", min=0, help="First frame.")] = 0,
     stop: Annotated[int | None, typer.Option("--stop", help="Frame to stop before.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over files that are there.")
+    ] = False,
     stride: Annotated[int, typer.Option("--stride", min=1, help="Every so many frames.")] = 1,
 ) -> None:
     """Write frames of a store as a trajectory that other programs read.
@@ -49,5 +52,6 @@ def export(
         stop=stop,
         stride=stride,
         comm=get_comm(),
+        force=force,
     )
     console.show_lines([f"{frames} frames in {output}"])

@@ -1,6 +1,5 @@
 """The command `init`: a campaign file for files of one protein system, that runs as it stands."""
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from hpcbackmap.cluster.scripts import batch_scripts
 from hpcbackmap.config.campaign import SystemConfig
 from hpcbackmap.config.load import load_campaign
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
+from hpcbackmap.runtime.files import write_whole
 
 __all__ = ["campaign_text", "init"]
 
@@ -62,7 +62,7 @@ def init(
         raise OutputError(f"{', '.join(there)}: there already; --force replaces")
     if files:
         text = campaign_text(files, top, output, beads)
-        _write(output, text)
+        write_whole(output, text)
         load_campaign(output)
         typer.echo(f"{output}\n\nnext:")
         for line in next_steps(output, text):
@@ -158,15 +158,6 @@ def _place(file: Path, folder: Path) -> str:
 def _text(value: str) -> str:
     """A YAML scalar, quoted where it has to be."""
     return yaml.safe_dump(value, default_style='"', width=10**6, allow_unicode=True).strip()
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror or error}") from None
 
 
 SPLIT_TIME = """by: time                        # the last frames; or source (whole files), system

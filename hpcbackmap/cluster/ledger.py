@@ -7,6 +7,7 @@ from hpcbackmap.cluster.scheduler import Job
 from hpcbackmap.cluster.scripts import FOLDER
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import write_json
 
 __all__ = ["Ledger"]
 
@@ -27,9 +28,7 @@ class Ledger:
 
     def add(self, name: str, record: dict) -> None:
         self.records[name] = record
-        scratch = self.path.with_suffix(".part")
-        scratch.write_text(json.dumps(self.records, indent=1))
-        scratch.replace(self.path)
+        write_json(self.path, self.records)
 
     def jobs(self) -> dict[str, Job]:
         """What Slurm knows of these jobs. A number that Slurm has given to another job does not count."""

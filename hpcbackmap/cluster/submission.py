@@ -10,6 +10,7 @@ from hpcbackmap.cluster.plan import as_one_job, plan_jobs
 from hpcbackmap.cluster.scripts import FOLDER, PlannedJob, job_name, script_of, script_path
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import ConfigError
+from hpcbackmap.runtime.files import write_whole
 
 __all__ = ["cancel_campaign", "dry_run", "submit_campaign"]
 
@@ -108,7 +109,7 @@ def _require_accepted(job: PlannedJob, script: Path) -> str | None:
 def _write(campaign: Campaign, job: PlannedJob) -> Path:
     path = script_path(campaign, job)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(script_of(campaign, job))
+    write_whole(path, script_of(campaign, job))
     return path
 
 

@@ -14,12 +14,13 @@ from hpcbackmap.evaluation.files import evaluate_files
 from hpcbackmap.evaluation.intermediate import RUNG_METRICS, judge_rung
 from hpcbackmap.evaluation.pairing import Pairs, pair_stores, read_members, require_held_out, thin
 from hpcbackmap.evaluation.reading import MOST_FRAMES, read_frames
-from hpcbackmap.evaluation.record import LABELS, Figure, five_figures, versions, write_record
+from hpcbackmap.evaluation.record import JUDGED_BY, LABELS, Figure, five_figures, write_record
 from hpcbackmap.evaluation.summary import summarise
 from hpcbackmap.metrics.judge import judge, judge_alone
 from hpcbackmap.metrics.registry import METRICS
 from hpcbackmap.runtime.errors import HpcbackmapError, InputError
 from hpcbackmap.runtime.mpi import raise_together
+from hpcbackmap.runtime.versions import versions
 
 __all__ = [
     "Figure",
@@ -260,7 +261,7 @@ def _record(campaign: Campaign, sources: Sources, judged: Judged, n_blocks: int)
         "bootstrap": campaign.evaluate.bootstrap,
         "bootstrap_blocks": n_blocks,
         "stores": {"truth": sources.truth.digest, "generated": sources.generated.digest},
-        "versions": versions(),
+        "versions": versions(*JUDGED_BY),
         "rows": table(judged.tables["fg"]),
         "rungs": [{"resolution": name, "rows": table(judged.tables[name])} for name in resolutions],
     }

@@ -11,8 +11,9 @@ import torch
 
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.evaluation.blocks import block_numbers
-from hpcbackmap.evaluation.record import versions
+from hpcbackmap.evaluation.record import JUDGED_BY
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.runtime.versions import versions
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.collapse import ACTIVE, active_units, collapse
 from hpcbackmap.stages.ladder_volume import ladder_log_volume
@@ -100,7 +101,7 @@ def elbo_record(
         "bootstrap": rows.bootstrap,
         "units": UNITS,
         "store": store.digest,
-        "versions": versions(),
+        "versions": versions(*JUDGED_BY),
         "rows": table,
         "ladder": _ladder(rows, campaign.rungs(), *totals) if complete else None,
     }

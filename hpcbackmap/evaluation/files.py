@@ -12,12 +12,13 @@ from hpcbackmap.config.campaign import EvaluateConfig
 from hpcbackmap.evaluation.accumulate import Totals
 from hpcbackmap.evaluation.blocks import block_numbers
 from hpcbackmap.evaluation.reading import MOST_FRAMES, read_blocks
-from hpcbackmap.evaluation.record import LABELS, versions
+from hpcbackmap.evaluation.record import JUDGED_BY, LABELS
 from hpcbackmap.evaluation.summary import summarise
 from hpcbackmap.metrics.judge import judge, judge_alone
 from hpcbackmap.metrics.registry import METRICS
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.versions import versions
 from hpcbackmap.trajectories.checks import require_bonds, require_numbers
 from hpcbackmap.trajectories.units import wrong_unit
 
@@ -107,7 +108,7 @@ def _record(real: Structures, made: Structures, judged: dict[str, Totals], n_blo
         "seeds": {"bootstrap": 0},
         "bootstrap": EvaluateConfig().bootstrap,
         "bootstrap_blocks": n_blocks,
-        "versions": versions(),
+        "versions": versions(*JUDGED_BY),
         "rows": rows,
     }
 

@@ -1,26 +1,23 @@
 """The record of an evaluation: rows of a table, ``metrics.json``, and its five headline figures."""
 
 import json
-import os
-import platform
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from hpcbackmap.metrics.judge import metric
-from hpcbackmap.runtime.errors import OutputError
+from hpcbackmap.runtime.files import write_whole
 
 __all__ = [
+    "JUDGED_BY",
     "LABELS",
     "Figure",
     "find_row",
     "five_figures",
-    "versions",
-    "write_atomically",
     "write_record",
 ]
 
+JUDGED_BY = ("python", "hpcbackmap", "numpy", "scipy", "zarr", "mdtraj")
+"""What the numbers of a record depend on, for its ``versions``."""
 LABELS = {
     "model": "This model",
     "nearest_training_frame": "Nearest training frame",
@@ -84,35 +81,6 @@ def _value(record: dict, row: str, name: str) -> float | None:
     return found["metrics"].get(name, {}).get("value") if found else None
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("hpcbackmap", "numpy", "scipy", "zarr", "mdtraj"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def write_record(record: dict, path: Path) -> None:
     """Write ``path`` as JSON, whole or not at all. Raises OutputError."""
-    write_atomically(
-        path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False).encode()
-    )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it. Raises OutputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    write_whole(path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))

@@ -5,7 +5,6 @@ has its name is whole. What an interrupted ingest has written stays, and the nex
 divide systems to look at, and shards to write.
 """
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -13,11 +12,8 @@ from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
-import mdtraj
 import numpy as np
-import zarr
 
-from hpcbackmap import __version__
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.ingest.progress import FrameProgress
 from hpcbackmap.ingest.shard_records import (
@@ -41,9 +37,10 @@ from hpcbackmap.runtime.errors import (
     OutputError,
     Stopped,
 )
-from hpcbackmap.runtime.files import flush, is_url, writing
+from hpcbackmap.runtime.files import flush, is_url, sha256_of, writing
 from hpcbackmap.runtime.mpi import on_first_rank, raise_together
 from hpcbackmap.runtime.stopping import StopSignals
+from hpcbackmap.runtime.versions import versions
 from hpcbackmap.store.location import exists, remove, size_of
 from hpcbackmap.store.split import split_systems
 from hpcbackmap.store.store import FrameStore, create_store, open_store
@@ -52,6 +49,8 @@ __all__ = ["ingest"]
 
 log = logging.getLogger(__name__)
 
+MADE_BY = ("hpcbackmap", "mdtraj", "numpy", "zarr")
+"""Libraries that decide the bits of a store."""
 LADDER_FRAMES = 200
 """Training frames that structure-based beads (blobs, cgae) are made from."""
 
@@ -188,7 +187,7 @@ def _without_place(spec: str) -> str:
     if not spec.startswith("file:"):
         return spec
     try:
-        return "file:" + hashlib.sha256(Path(spec[5:]).read_bytes()).hexdigest()
+        return "file:" + sha256_of(spec[5:])
     except OSError as error:
         raise InputError(f"{spec[5:]}: {error.strerror}") from None
 
@@ -293,7 +292,7 @@ def _continues(partial: str, ladders: list[Ladder], request: dict) -> bool:
         return (
             exists(record_folder(partial))
             and before.get("request") == request
-            and before.get("versions") == _versions()
+            and before.get("versions") == versions(*MADE_BY)
             and [store.system(name).ladder.digest for name in store.systems]
             == [ladder.digest for ladder in ladders]
         )
@@ -301,20 +300,11 @@ def _continues(partial: str, ladders: list[Ladder], request: dict) -> bool:
         return False
 
 
-def _versions() -> dict[str, str]:
-    return {
-        "hpcbackmap": __version__,
-        "mdtraj": mdtraj.__version__,
-        "numpy": np.__version__,
-        "zarr": zarr.__version__,
-    }
-
-
 def _create(campaign, path: str, surveys, ladders, request) -> None:
     provenance = {
         "request": request,
         "dropped_atoms": {survey.name: survey.dropped for survey in surveys},
-        "versions": _versions(),
+        "versions": versions(*MADE_BY),
     }
     resolutions = campaign.resolutions()
     create_store(

@@ -1,6 +1,5 @@
 """Looking at the input of one system before anything is written: its files, atoms and frames."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from hpcbackmap.protein.residues import standard_atom_name, standard_residue_nam
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.files import sha256_of
 from hpcbackmap.trajectories.checks import (
     CALPHA_RANGE,
     Links,
@@ -152,7 +152,7 @@ def survey_system(config: SystemConfig, ladder: list[str] = ()) -> SystemSurvey:
         n_frames, frame = describe_file(path, file_topology)
         first = frame if first is None else first
         stop = start - (-n_frames // config.stride)
-        files.append(SourceFile(path, name, _sha256(path), n_frames, start, stop))
+        files.append(SourceFile(path, name, sha256_of(path), n_frames, start, stop))
         start = stop
     cells = next(read_frames(paths[0], file_topology, 0, 1))[2]
     if config.resolution:
@@ -170,7 +170,7 @@ def survey_system(config: SystemConfig, ladder: list[str] = ()) -> SystemSurvey:
         name=config.name,
         topology=topology,
         topology_file=topology_file,
-        topology_sha256=_sha256(topology_file),
+        topology_sha256=sha256_of(topology_file),
         index=index,
         stride=config.stride,
         files=tuple(files),
@@ -346,8 +346,3 @@ def _require_nm(survey: SystemSurvey, first: np.ndarray, cells: np.ndarray | Non
             f"{path}: neighbouring {kind} of the first frame are {scale * median:.3g} {unit} "
             f"apart (median), {right(*(scale * value for value in expected))}: {guess}"
         )
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

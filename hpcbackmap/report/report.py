@@ -10,12 +10,12 @@ from pathlib import Path
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.evaluation.campaign import Sources, open_sources
 from hpcbackmap.evaluation.pairing import thin
-from hpcbackmap.evaluation.record import write_atomically
 from hpcbackmap.report import figures, figures_along, pictures
 from hpcbackmap.report.page import FigureOnPage, Section, ViewOnPage, page
 from hpcbackmap.report.sample import Shown, collect
 from hpcbackmap.report.viewer import MAX_MEMBERS, viewer_data
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import write_whole
 
 __all__ = ["write_report"]
 
@@ -99,7 +99,7 @@ def write_report(campaign: Campaign, output: str | Path) -> Path:
     text = page(
         record, sections, _training_section(campaign, folder), _read_elbo(campaign, sources)
     )
-    write_atomically(output, text.encode())
+    write_whole(output, text)
     log.info("report: %s", output)
     return output
 
@@ -215,7 +215,7 @@ def _draw(drawings: dict[str, Callable], folder: Path, prefix: str) -> list[Figu
         with rc_context(figures.STYLE):
             buffer = io.BytesIO()
             draw().savefig(buffer, format="png")
-        write_atomically(folder / f"{prefix}{name}.png", buffer.getvalue())
+        write_whole(folder / f"{prefix}{name}.png", buffer.getvalue())
         drawn.append(FigureOnPage(f"{prefix}{name}", *CAPTIONS[name], buffer.getvalue()))
     return drawn
 

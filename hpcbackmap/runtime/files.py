@@ -13,18 +13,21 @@ import os
 import shutil
 import socket
 import stat
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from hpcbackmap.runtime.errors import HpcbackmapError, OutputError, ResourceError
+from hpcbackmap.runtime.errors import HpcbackmapError, InputError, OutputError, ResourceError
 
 __all__ = [
     "UNWRITABLE",
     "Lock",
+    "ascii_name",
     "commit",
     "flush",
     "free_output",
@@ -33,6 +36,7 @@ __all__ = [
     "only_writer",
     "reason",
     "remove_leftovers",
+    "require_file",
     "scratch_of",
     "sha256_of",
     "write_json",
@@ -55,6 +59,7 @@ UNWRITABLE = frozenset(
     }
 )
 """What a disk that takes no more says, rather than a defect of this package."""
+BLOCK = 1 << 20
 NAME_BYTES = 120
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS})
 """What flock says on file systems mounted without it, as some of Lustre and NFS are."""
@@ -95,33 +100,91 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256_of(path: str | Path) -> str:
-    """Of a file's bytes, as hexadecimal digits. Raises OSError."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def ascii_name(path: str | Path) -> str:
+    """A name of the same file for readers and writers in C, which know no others than ASCII.
+
+    The path itself, or one through a link in a folder of this process that goes when it ends; the link is to
+    the file's folder, which a writer that removes the file first leaves alone, unless the name is foreign, too.
+    """
+    text = str(path)
+    if text.isascii():
+        return text
+    folder, name = os.path.split(os.path.abspath(text))
+    return (
+        os.path.join(_link(folder), name) if name.isascii() else _link(os.path.join(folder, name))
+    )
+
+
+@cache
+def _link(path: str) -> str:
+    folder = _links()
+    suffix = "".join(Path(path).suffixes[-2:])
+    link = Path(folder.name) / f"{len(os.listdir(folder.name))}{suffix if suffix.isascii() else ''}"
+    link.symlink_to(path)
+    return str(link)
+
+
+@cache
+def _links() -> tempfile.TemporaryDirectory:
+    place = tempfile.gettempdir()
+    return tempfile.TemporaryDirectory(
+        prefix="hpcbackmap-", dir=place if place.isascii() else "/tmp"
+    )
+
+
+def require_file(path: str | Path) -> None:
+    """Refuse what cannot be read twice, as every input is: devices, pipes, folders. Raises InputError.
+
+    What is not there is left to who opens it.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    except (
+        OSError
+    ) as error:  # a loop of links, a name too long, a folder that may not be looked into
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise InputError(f"{path}: {kind}, no file that can be read")
+
+
+def sha256_of(*paths: str | Path) -> str:
+    """Of the bytes of one file, or of several one after another, as hexadecimal digits. Raises OSError."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def scratch_of(path: Path) -> Path:
-    """Where this process writes ``path`` until it is whole: hidden, in the same folder, of the same suffix."""
+    """Where this process writes ``path`` until it is whole: hidden, in the same folder, of the same suffix,
+    with a name in ASCII.
+    """
     process = f"{socket.gethostname()}-{os.getpid()}"
     return path.with_name(f".{_short(path.stem)}.{process}.part{path.suffix}")
 
 
 def _short(name: str) -> str:
-    """A name that leaves room for more where a file system takes 255 bytes, as distinct as it was."""
-    raw = os.fsencode(name)
-    if len(raw) <= NAME_BYTES:
+    """A name in ASCII that leaves room for more where a file system takes 255 bytes, as distinct as it was."""
+    if name.isascii() and len(name) <= NAME_BYTES:
         return name
-    return raw[:NAME_BYTES].decode(errors="ignore") + hashlib.sha256(raw).hexdigest()[:8]
+    distinct = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return name.encode("ascii", "ignore").decode()[:NAME_BYTES] + distinct
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all, over one that is there; it is on the disk when this returns.
+    """Write a file whole or not at all, over one that is there; it is on the disk when this returns. Its folder
+    is made if there is none.
 
     Raises OutputError that names ``path``.
     """
     scratch = scratch_of(path)
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             scratch.write_bytes(content.encode() if isinstance(content, str) else content)
             commit(scratch, path)

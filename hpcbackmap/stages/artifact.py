@@ -1,7 +1,6 @@
 """A trained stage as users keep it: ``model.safetensors``, ``config.json``, ``MODEL_CARD.md``."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from hpcbackmap.config.campaign import KINDS
 from hpcbackmap.config.conversion import current_model
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError, OutputError
+from hpcbackmap.runtime.files import commit, scratch_of
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.build import new_stage
 
@@ -32,7 +32,7 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    scratch = folder.with_name(folder.name + ".part")
+    scratch = scratch_of(folder)
     config = {"format": FORMAT, **stage_description(stage), "card": card}
     try:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -43,10 +43,8 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
         (scratch / "MODEL_CARD.md").write_text(_card_text(config, weights))
         for path in scratch.iterdir():
             path.chmod(0o644)
-            with path.open("rb") as handle:
-                os.fsync(handle.fileno())
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(scratch, folder)
+        commit(scratch, folder)
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"{folder}: cannot write the artifact: {getattr(error, 'strerror', None) or error}"

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import mdtraj
 import numpy as np
 
 from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError, Interrupted
-from hpcbackmap.runtime.files import is_url
+from hpcbackmap.runtime.files import free_output, is_url, only_writer, scratch_of
 from hpcbackmap.runtime.mpi import LocalComm, on_first_rank, raise_together
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.store.store import FrameStore
@@ -36,12 +37,14 @@ def export(
     stop: int | None = None,
     stride: int = 1,
     comm=None,
+    force: bool = False,
 ) -> int:
     """Write frames ``start``, ``start + stride``, … before ``stop`` as XTC, DCD or multi-model PDB.
 
     output: with ``{frame}`` in its name, one file for every frame, called by its number. system: may be left
     out if the store holds one. comm: ranks that share the work (collective). A PDB of one frame is a topology
-    for the other two. Heavy atoms and C-alpha have their names; beads are called CG in residues BEA, one each.
+    for the other two. force: write over files that are there. Heavy atoms and C-alpha have their names; beads
+    are called CG in residues BEA, one each.
     Frames without numbers (quarantined ones) are left out, and told.
     Returns the number of frames written. A file appears under its name when it is whole.
     Raises ConfigError for an unknown suffix, a URL or no system, InputError for frames that do not exist,
@@ -66,25 +69,12 @@ def export(
         )
     frames = range(start, stop, stride)
     mine = frames[comm.rank * len(frames) // comm.size : (comm.rank + 1) * len(frames) // comm.size]
-    written, error = 0, None
-    part = _part(output, comm.rank) if comm.size > 1 else output
-    try:
-        with StopSignals() as signals:
-            pieces = _pieces(stored, resolution, mine, signals)
-            if FRAME in output.name:
-                written = _write_single(stored, resolution, output, pieces)
-            else:
-                written = _write(stored, resolution, part, pieces)
-    except HpcbackmapError as failure:
-        error = failure
-    try:
-        raise_together(comm, error)
-        if comm.size > 1 and FRAME not in output.name:
-            on_first_rank(comm, lambda: _join(output, comm.size))
-    finally:
-        if part != output:
-            part.unlink(missing_ok=True)
-    written = comm.allreduce(written)
+    shared = comm.size > 1 and FRAME not in output.name
+    part = scratch_of(output) if shared else output
+    with ExitStack() as held:
+        if shared:
+            on_first_rank(comm, lambda: _claim(output, force, held))
+        written = _written(stored, resolution, output, part, mine, comm, force)
     if not written:
         raise InputError(f"{output}: none of the frames has coordinates that are numbers")
     if comm.rank == 0 and written < len(frames):
@@ -94,12 +84,43 @@ def export(
     return written
 
 
-def _write(stored: StoredSystem, resolution: str, part: Path, pieces: Iterator[tuple]) -> int:
+def _claim(output: Path, force: bool, held: ExitStack) -> None:
+    """Be the one run that writes ``output``, which is free."""
+    held.enter_context(only_writer(output))
+    free_output(output, force)
+
+
+def _written(stored, resolution: str, output: Path, part: Path, mine, comm, force: bool) -> int:
+    """Frames that all ranks have written."""
+    written, error = 0, None
+    try:
+        with StopSignals() as signals:
+            pieces = _pieces(stored, resolution, mine, signals)
+            if FRAME in output.name:
+                written = _write_single(stored, resolution, output, pieces, force)
+            else:
+                written = _write(stored, resolution, part, pieces, force)
+    except HpcbackmapError as failure:
+        error = failure
+    try:
+        raise_together(comm, error)
+        if part != output:
+            parts = comm.gather(part if written else None)
+            on_first_rank(comm, lambda: _join(parts, output))
+    finally:
+        if part != output:
+            part.unlink(missing_ok=True)
+    return comm.allreduce(written)
+
+
+def _write(
+    stored: StoredSystem, resolution: str, part: Path, pieces: Iterator[tuple], force: bool
+) -> int:
     """Pieces into one file, if there are any; how many frames."""
     first, written = next(pieces, None), 0
     if first is None:
         return 0
-    with TrajectoryWriter(part, _topology(stored, resolution)) as file:
+    with TrajectoryWriter(part, _topology(stored, resolution), force) as file:
         for positions, numbers, times in chain([first], pieces):
             file.append(positions, numbers, times)
             written += len(positions)
@@ -107,14 +128,14 @@ def _write(stored: StoredSystem, resolution: str, part: Path, pieces: Iterator[t
 
 
 def _write_single(
-    stored: StoredSystem, resolution: str, output: Path, pieces: Iterator[tuple]
+    stored: StoredSystem, resolution: str, output: Path, pieces: Iterator[tuple], force: bool
 ) -> int:
     topology, written = _topology(stored, resolution), 0
     width = len(str(stored.n_frames - 1))
     for positions, numbers, times in pieces:
         for i, number in enumerate(numbers):
             name = output.name.replace(FRAME, f"{number:0{width}d}")
-            with TrajectoryWriter(output.with_name(name), topology) as file:
+            with TrajectoryWriter(output.with_name(name), topology, force) as file:
                 file.append(positions[i : i + 1], numbers[i : i + 1], times[i : i + 1])
         written += len(positions)
     return written
@@ -141,14 +162,10 @@ def _pieces(
             yield positions[good], numbers[good], times[good]
 
 
-def _part(output: Path, rank: int) -> Path:
-    return output.with_name(f".{output.stem}.part{rank}{output.suffix}")
-
-
-def _join(output: Path, ranks: int) -> None:
-    parts = [part for rank in range(ranks) if (part := _part(output, rank)).exists()]
-    if parts:
-        join_files(parts, output)
+def _join(parts: list[Path | None], output: Path) -> None:
+    written = [part for part in parts if part is not None]
+    if written:
+        join_files(written, output)
 
 
 def _topology(stored: StoredSystem, resolution: str) -> mdtraj.Topology:

@@ -1,11 +1,11 @@
 """What a training is: two with equal identity give equal weights (on one kind of device)."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from hpcbackmap.config.campaign import CHANGE_NO_WEIGHT, Campaign
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import sha256_of
 from hpcbackmap.store.store import FrameStore
 
 __all__ = ["WATCHING", "settled_identity", "training_identity"]
@@ -45,6 +45,6 @@ def _weights_digest(folder: str | Path) -> str:
     """SHA-256 of an artifact's weights."""
     path = Path(folder) / "model.safetensors"
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise InputError(f"{path}: no artifact to start from: {error.strerror or error}") from None

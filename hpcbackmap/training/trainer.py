@@ -7,9 +7,9 @@ from pathlib import Path
 from hpcbackmap.config.campaign import Campaign, StageConfig
 from hpcbackmap.config.load import resolved_yaml
 from hpcbackmap.runtime.errors import ConfigError
+from hpcbackmap.runtime.files import write_json, write_whole
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.store.store import open_store
-from hpcbackmap.training.checkpoints.checkpoints import write_json
 from hpcbackmap.training.checkpoints.publish import finished_training
 from hpcbackmap.training.engine import engine_config
 from hpcbackmap.training.failure_messages import explained
@@ -76,5 +76,5 @@ def _config_of(campaign: Campaign, stage_name: str) -> StageConfig:
 
 def _write_settings(folder: Path, campaign: Campaign, settings: dict) -> None:
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    (folder / "campaign.yaml").write_text(resolved_yaml(campaign))
+    write_whole(folder / "campaign.yaml", resolved_yaml(campaign))
     write_json(folder / "deepspeed.json", settings)

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from hpcbackmap.runtime.files import flush, writing
+from hpcbackmap.runtime.files import commit, writing
 
 __all__ = ["join_files"]
 
@@ -34,8 +34,7 @@ def join_files(parts: list[Path], output: Path) -> None:
                     _append(file, joined, output.suffix)
             if output.suffix == ".pdb":
                 joined.write(PDB_END)
-        flush(first)
-        first.replace(output)
+        commit(first, output)
         for part in others:
             part.unlink()
 

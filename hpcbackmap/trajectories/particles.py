@@ -16,6 +16,7 @@ from hpcbackmap.protein.residue_kinds import modified_parent
 from hpcbackmap.protein.residues import RESIDUES, standard_atom_name, standard_residue_name
 from hpcbackmap.protein.topology import NamedResidue, Topology, topology_from_residues
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import ascii_name
 from hpcbackmap.trajectories.formats import is_text, text_file
 from hpcbackmap.trajectories.gsd import gsd_topology, is_gsd
 from hpcbackmap.trajectories.molecules import ChainRow, ResidueRow, residue_steps, split
@@ -234,7 +235,7 @@ def _rows(path: str) -> tuple[Rows, list, list[str]]:
             raise InputError(
                 f"{path}: this format names no atoms; give a file that does (PDB, mmCIF, GRO, PSF, PRMTOP, …)"
             )
-        return _rows_of_mdtraj(mdtraj.load_topology(path)), [], []
+        return _rows_of_mdtraj(mdtraj.load_topology(ascii_name(path))), [], []
 
 
 def _rows_of_mdtraj(top: mdtraj.Topology) -> Rows:

@@ -19,6 +19,7 @@ import numpy as np
 from mdtraj.formats.registry import FormatRegistry
 
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import ascii_name, require_file
 from hpcbackmap.trajectories.cells import cleaned
 from hpcbackmap.trajectories.formats import NAMED_TEXT, is_text, text_file, text_frames
 from hpcbackmap.trajectories.gsd import frame_count, is_gsd, read_gsd
@@ -191,7 +192,8 @@ def _count_frames(path: str, topology) -> int:
 
 @contextmanager
 def reading(path: str):
-    """Turns what libraries raise about ``path`` into InputError."""
+    """Turns what libraries raise about ``path`` into InputError; refuses what is no file."""
+    require_file(path)
     try:
         yield
     except (InputError, MemoryError):
@@ -218,7 +220,7 @@ def _open(path: str, topology):
     if Path(path).stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     _require_header(path, topology)
-    return kind(str(path))
+    return kind(ascii_name(path))
 
 
 @contextmanager

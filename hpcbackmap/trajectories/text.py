@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import require_file
 
 __all__ = ["Frame", "Rows", "bad_line", "decode", "lines_of", "numbers_of", "suffix_of"]
 
@@ -53,6 +54,7 @@ def suffix_of(path: str | Path) -> str:
 
 @contextmanager
 def _opened(path: str):
+    require_file(path)
     if not Path(path).exists():
         raise InputError(f"{path}: no such file")
     try:

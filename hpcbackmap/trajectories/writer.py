@@ -1,21 +1,26 @@
 """Trajectory files that other programs read, whole or not at all: XTC, DCD, PDB, mmCIF, GRO."""
 
 import logging
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import mdtraj
 import numpy as np
 
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
-from hpcbackmap.runtime.files import flush, writing
+from hpcbackmap.runtime.files import (
+    ascii_name,
+    commit,
+    free_output,
+    only_writer,
+    scratch_of,
+    writing,
+)
 from hpcbackmap.trajectories.cells import lengths_and_angles, usable_cells
 from hpcbackmap.trajectories.reader import describe_file
 from hpcbackmap.trajectories.structure_text import structure_text
 
 __all__ = ["TEXT", "TrajectoryWriter", "require_suffix"]
-
-log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +43,17 @@ class TrajectoryWriter:
     """Appends frames to a file that gets its name when the ``with`` block ends well.
 
     XTC, DCD and GRO keep the unit cell of every frame, PDB and mmCIF that of the first. Chains, numbers and
-    insertion codes are those of ``topology``; what a format cannot hold is said.
+    insertion codes are those of ``topology``; what a format cannot hold is said. force: write over a file of
+    that name.
 
-    Raises ConfigError for an unknown suffix, OutputError if the file cannot be written.
+    Raises ConfigError for an unknown suffix, ResourceError while another run writes the file, OutputError if it
+    is there or cannot be written.
     """
 
-    def __init__(self, output: str | Path, topology: mdtraj.Topology):
-        self.output, self.topology = Path(output), topology
+    def __init__(self, output: str | Path, topology: mdtraj.Topology, force: bool = False):
+        self.output, self.topology, self._force = Path(output), topology, force
         require_suffix(self.output)
-        self._partial = self.output.with_name(f".{self.output.stem}.partial{self.output.suffix}")
+        self._partial = scratch_of(self.output)
         self._frames = 0
         self._finished = False
         self._with_cells: bool | None = None
@@ -57,12 +64,15 @@ class TrajectoryWriter:
         return self.output.suffix in TEXT
 
     def __enter__(self) -> "TrajectoryWriter":
-        with writing(self.output):
+        with ExitStack() as held, writing(self.output):
+            held.enter_context(only_writer(self.output))
+            free_output(self.output, self._force)
             self._partial.touch()
             if self.is_text:
                 self._file = self._partial.open("wb")
             else:
-                self._file = mdtraj.open(str(self._partial), "w")
+                self._file = mdtraj.open(ascii_name(self._partial), "w")
+            self._held = held.pop_all()
         for loss in self._text.losses if self._text else ():
             if loss not in _said:
                 _said.add(loss)
@@ -127,7 +137,6 @@ class TrajectoryWriter:
                 self._text.end(self._file)
             self._file.close()
             self._count()
-            flush(self._partial)
         self._finished = True
 
     def __exit__(self, kind, error, trace) -> None:
@@ -138,10 +147,11 @@ class TrajectoryWriter:
                     return
                 if not self._finished:
                     self.finish()
-                self._partial.replace(self.output)
+                commit(self._partial, self.output)
         finally:
             with suppress(OSError):
                 self._partial.unlink()
+            self._held.close()
 
     def _count(self) -> None:
         """mdtraj's writers do not always notice that they failed."""

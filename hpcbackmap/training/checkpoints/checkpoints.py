@@ -8,11 +8,9 @@ folder of checkpoints deserves the trust of a program.
 
 import json
 import logging
-import os
 import re
 import shutil
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from typing import Any
 from hpcbackmap.config.conversion import current_identity
 from hpcbackmap.runtime.differences import first_difference
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.files import sha256_of, write_json
+from hpcbackmap.runtime.versions import versions
 from hpcbackmap.training.checkpoints.saving import file_record
 
 __all__ = [
@@ -27,10 +27,8 @@ __all__ = [
     "Checkpoints",
     "Progress",
     "last_published",
-    "sync_folder",
+    "library_versions",
     "verified_manifest",
-    "versions",
-    "write_json",
 ]
 
 log = logging.getLogger(__name__)
@@ -39,7 +37,9 @@ FORMAT = 1
 KEEP = 2
 MANIFEST = "manifest.json"
 STEP = re.compile(r"step_\d+")
-OURS = re.compile(r"(universal_)?step_\d+|latest_universal|best_\d+\.safetensors(\.part)?")
+OURS = re.compile(
+    r"(universal_)?step_\d+|latest_universal|best_\d+\.safetensors(\.part)?|\.best_\d+\..*\.part\.safetensors"
+)
 """What may be removed: a copy that a user made, say step_20.old, stays."""
 
 
@@ -93,7 +93,7 @@ class Checkpoints:
             "world_size": world_size,
             "progress": asdict(progress),
             "identity": self.identity,
-            "versions": versions(),
+            "versions": library_versions(),
             "stage": stage,
             "files": files,
         }
@@ -132,7 +132,7 @@ class Checkpoints:
                 f"{place}: checkpoint of another training, {change}; undo the change, "
                 "or remove the folder of the stage"
             )
-        for name, now in versions().items():
+        for name, now in library_versions().items():
             before = manifest["versions"].get(name)
             if before != now:
                 log.warning("checkpoint was written with %s %s, this is %s", name, before, now)
@@ -207,7 +207,7 @@ def _fault(place: Path, with_best: bool = True) -> str | None:
         weights = place.parent / best["weights"]
         if not weights.is_file():
             return f"{best['weights']} is missing"
-        if "sha256" in best and file_record(weights)["sha256"] != best["sha256"]:
+        if "sha256" in best and sha256_of(weights) != best["sha256"]:
             return f"{best['weights']} has changed"
     return next(filter(None, (_file_fault(place, *item) for item in files.items())), None)
 
@@ -221,34 +221,6 @@ def _file_fault(place: Path, name: str, expected: dict) -> str | None:
     return f"{name} has changed" if file_record(path) != expected else None
 
 
-def versions() -> dict[str, str]:
-    names = ("hpcbackmap", "torch", "deepspeed", "torch_geometric")
-    return {name: _version(name) for name in names}
-
-
-def _version(name: str) -> str:
-    if name == "hpcbackmap":
-        from hpcbackmap import __version__
-
-        return __version__
-    return version(name)
-
-
-def write_json(path: Path, record: dict) -> None:
-    """Write whole or not at all: temporary name, flush to disk, rename."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w") as file:
-        json.dump(record, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Names in ``folder`` are on the disk when this returns."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def library_versions() -> dict[str, str]:
+    """Versions that decide whether a checkpoint can be read."""
+    return versions("hpcbackmap", "torch", "deepspeed", "torch_geometric")

@@ -5,7 +5,8 @@ import io
 import logging
 from pathlib import Path
 
-from hpcbackmap.runtime.errors import InputError, OutputError
+from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import free_output, only_writer
 from hpcbackmap.training.checkpoints.checkpoints import last_published, verified_manifest
 
 __all__ = ["export_checkpoint"]
@@ -14,17 +15,17 @@ PREFIX = "stage."
 """What the trained module puts before the names of the stage's weights."""
 
 
-def export_checkpoint(path: Path, output: Path) -> dict:
+def export_checkpoint(path: Path, output: Path, force: bool = False) -> dict:
     """Write the weights that checkpoint ``path`` would go on with as an artifact.
 
     path: a folder ``step_<n>``, or the ``checkpoints`` folder for the newest. The weights are those of its
     step, not the best so far. Returns ``stage``, ``step`` and ``artifact``.
-    Raises InputError for a damaged checkpoint, OutputError if ``output`` exists or cannot be written.
+    Raises InputError for a damaged checkpoint, OutputError if ``output`` exists (without ``force``) or cannot
+    be written, ResourceError while another run writes it.
     """
     tag = last_published(path)
     place = path.resolve() if tag is None else path / tag
-    if output.exists():
-        raise OutputError(f"{output} exists already; remove it, or choose another name")
+    free_output(output, force)
     manifest = verified_manifest(place)
     from hpcbackmap.stages.artifact import build_described, save_artifact
 
@@ -34,7 +35,8 @@ def export_checkpoint(path: Path, output: Path) -> dict:
     except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{place}: its weights do not fit its description: {reason}") from None
-    save_artifact(stage, output, _card(manifest))
+    with only_writer(output):
+        save_artifact(stage, output, _card(manifest))
     step = manifest["progress"]["step"]
     return {"stage": stage.name, "step": step, "artifact": str(output)}
 

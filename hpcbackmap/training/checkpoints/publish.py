@@ -1,7 +1,6 @@
 """A finished training: its weights, its artifact, and the record that makes a rerun do nothing."""
 
 import json
-import os
 from datetime import date
 from pathlib import Path
 
@@ -12,14 +11,10 @@ from torch import Tensor
 from hpcbackmap.config.conversion import current_identity
 from hpcbackmap.runtime.differences import first_difference
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
+from hpcbackmap.runtime.files import commit, scratch_of, sha256_of, write_json
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.base import Stage
-from hpcbackmap.training.checkpoints.checkpoints import (
-    sync_folder,
-    versions,
-    write_json,
-)
-from hpcbackmap.training.checkpoints.saving import file_record
+from hpcbackmap.training.checkpoints.checkpoints import library_versions
 from hpcbackmap.training.identity import WATCHING
 
 __all__ = ["finished_training", "model_card", "publish_artifact", "save_weights"]
@@ -29,16 +24,13 @@ DONE = "done.json"
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> str:
     """Safetensors file, whole or not at all; returns its SHA-256. Raises OutputError if it cannot be."""
-    temporary = path.with_name(path.name + ".part")
+    scratch = scratch_of(path)
     try:
-        save_file({key: value.contiguous() for key, value in weights.items()}, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        digest = file_record(temporary)["sha256"]
-        temporary.replace(path)
-        sync_folder(path.parent)
+        save_file({key: value.contiguous() for key, value in weights.items()}, scratch)
+        digest = sha256_of(scratch)
+        commit(scratch, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise OutputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return digest
 
@@ -88,6 +80,6 @@ def model_card(identity: dict, result: dict) -> dict:
         "training": identity["train"]
         | {key: result[key] for key in ("steps", "frames_seen", "minutes")},
         "metrics": {"validation": result["validation"], "best_step": result["best_step"]},
-        "versions": versions(),
+        "versions": library_versions(),
         "licence": "The weights are derived from the training data: its terms apply beside the package's.",
     }

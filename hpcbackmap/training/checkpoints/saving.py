@@ -1,12 +1,11 @@
 """The engine's state on disk: every rank writes its part, and all learn whether all could."""
 
-import hashlib
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from hpcbackmap.runtime.errors import InputError, OutputError
+from hpcbackmap.runtime.files import flush, sha256_of
 from hpcbackmap.training.ranks.world import World
 
 __all__ = ["file_record", "load_engine", "save_engine"]
@@ -42,11 +41,7 @@ def load_engine(engine, folder: Path, tag: str) -> None:
 
 def file_record(path: Path) -> dict:
     """Size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 class _Writer:
@@ -66,8 +61,7 @@ class _Writer:
     def save(self, state_dict: dict, path: str) -> None:
         try:
             self.wrapped.save(state_dict, path)
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+            flush(Path(path))
             self.files[str(Path(path).relative_to(self.place))] = file_record(Path(path))
         except OSError as error:
             self.error = str(error.strerror or error)

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import resource
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 
 from hpcbackmap.config.campaign import TrainConfig
+from hpcbackmap.runtime.files import write_whole
 from hpcbackmap.training.checkpoints.checkpoints import Progress
 from hpcbackmap.training.ranks.world import World
 from hpcbackmap.training.records.metrics_csv import Table
@@ -155,9 +155,7 @@ def _open_up_to(path: Path, step: int):
                 kept.append(line + "\n")
         except ValueError:
             break
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    write_whole(path, "".join(kept))
     return path.open("a")
 
 

@@ -1,8 +1,10 @@
 """`metrics.csv`: the records of a training as one table, for spreadsheets and plots."""
 
 import csv
-import os
+import io
 from pathlib import Path
+
+from hpcbackmap.runtime.files import write_whole
 
 __all__ = ["Table"]
 
@@ -34,12 +36,11 @@ class Table:
 
     def _rewrite(self, rows: list[dict], columns: list[str]) -> None:
         self._columns = columns
-        part = self._path.with_name(self._path.name + ".part")
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(part, self._path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self._path, text.getvalue())
         self._file = self._path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, columns)
 

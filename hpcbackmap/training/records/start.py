@@ -11,7 +11,7 @@ import torch
 
 from hpcbackmap import __version__
 from hpcbackmap.config.campaign import Campaign
-from hpcbackmap.training.checkpoints.checkpoints import versions
+from hpcbackmap.training.checkpoints.checkpoints import library_versions
 from hpcbackmap.training.ranks.world import World
 
 __all__ = ["announce", "start_record"]
@@ -44,7 +44,7 @@ def start_record(campaign: Campaign, stage: str, world: World, device: torch.dev
         "config": campaign.digest(),
         "version": __version__,
         "commit": _commit() if world.rank == 0 else None,
-        "libraries": {name: it for name, it in versions().items() if name != "hpcbackmap"},
+        "libraries": {name: it for name, it in library_versions().items() if name != "hpcbackmap"},
     }
 
 

@@ -48,7 +48,9 @@ def test_round_trip(store, tmp_path, monkeypatch, suffix, resolution):
     for start, stop, stride in ((0, None, 1), (7, n - 2, 4)):
         output = tmp_path / f"out.{suffix}"
         expected = system.read(resolution, 0, n)[start:stop:stride]
-        written = export(store, resolution, output, start=start, stop=stop, stride=stride)
+        written = export(
+            store, resolution, output, start=start, stop=stop, stride=stride, force=True
+        )
         assert written == len(expected)
         found = mdtraj.load(str(output), top=str(top))
         assert found.n_frames == written
@@ -62,11 +64,11 @@ def test_names_and_times(store, tmp_path):
     ours = store.system("trpcage").ladder.topology
     assert tuple(atom.name for atom in atoms.atoms) == ours.atom_names
     assert tuple(residue.name for residue in atoms.residues) == ours.sequence
-    export(store, "ca", tmp_path / "a.pdb", stop=1)
+    export(store, "ca", tmp_path / "a.pdb", stop=1, force=True)
     assert [atom.name for atom in mdtraj.load(str(tmp_path / "a.pdb")).topology.atoms] == [
         "CA"
     ] * 20
-    export(store, "ucg5", tmp_path / "a.pdb", stop=1)
+    export(store, "ucg5", tmp_path / "a.pdb", stop=1, force=True)
     beads = mdtraj.load(str(tmp_path / "a.pdb")).topology
     assert [(atom.name, atom.residue.name) for atom in beads.atoms] == [("CG", "BEA")] * 5
     export(store, "fg", tmp_path / "a.xtc")
@@ -97,6 +99,8 @@ def test_failed_export_leaves_the_old_file(store, tmp_path, full_disk, suffix):
     output = tmp_path / f"a.{suffix}"
     output.write_text("old")
     with full_disk(9_000), pytest.raises(OutputError, match=f"a.{suffix}"):
+        export(store, "fg", output, force=True)
+    with pytest.raises(OutputError, match="exists already"):
         export(store, "fg", output)
     assert output.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == [output.name]

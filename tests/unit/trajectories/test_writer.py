@@ -129,6 +129,27 @@ def test_times_that_a_format_does_not_keep_are_told(suffix, told, example_dir, t
         TrajectoryWriter(output, loaded.topology) as file,
     ):
         file.append(loaded.xyz, np.arange(3), times)
+    with (
+        pytest.raises(OutputError, match=r"exists already.*--force"),
+        TrajectoryWriter(output, loaded.topology),
+    ):
+        pass
     assert ("keeps no times" in caplog.text) == told
     back = mdtraj.load(str(output), top=top).time
     assert np.array_equal(back, np.arange(3) if told else times)
+
+
+@pytest.mark.parametrize("suffix", [".xtc", ".dcd", ".pdb"])
+def test_folders_of_any_name_are_written_to_and_read_from(suffix, example_dir, tmp_path):
+    """mdtraj's readers and writers in C know ASCII names only."""
+    top = str(example_dir / "trpcage_top.pdb")
+    loaded = mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:3]
+    output = tmp_path / "José" / f"mémoire {{frame}}{suffix}"
+    output.parent.mkdir()
+    with TrajectoryWriter(output, loaded.topology) as file:
+        file.append(loaded.xyz, np.arange(3), np.arange(3))
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+    assert describe_file(str(output), loaded.topology)[0] == 3
+    (positions, times, _), *_ = read_frames(str(output), loaded.topology, 0, 3)
+    np.testing.assert_allclose(positions, loaded.xyz, atol=6e-4)
+    assert np.array_equal(times, np.arange(3))

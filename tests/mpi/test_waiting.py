@@ -1,0 +1,70 @@
+"""Ranks that wait: for one that hangs, and for one that is asked to stop."""
+
+import re
+
+import pytest
+from test_mpi_ingest import MPIRUN, content, mpirun, write_campaign
+
+pytestmark = pytest.mark.skipif(MPIRUN is None, reason="no mpirun")
+
+HANGS = """
+import os, time
+from hpcbackmap.runtime.console import configure_logging
+from hpcbackmap.runtime.mpi import get_comm
+os.environ["HPCBACKMAP_WAITING_SECONDS"] = "0.5"
+configure_logging(verbose=False)
+comm = get_comm()
+comm.barrier()
+if comm.rank == {rank}:
+    time.sleep(6)
+print(comm.gather(comm.rank))
+"""
+STOPS = """
+import os, signal, sys
+from hpcbackmap.ingest import ingest
+from hpcbackmap.runtime.mpi import get_comm
+fill, comm = ingest.fill_units, get_comm()
+
+def asked(*given):
+    for number, unit in enumerate(fill(*given)):
+        if comm.rank == 1 and number == 1:
+            os.kill({process}, signal.{signal})
+            __import__("time").sleep(1)
+        yield unit
+
+ingest.fill_units = asked
+from hpcbackmap.cli.app import main
+main(["ingest", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_rank_that_hangs_is_named_once_in_a_while(rank):
+    result = mpirun(3, "-c", HANGS.format(rank=rank))
+    assert result.returncode == 0, result.stderr
+    assert "[0, 1, 2]" in result.stdout
+    lines = [line for line in result.stderr.splitlines() if "waiting for" in line]
+    assert 1 <= len(lines) <= 6, result.stderr
+    assert all(f"rank(s) {rank} of 3" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("process", ["os.getpid()", "os.getppid()"])
+def test_a_signal_stops_all_ranks_between_shards(process, example_dir, tmp_path):
+    """To one rank or to mpirun: exit code 75, one line, and the same command continues."""
+    campaign = write_campaign(tmp_path, example_dir, f"{example_dir}/trpcage.xtc")
+    code = STOPS.format(process=process, signal="SIGUSR1")
+    result = mpirun(3, "-c", code, str(campaign))
+    assert result.returncode == 75, result.stderr
+    said = re.findall("hpcbackmap: error: .*", result.stderr)
+    assert len(said) == 1 and "the same command continues" in said[0], result.stderr
+    partial = tmp_path / "work" / "frames.zarr.partial"
+    written = {path.name: path.stat().st_mtime_ns for path in partial.glob(".written/*.json")}
+    assert 2 <= len(written) < 40, written
+    again = mpirun(1, "-m", "hpcbackmap", "ingest", str(campaign))
+    assert again.returncode == 0, again.stderr
+    assert "are there from an earlier ingest" in again.stderr
+    elsewhere = tmp_path / "undisturbed"
+    elsewhere.mkdir()
+    other = write_campaign(elsewhere, example_dir, f"{example_dir}/trpcage.xtc")
+    assert mpirun(1, "-m", "hpcbackmap", "ingest", str(other)).returncode == 0
+    assert content(tmp_path / "work/frames.zarr") == content(elsewhere / "work/frames.zarr")
