@@ -100,9 +100,8 @@ def test_importing_a_room_loads_nothing_heavy(package):
 
 def test_the_command_answers_help_without_torch():
     code = "import sys; sys.argv[1:] = ['--help']\nfrom hpcbackmap.cli.app import main\n"
-    loaded, seconds = modules_after(code + "try: main()\nexcept SystemExit: pass")
+    loaded, _ = modules_after(code + "try: main()\nexcept SystemExit: pass")
     assert loaded & HEAVY == set()
-    assert seconds < 5
 
 
 def modules_after(code: str) -> tuple[set[str], float]:
