@@ -3,8 +3,9 @@
     HPCBACKMAP_DATA=FOLDER python benchmarks/recipes/calpha.py KIND [--steps N] [--output FOLDER]
 
 KIND: com (centre of mass of the residue), bb (of N, CA, C, O), sc (of the side chain; CA of glycine), bb+sc
-(the last two together). Chains of the train split of static_more, clusters drawn first; every second chain with
-beads displaced as far as those of a simulation are. The validation split chooses the best weights.
+(the last two together), martini2 (the same, CB of alanine in its backbone bead). Chains of the train split
+of static_more, clusters drawn first; every second chain with beads displaced as far as those of a simulation
+are. The validation split chooses the best weights.
 """
 
 import argparse
@@ -21,16 +22,23 @@ import torch
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUE_INDEX, RESIDUES
 from hpcbackmap.resolution.representations.bead_tables import (
     backbone_masses,
+    martini2_backbone_masses,
     residue_masses,
     side_chain_masses,
 )
 from hpcbackmap.stages.calpha.network import CalphaNetwork
+
+
+def _martini2_side_masses(residue: str) -> np.ndarray:
+    return (martini2_backbone_masses if residue == "ALA" else side_chain_masses)(residue)
+
 
 KINDS = {
     "com": (residue_masses,),
     "bb": (backbone_masses,),
     "sc": (side_chain_masses,),
     "bb+sc": (backbone_masses, side_chain_masses),
+    "martini2": (martini2_backbone_masses, _martini2_side_masses),
 }
 ACADEMIC = "Acellera/moleculekit"
 """Repository with an academic licence: its chains are left out of what is shipped."""

@@ -16,6 +16,7 @@ from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, collate
+from hpcbackmap.stages.given import Given
 from hpcbackmap.stages.noise import frame_noise
 
 __all__ = ["Chain", "Descent", "load_chain"]
@@ -46,10 +47,15 @@ class Chain:
         self._leaves = [math.prod(later[number:]) for number in range(len(stages))]
 
     def run_members(
-        self, coarse: np.ndarray, frames: list[int], members: Sequence[int | None], seed: int
+        self,
+        coarse: np.ndarray,
+        frames: list[int],
+        members: Sequence[int | None],
+        seed: int,
+        given: Given | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """`run` of one batch; see `Descent` for the arguments."""
-        return self.run(Descent(coarse, frames, members, seed))
+        return self.run(Descent(coarse, frames, members, seed, given=given))
 
     def run(self, descent: "Descent") -> list[dict[str, np.ndarray]]:
         """Of each member, positions at every finer resolution, float32 [F, N, 3], nm.
@@ -72,10 +78,12 @@ class Chain:
         """Draw the samples of stage ``number`` that the members need, given those of the stage before."""
         stage, system = self.stages[number], self.systems[number]
         made: Nodes = {}
+        given = descent.given_to(stage, self.device)
+        held = () if given is None else (given,)
         for parent, positions in descent.nodes.items():
             coarse = positions.to(self.device)
             if parent is None:
-                made[None] = stage.mode(coarse, system)
+                made[None] = stage.mode(coarse, system, *held)
                 continue
             children = sorted(
                 {
@@ -88,7 +96,7 @@ class Chain:
                 torch.from_numpy(descent.noise(stage, child, coarse.shape[1])).to(self.device)
                 for child in children
             ]
-            made |= dict(zip(children, stage.samples(coarse, system, noises), strict=True))
+            made |= dict(zip(children, stage.samples(coarse, system, noises, *held), strict=True))
         descent.finished.append(
             {
                 key: (fine.cpu().numpy() + descent.centre).astype(np.float32)
@@ -122,7 +130,8 @@ class Descent:
     """A batch of frames on its way down the ladder.
 
     coarse: float32 [F, B, 3], nm. frames: global indices, which key the noise. members: which prior samples,
-    or [None] for the one most likely structure. attempt: another number draws other samples.
+    or [None] for the one most likely structure. attempt: another number draws other samples. given: what the
+    input holds beside ``coarse`` of these frames, for the stage to heavy atoms.
     nodes: samples of the last finished stage about the frames' centres. finished: samples of every stage so
     far, float32 [F, N, 3], nm.
     """
@@ -134,7 +143,9 @@ class Descent:
         members: Sequence[int | None],
         seed: int,
         attempt: int = 0,
+        given: Given | None = None,
     ):
+        self.given = given
         self.coarse, self.frames, self.members = coarse, frames, list(members)
         self.seed, self.attempt = seed, attempt
         self.centre = coarse.astype(np.float64).mean(axis=1, keepdims=True)
@@ -144,7 +155,13 @@ class Descent:
 
     def again(self, attempt: int) -> "Descent":
         """The same batch from the start, for another draw."""
-        return Descent(self.coarse, self.frames, self.members, self.seed, attempt)
+        return Descent(self.coarse, self.frames, self.members, self.seed, attempt, self.given)
+
+    def given_to(self, stage: Stage, device: torch.device) -> Given | None:
+        """What ``stage`` is to keep and to reproduce, about the frames' centres."""
+        if self.given is None or not stage.takes_given:
+            return None
+        return self.given.moved(-self.centre).to(device)
 
     def noise(self, stage: Stage, sample: int, beads: int) -> np.ndarray:
         """Of one sample of a stage, float32 [F, beads, width]."""

@@ -163,6 +163,11 @@ class Stage(nn.Module, ABC, Generic[S]):
     def sample(self, coarse: Tensor, system: S, noise: Tensor) -> Tensor:
         """Prior member: [F, N, 3]; noise [F, B, W]. Nothing but ``coarse`` and noise enters."""
 
+    takes_given: ClassVar[bool] = False
+    """Whether `samples` and `mode` take a `stages.given.Given`: atoms that they keep, beads that they
+    reproduce.
+    """
+
     def samples(self, coarse: Tensor, system: S, noises: list[Tensor]) -> list[Tensor]:
         """A member for each noise: what `sample` returns for it, bit for bit."""
         return [self.sample(coarse, system, noise) for noise in noises]

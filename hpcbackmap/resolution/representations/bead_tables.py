@@ -1,8 +1,8 @@
 """Which heavy atoms a coarse-grained bead is the centre of, by force field and residue.
 
 Martini 2 after Monticelli et al. 2008 and de Jong et al. 2013 (version 2.2), Martini 3 after Souza et al. 2021;
-backbone beads are centres of N, CA, C and O. A bead is the centre of mass of
-its atoms; hydrogens are left out, as everywhere here.
+backbone beads are centres of N, CA, C and O, in the alanine of Martini 2 of CB as well. A bead is the centre
+of mass of its atoms; hydrogens are left out, as everywhere here.
 """
 
 from functools import cache
@@ -15,6 +15,7 @@ __all__ = [
     "MARTINI2",
     "MARTINI3",
     "backbone_masses",
+    "martini2_backbone_masses",
     "masses",
     "residue_masses",
     "side_chain_masses",
@@ -84,6 +85,12 @@ MARTINI3 = _table(_MARTINI3)
 def backbone_masses(residue: str) -> np.ndarray:
     """Of the backbone bead: N, CA, C and O."""
     return masses(residue, BACKBONE)
+
+
+@cache
+def martini2_backbone_masses(residue: str) -> np.ndarray:
+    """Of the backbone bead of Martini 2."""
+    return masses(residue, BACKBONE + (("CB",) if residue == "ALA" else ()))
 
 
 @cache

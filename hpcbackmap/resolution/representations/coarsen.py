@@ -34,8 +34,10 @@ def _particles(name: str, residue: str) -> Iterator[tuple[str, np.ndarray]]:
         yield "CA", masses(residue, "CA")
     if name == "com" or name == "ca+com":
         yield "CA" if name == "com" else "COM", bead_tables.residue_masses(residue)
-    if name in ("bb", "bb+sc", "martini2", "martini3"):
+    if name in ("bb", "bb+sc", "martini3"):
         yield "BB", bead_tables.backbone_masses(residue)
+    if name == "martini2":
+        yield "BB", bead_tables.martini2_backbone_masses(residue)
     if name == "sc" or (name in ("ca+sc", "bb+sc") and residue != "GLY"):
         bead = "SC1" if name == "bb+sc" else "SC"
         yield bead, bead_tables.side_chain_masses(residue)

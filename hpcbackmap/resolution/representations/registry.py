@@ -38,7 +38,7 @@ class Representation:
     meaning: str
     names: tuple[str, ...] = ()
     side: SideTable | None = None
-    tolerance: float = 0.03
+    tolerance: float = 0.02
     site_restrains: bool = False
 
 

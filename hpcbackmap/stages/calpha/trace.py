@@ -90,12 +90,29 @@ def _placed(reading: Reading, local: Tensor, bonded: Tensor) -> Tensor:
     (role,) = {"com", "bb", "sc"} & set(reading.sites)
     site = local[:, reading.sites[role]]
     beads = site.unsqueeze(2)
+    if role == "bb" and reading.beads is not None:
+        role = "bb_sc"
+        beads = torch.stack([site, _side_centres(reading, local, site)], 2)
     types = torch.tensor([RESIDUE_INDEX[name] for name in reading.topology.sequence])
     found = _network(role)(beads, types, bonded)[-1]
     if "calpha" in reading.sites:
         same = torch.from_numpy(reading.sites["calpha"])
         found = torch.where(same.unsqueeze(-1), site, found)
     return torch.where(_alone(bonded).unsqueeze(-1), site, found)
+
+
+def _side_centres(reading: Reading, local: Tensor, site: Tensor) -> Tensor:
+    """Centre of mass of the side-chain beads of each residue [F, R, 3]; the site where it has none."""
+    beads = reading.beads
+    residue = torch.from_numpy(beads.residue)
+    weight = torch.from_numpy(beads.weights)
+    total = torch.zeros(site.shape[1]).index_add(0, residue, weight)
+    summed = torch.zeros_like(site).index_add(
+        1, residue, local[:, beads.particles] * weight.unsqueeze(-1)
+    )
+    return torch.where(
+        (total > 0).unsqueeze(-1), summed / total.clamp_min(1e-6).unsqueeze(-1), site
+    )
 
 
 def _alone(bonded: Tensor) -> Tensor:

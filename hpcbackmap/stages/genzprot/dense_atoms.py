@@ -16,6 +16,7 @@ from hpcbackmap.stages.genzprot.system import ResidueSystem
 
 __all__ = [
     "AWAY",
+    "GivenBeads",
     "Scene",
     "add_side_chains",
     "backbone_atoms",
@@ -30,12 +31,24 @@ AWAY = 1000.0
 """Where atoms that do not exist are put, nm."""
 
 
+class GivenBeads(NamedTuple):
+    """Side-chain beads that the input holds. position: nm, NaN where there is none [F, R, M, 3].
+
+    shares: of each atom slot in each bead [R, M, MAX_ATOMS]. tolerance: nm, their standard deviation.
+    """
+
+    position: Tensor
+    shares: Tensor
+    tolerance: float
+
+
 class Scene(NamedTuple):
     """atoms: [F, R, MAX_ATOMS, 3], nm; those that a residue lacks lie at `AWAY`.
 
     near, valid: nearest residues of each and which count [F, R, K].
     there [R, MAX_ATOMS]: atoms that a residue has. kind [R]. before, after [R]: the residues that it is bonded
-    to, itself where it is not. rigid: distance, angle and fixed dihedral of every slot, as ``atoms``.
+    to, itself where it is not. rigid: distance, angle and fixed dihedral of every slot, as ``atoms``. beads:
+    side-chain beads that the input holds (`restraints.GivenBeads`), if any.
     """
 
     atoms: Tensor
@@ -46,6 +59,7 @@ class Scene(NamedTuple):
     before: Tensor
     after: Tensor
     rigid: Tensor | None = None
+    beads: GivenBeads | None = None
 
 
 def make_scene(

@@ -26,6 +26,7 @@ from hpcbackmap.stages.genzprot import chain_ends, ideal_geometry, packing, plan
 from hpcbackmap.stages.genzprot.choose_rotamer import Pick, drawn, most_likely
 from hpcbackmap.stages.genzprot.clashes import overlaps
 from hpcbackmap.stages.genzprot.dense_atoms import (
+    GivenBeads,
     Scene,
     add_side_chains,
     backbone_atoms,
@@ -33,9 +34,12 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
     make_scene,
     side_chain_rows,
 )
+from hpcbackmap.stages.genzprot.keep_known import keep_known
+from hpcbackmap.stages.genzprot.restraints import held_rows, pick_held
 from hpcbackmap.stages.genzprot.settle import settle
 from hpcbackmap.stages.genzprot.system import FLAGS, ResidueSystem, residue_system
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, bin_of, draw, log_density
+from hpcbackmap.stages.given import Given
 from hpcbackmap.stages.layers import geometry
 from hpcbackmap.stages.layers.network import MessageLayers
 
@@ -77,6 +81,7 @@ class Context(NamedTuple):
 class Genzprot(Stage[ResidueSystem]):
     kind = "genzprot"
     variance = "one per atom type and internal coordinate, learned"
+    takes_given = True
     by_heart = frozenset({"known.weight"})
 
     def __init__(
@@ -127,7 +132,7 @@ class Genzprot(Stage[ResidueSystem]):
         return flat(scene.atoms, system)
 
     @torch.no_grad()
-    def mode(self, coarse: Tensor, system: ResidueSystem) -> Tensor:
+    def mode(self, coarse: Tensor, system: ResidueSystem, given: Given | None = None) -> Tensor:
         """Planes at a joint mode, then side chains, the most certain first; those in contact settle."""
         context = self._context(coarse, system)
         even = (system.place % 2 == 0).expand(coarse.shape[:2])
@@ -135,9 +140,12 @@ class Genzprot(Stage[ResidueSystem]):
         tables = planes.angle_tables(coarse, expected, system)
         turns = self.planes.mode(context.h, even, tables, system)
         torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
-        scene = self._backbone(context, torsions, expected, coarse, system)
+        scene = self._backbone(context, torsions, expected, coarse, system, given)
         self._pack(context, scene, self._doubt(context, scene, system), system, most_likely)
-        settle(self.packing, context.h, scene, system, self._moving(system))
+        moving = self._moving(system)
+        if scene.beads is not None:
+            moving = moving & ~torch.isfinite(scene.beads.position).flatten(2).any(-1).any(0)
+        settle(self.packing, context.h, scene, system, moving)
         return flat(scene.atoms, system)
 
     def sample(self, coarse: Tensor, system: ResidueSystem, noise: Tensor) -> Tensor:
@@ -145,9 +153,15 @@ class Genzprot(Stage[ResidueSystem]):
         return self.samples(coarse, system, [noise])[0]
 
     @torch.no_grad()
-    def samples(self, coarse: Tensor, system: ResidueSystem, noises: list[Tensor]) -> list[Tensor]:
+    def samples(
+        self,
+        coarse: Tensor,
+        system: ResidueSystem,
+        noises: list[Tensor],
+        given: Given | None = None,
+    ) -> list[Tensor]:
         context = self._context(coarse, system)
-        return [self._member(context, coarse, system, noise) for noise in noises]
+        return [self._member(context, coarse, system, noise, given) for noise in noises]
 
     def elbo(self, fine: Tensor, coarse: Tensor, system: ResidueSystem, noise: Tensor) -> Elbo:
         """Exact density on the fibre for the order of torsions that ``noise`` stands for."""
@@ -261,18 +275,38 @@ class Genzprot(Stage[ResidueSystem]):
         return torsions
 
     def _backbone(
-        self, context: Context, torsions, expected, coarse, system: ResidueSystem
+        self,
+        context: Context,
+        torsions,
+        expected,
+        coarse,
+        system: ResidueSystem,
+        given: Given | None = None,
     ) -> Scene:
         atoms = backbone_atoms(expected, torsions, coarse, system)
-        return make_scene(atoms, context.near, context.valid, system, expected)
+        if given is not None and given.known is not None:
+            atoms = keep_known(atoms, given.known, expected, torsions, system)
+        scene = make_scene(atoms, context.near, context.valid, system, expected)
+        if given is None or given.beads is None:
+            return scene
+        return scene._replace(beads=GivenBeads(given.beads, given.shares, given.tolerance))
 
-    def _member(self, context: Context, coarse, system: ResidueSystem, noise: Tensor) -> Tensor:
-        scene = self._generate(context, coarse, system, noise)
+    def _member(
+        self, context: Context, coarse, system: ResidueSystem, noise: Tensor, given
+    ) -> Tensor:
+        scene = self._generate(context, coarse, system, noise, given)
         again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
         self._redraw(context, scene, system, [drawn(columns) for columns in again])
         return flat(scene.atoms, system)
 
-    def _generate(self, context: Context, coarse, system: ResidueSystem, noise: Tensor) -> Scene:
+    def _generate(
+        self,
+        context: Context,
+        coarse,
+        system: ResidueSystem,
+        noise: Tensor,
+        given: Given | None = None,
+    ) -> Scene:
         """A structure drawn from the prior, before any redraw."""
         first, rank = _order(noise, system)
         draws = noise[..., DRAWS : DRAWS + N_TORSIONS].to(coarse)
@@ -282,7 +316,7 @@ class Genzprot(Stage[ResidueSystem]):
         torsions = self._with_ends(
             context.h, turns, system, lambda role, residues, x: draw(x, draws[:, residues, role])
         )
-        scene = self._backbone(context, torsions, expected, coarse, system)
+        scene = self._backbone(context, torsions, expected, coarse, system, given)
         self._pack(context, scene, rank, system, drawn(draws[..., CHI]))
         return scene
 
@@ -350,7 +384,21 @@ class Genzprot(Stage[ResidueSystem]):
         seen: bool [n, K], neighbours whose side chains are there.
         """
         context = self.packing.see(h[frame, residue], scene, frame, residue, seen)
+        if scene.beads is None:
+            return self._pick(context, frame, residue, system, pick)
         chi = torch.zeros(len(frame), N_CHI, dtype=h.dtype, device=h.device)
+        held = held_rows(scene, frame, residue)
+        free = torch.nonzero(~held).squeeze(-1)
+        held = torch.nonzero(held).squeeze(-1)
+        chi[free] = self._pick(context[free], frame[free], residue[free], system, pick)
+        chi[held] = pick_held(
+            self.packing, context[held], scene, frame[held], residue[held], system, pick
+        )
+        return chi
+
+    def _pick(self, context: Tensor, frame, residue, system: ResidueSystem, pick: Pick) -> Tensor:
+        """`_choose` given what the rows make of their surroundings, [n, W]."""
+        chi = torch.zeros(len(frame), N_CHI, dtype=context.dtype, device=context.device)
         for k in range(N_CHI):
             there = system.torsion_mask[residue, Role.CHI1 + k]
             rows = torch.nonzero(there).squeeze(-1)

@@ -1,0 +1,68 @@
+"""What an input holds beside the C-alpha trace: atoms to keep, beads to reproduce.
+
+Shapes: F frames, R residues, M beads of a residue at the most; positions in nm.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpcbackmap.protein.residues import MAX_ATOMS
+from hpcbackmap.resolution.representations.reading import Reading
+
+__all__ = ["Given", "given_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """known: N, CA, C, O and CB of each residue, float32 [F, R, 5, 3], NaN where they are not known; or None.
+
+    beads: positions of the side-chain beads of each residue, float32 [F, R, M, 3], NaN where there is none;
+    or None. shares: of each atom slot of the residue in each bead [R, M, MAX_ATOMS]. tolerance: nm, their
+    standard deviation.
+    """
+
+    known: Tensor | None = None
+    beads: Tensor | None = None
+    shares: Tensor | None = None
+    tolerance: float = 0.0
+
+    def frames(self, chosen: slice) -> "Given":
+        """The same of some frames."""
+        return self._each(lambda x: x[chosen])
+
+    def moved(self, shift: np.ndarray) -> "Given":
+        """The same moved by ``shift`` [F, 1, 3]."""
+        by = torch.as_tensor(shift).unsqueeze(1)
+        return self._each(lambda x: (x + by).to(x.dtype))
+
+    def to(self, device: torch.device) -> "Given":
+        moved = self._each(lambda x: x.to(device))
+        return moved if self.shares is None else replace(moved, shares=self.shares.to(device))
+
+    def _each(self, change) -> "Given":
+        known = None if self.known is None else change(self.known)
+        beads = None if self.beads is None else change(self.beads)
+        return replace(self, known=known, beads=beads)
+
+
+def given_of(reading: Reading, positions: np.ndarray) -> Given | None:
+    """What frames [F, P, 3] of an input so read hold beside C-alpha atoms; None if nothing."""
+    known = reading.known(positions)
+    known = None if known is None else torch.from_numpy(known)
+    if reading.beads is None:
+        return None if known is None else Given(known)
+    residue, n = reading.beads.residue, reading.topology.n_residues
+    rank = np.zeros(len(residue), dtype=np.int64)
+    seen = np.zeros(n, dtype=np.int64)
+    for bead, owner in enumerate(residue):
+        rank[bead] = seen[owner]
+        seen[owner] += 1
+    most = int(seen.max())
+    beads = np.full((len(positions), n, most, 3), np.nan, dtype=np.float32)
+    beads[:, residue, rank] = reading.restraints(positions)
+    shares = np.zeros((n, most, MAX_ATOMS), dtype=np.float32)
+    shares[residue, rank] = reading.beads.shares
+    return Given(known, torch.from_numpy(beads), torch.from_numpy(shares), reading.beads.tolerance)
