@@ -9,10 +9,16 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hpcbackmap.protein.internal import attach, local_vector, place_atoms, proline_closure
+from hpcbackmap.protein.internal import (
+    attach,
+    dihedral,
+    local_vector,
+    place_atoms,
+    proline_closure,
+)
 from hpcbackmap.protein.residues import BACKBONE, MAX_ATOMS, RESIDUE_INDEX, RESIDUES
 
-__all__ = ["CB", "CG_CD", "N_CHI", "SIDE", "has_chi", "place_side_chains"]
+__all__ = ["CB", "CG_CD", "N_CHI", "SIDE", "chi_of", "has_chi", "place_side_chains"]
 
 CB = len(BACKBONE)
 """Slot of C-beta."""
@@ -45,6 +51,17 @@ def has_chi(kind: Tensor) -> Tensor:
     chi = _tables(kind.device)[1]
     there = torch.stack([(chi == k + 1).any(-1) for k in range(N_CHI)], -1)
     return there[kind]
+
+
+def chi_of(positions: Tensor, kind: Tensor) -> Tensor:
+    """Torsions chi, rad, of residues of type ``kind`` [n] in slots [n, MAX_ATOMS, 3]: [n, N_CHI], else 0."""
+    anchors, chi, _ = (table[kind] for table in _tables(kind.device))
+    wanted = torch.arange(1, N_CHI + 1, device=kind.device).unsqueeze(-1) == chi.unsqueeze(1)
+    slot = wanted.byte().argmax(-1)
+    row = torch.arange(len(kind), device=kind.device).unsqueeze(-1)
+    parent, grandparent, great = (positions[row, anchors[row, slot, k]] for k in range(3))
+    turn = dihedral(great, grandparent, parent, positions[row, slot])
+    return torch.where(wanted.any(-1), turn, 0.0)
 
 
 def place_side_chains(backbone: Tensor, kind: Tensor, rigid: Tensor, chi: Tensor) -> Tensor:

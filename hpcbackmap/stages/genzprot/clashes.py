@@ -9,7 +9,7 @@ from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import SIDE
 from hpcbackmap.stages.genzprot.dense_atoms import AWAY, Scene, neighbour_atoms, squared_distances
 
-__all__ = ["overlaps"]
+__all__ = ["FARTHEST", "RADIUS", "contact_radii", "overlaps"]
 
 RADIUS = {"C": 0.140, "N": 0.120, "O": 0.120, "S": 0.155}
 """nm; two atoms closer than the sum of theirs are in contact (below hydrogen-bond and packing distances)."""
@@ -36,7 +36,7 @@ def _overlaps(own: Tensor, scene: Scene, frame: Tensor, residue: Tensor) -> Tens
     squared = squared_distances(mine, others[row, other])
     pair, slot = torch.nonzero(squared < FARTHEST**2, as_tuple=True)
     row, other = row[pair], other[pair]
-    radius = _radii(own.device)
+    radius = contact_radii(own.device)
     reach = radius[scene.kind[residue[row]], slot + SIDE.start]
     theirs = scene.near[frame[row], residue[row], other // MAX_ATOMS]
     reached = radius[scene.kind[theirs], other % MAX_ATOMS]
@@ -54,7 +54,7 @@ def _within_reach(own: Tensor, there: Tensor, others: Tensor) -> Tensor:
 
 
 @cache
-def _radii(device: torch.device) -> Tensor:
+def contact_radii(device: torch.device) -> Tensor:
     """Contact radius of each slot of each residue type [types, MAX_ATOMS], nm."""
     table = torch.full((len(RESIDUES), MAX_ATOMS), RADIUS["O"])
     for kind, template in enumerate(RESIDUES.values()):

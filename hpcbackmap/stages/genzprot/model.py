@@ -35,6 +35,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
     side_chain_rows,
 )
 from hpcbackmap.stages.genzprot.keep_known import keep_known
+from hpcbackmap.stages.genzprot.push import push
 from hpcbackmap.stages.genzprot.restraints import held_rows, pick_held
 from hpcbackmap.stages.genzprot.settle import settle
 from hpcbackmap.stages.genzprot.system import FLAGS, ResidueSystem, residue_system
@@ -142,10 +143,9 @@ class Genzprot(Stage[ResidueSystem]):
         torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
         scene = self._backbone(context, torsions, expected, coarse, system, given)
         self._pack(context, scene, self._doubt(context, scene, system), system, most_likely)
-        moving = self._moving(system)
-        if scene.beads is not None:
-            moving = moving & ~torch.isfinite(scene.beads.position).flatten(2).any(-1).any(0)
+        moving = self._free(scene, system)
         settle(self.packing, context.h, scene, system, moving)
+        push(scene, system, moving)
         return flat(scene.atoms, system)
 
     def sample(self, coarse: Tensor, system: ResidueSystem, noise: Tensor) -> Tensor:
@@ -297,6 +297,7 @@ class Genzprot(Stage[ResidueSystem]):
         scene = self._generate(context, coarse, system, noise, given)
         again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
         self._redraw(context, scene, system, [drawn(columns) for columns in again])
+        push(scene, system, self._free(scene, system))
         return flat(scene.atoms, system)
 
     def _generate(
@@ -329,6 +330,13 @@ class Genzprot(Stage[ResidueSystem]):
     def _moving(system: ResidueSystem) -> Tensor:
         """Residues whose side chains may draw again: all that turn but proline, bool [R]."""
         return system.torsion_mask[:, Role.CHI1] & ~system.proline
+
+    def _free(self, scene: Scene, system: ResidueSystem) -> Tensor:
+        """Residues whose side chains may evade others: all that move but those held by beads, bool [R]."""
+        moving = self._moving(system)
+        if scene.beads is None:
+            return moving
+        return moving & ~torch.isfinite(scene.beads.position).flatten(2).any(-1).any(0)
 
     def _doubt(self, context: Context, scene: Scene, system: ResidueSystem) -> Tensor:
         """Rank in [0, 1) of each residue [F, R] by how uncertain chi 1 is while no side chain is there."""

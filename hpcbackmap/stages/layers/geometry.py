@@ -9,10 +9,22 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import normalize
 
-__all__ = ["chain_shape", "edge_features", "gather", "local_frames", "nearest", "radial_basis"]
+__all__ = [
+    "chain_shape",
+    "edge_features",
+    "gather",
+    "local_frames",
+    "nearest",
+    "pairs_within",
+    "radial_basis",
+]
 
 LARGE = 300
 """Beads of a molecule beyond which neighbours come from a k-d tree (on a CPU)."""
+EXACT = "donot_use_mm_for_euclid_dist"
+"""By differences: by products, distances near a cutoff come out on either side of it."""
+APART = 1e5
+"""How far groups are moved from one another, nm; more than any molecule is long."""
 ENTRIES = 1 << 22
 """Distances held at a time, which bounds the memory."""
 
@@ -56,7 +68,7 @@ def _nearest(points: Tensor, k: int) -> Tensor:
     parts = []
     for first in range(0, count, rows):
         some = points[:, first : first + rows]
-        gap = torch.cdist(some, points, compute_mode="donot_use_mm_for_euclid_dist")
+        gap = torch.cdist(some, points, compute_mode=EXACT)
         gap.diagonal(first, 1, 2).fill_(torch.inf)
         parts.append(gap.topk(k, dim=-1, largest=False).indices)
     return torch.cat(parts, 1)
@@ -68,6 +80,25 @@ def _nearest_by_tree(points: Tensor, k: int) -> Tensor:
     found = torch.from_numpy(cKDTree(finite).query(finite, k + 1)[1])
     itself = found == torch.arange(len(found)).unsqueeze(-1)
     return found.gather(-1, itself.byte().argsort(dim=-1, stable=True))[:, :k]
+
+
+def pairs_within(points: Tensor, group: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """Pairs of ``points`` [n, 3] of one ``group`` [n] closer than ``radius``: each once, in any order."""
+    if points.device.type == "cpu":
+        apart = points.double().nan_to_num(0.0, 0.0, 0.0)
+        apart[:, 0] += APART * group
+        pairs = cKDTree(apart.numpy()).query_pairs(radius, output_type="ndarray")
+        first, second = torch.from_numpy(pairs).long().T
+        return first, second
+    rows, parts = max(1, ENTRIES // len(points)), []
+    for start in range(0, len(points), rows):
+        some = slice(start, start + rows)
+        gap = torch.cdist(points[some], points, compute_mode=EXACT)
+        close = (gap < radius) & (group[some, None] == group)
+        first, second = torch.nonzero(close.triu(start + 1), as_tuple=True)
+        parts.append(torch.stack([first + start, second]))
+    first, second = torch.cat(parts, 1)
+    return first, second
 
 
 def gather(values: Tensor, index: Tensor) -> Tensor:

@@ -1,0 +1,117 @@
+"""Generated side chains keep clear of one another, and a push moves nothing else."""
+
+import csv
+
+import mdtraj
+import numpy as np
+import pytest
+import torch
+
+from hpcbackmap.metrics.clashes import SEVERE_OVERLAP, clashing_pairs
+from hpcbackmap.metrics.close_pairs import close_atoms, pairs_within_two_bonds
+from hpcbackmap.protein.side_chain import N_CHI, chi_of
+from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.zmatrix import Role
+from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
+from hpcbackmap.stages.artifact import load_artifact
+from hpcbackmap.stages.base import collate
+from hpcbackmap.stages.genzprot import model
+from hpcbackmap.stages.genzprot.dense_atoms import make_scene
+from hpcbackmap.stages.genzprot.ideal_geometry import internal_of
+from hpcbackmap.stages.layers.geometry import pairs_within
+from hpcbackmap.stages.noise import frame_noise
+
+CHAINS = 6
+
+
+def read(path):
+    loaded = mdtraj.load(str(path))
+    topology, index, _ = topology_from_mdtraj(loaded.topology, loaded.xyz[0], path.name)
+    return topology, torch.from_numpy(loaded.xyz[:, index].astype(np.float64))
+
+
+@pytest.fixture(scope="module")
+def stage():
+    return load_artifact(shipped_artifact())
+
+
+@pytest.fixture(scope="module")
+def chains(data_dir):
+    """Topology and positions of chains of families that no weights were trained on, short ones first."""
+    folder = data_dir / "static_more"
+    with (folder / "index.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    rows.sort(key=lambda row: (int(row["residues"]), row["file"]))
+    return [read(folder / row["file"]) for row in rows[:: len(rows) // CHAINS][:CHAINS]]
+
+
+def prepare(stage, topology, fine):
+    ladder = build_ladder(topology, ["fg", "ca"])
+    system = collate([stage.describe(ladder)])
+    coarse = (fine[:, topology.ca_index] - fine.mean(1, keepdim=True)).float()
+    noise = frame_noise(0, stage.name, [0], 0, topology.n_residues, stage.noise_width)
+    return system, coarse, torch.from_numpy(noise)
+
+
+def severe(topology, positions) -> int:
+    close = close_atoms(positions, SEVERE_OVERLAP)
+    return len(clashing_pairs(topology, close, pairs_within_two_bonds(topology), SEVERE_OVERLAP))
+
+
+def test_members_and_mode_have_no_severe_clash(stage, chains):
+    found = 0
+    for topology, fine in chains:
+        system, coarse, noise = prepare(stage, topology, fine)
+        for atoms in (stage.sample(coarse, system, noise), stage.mode(coarse, system)):
+            found += severe(topology, atoms[0].numpy())
+    assert found == 0
+
+
+def test_a_push_turns_side_chains_and_nothing_else(stage, chains, monkeypatch):
+    topology, fine = chains[-1]
+    system, coarse, noise = prepare(stage, topology, fine)
+    pushed = stage.sample(coarse, system, noise)
+    monkeypatch.setattr(model, "push", lambda *_: None)
+    drawn = stage.sample(coarse, system, noise)
+    moved = (pushed != drawn).any(-1)[0]
+    assert moved.any()
+    assert not moved[system.backbone].any()
+    before, after = internal_of(drawn, system), internal_of(pushed, system)
+    turning = torch.isin(system.role, torch.arange(Role.CHI1, Role.CHI1 + N_CHI))
+    torch.testing.assert_close(after[..., :2], before[..., :2], atol=1e-4, rtol=0)
+    turn = (after - before)[0, ~turning, 2]
+    assert float(torch.atan2(turn.sin(), turn.cos()).abs().max()) < 1e-2
+
+
+def test_a_molecule_is_pushed_alike_alone_and_beside_others(stage, chains):
+    (first, fine), (second, other) = chains[0], chains[1]
+    system, coarse, noise = prepare(stage, first, fine)
+    ladders = [build_ladder(topology, ["fg", "ca"]) for topology in (first, second)]
+    both = collate([stage.describe(ladder) for ladder in ladders])
+    _, more, other_noise = prepare(stage, second, other)
+    together = stage.sample(torch.cat([coarse, more], 1), both, torch.cat([noise, other_noise], 1))
+    alone = stage.sample(coarse, system, noise)
+    torch.testing.assert_close(together[:, : first.n_atoms], alone, atol=1e-4, rtol=0)
+
+
+def test_torsions_read_back_are_those_of_the_atoms(stage, chains):
+    topology, fine = chains[0]
+    system, _, _ = prepare(stage, topology, fine)
+    near = torch.zeros(1, topology.n_residues, 1, dtype=torch.int64)
+    atoms = make_scene(fine[:, system.atom_index], near, near > 0, system).atoms
+    found = chi_of(atoms[0], system.residue_type)
+    torsions = internal_of(fine, system)[0, system.torsion_index, 2]
+    expected = torsions[:, Role.CHI1 : Role.CHI1 + N_CHI]
+    there = system.torsion_mask[:, Role.CHI1 : Role.CHI1 + N_CHI]
+    torch.testing.assert_close(found[there], expected[there], atol=1e-6, rtol=0)
+    assert not found[~there].any()
+
+
+def test_pairs_of_a_tree_are_those_of_all_distances():
+    points = torch.from_numpy(np.random.default_rng(0).uniform(0, 1, (200, 3)))
+    group = (torch.arange(200) >= 120).long()
+    gap = torch.cdist(points, points)
+    expected = torch.nonzero(((gap < 0.2) & (group == group[:, None])).triu(1))
+    found = torch.stack(pairs_within(points, group, 0.2), 1).sort(1).values
+    assert {tuple(pair) for pair in found.tolist()} == {tuple(pair) for pair in expected.tolist()}
