@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.trajectories.frames import FrameReader, Frames
 from hpcbackmap.trajectories.particles import Particles
+
+if TYPE_CHECKING:
+    from hpcbackmap.stages.given import Given
 
 __all__ = [
     "Coarse",
@@ -70,12 +73,13 @@ class Coarse(NamedTuple):
 
     positions: float32 [F, B, 3], nm, all numbers. unusable: why frames cannot be backmapped, by place; what
     stands there is another frame, computed and thrown away. moved: root mean square displacement (nm) by which
-    a frame was closed, [F].
+    a frame was closed, [F]. given: what the frames hold beside, to be kept or reproduced.
     """
 
     positions: np.ndarray
     unusable: dict[int, str]
     moved: np.ndarray
+    given: "Given | None" = None
 
 
 def read_coarse(system: SourceSystem, resolution: str, frames: Sequence[int]) -> Coarse:
@@ -126,6 +130,7 @@ class FileSystem:
     def coarse(self, frames: Sequence[int]) -> Coarse:
         """Raises InputError for a bad frame where these are to stop the run."""
         from hpcbackmap.stages.calpha.trace import calpha_trace
+        from hpcbackmap.stages.given import given_of
 
         read, topology = self.reader.read_at(frames), self.ladder.topology
         particles = self._whole(read.positions[:, self.chosen], read.cells)
@@ -137,7 +142,8 @@ class FileSystem:
                 f"{self.reader.label(frames[place])}: {reason}; leave such frames out with --on-bad-frame "
                 "skip, or close their traces with --on-bad-frame repair"
             )
-        trace = calpha_trace(self.reading, _filled(particles, unusable))
+        particles = _filled(particles, unusable)
+        trace, given = calpha_trace(self.reading, particles), given_of(self.reading, particles)
         positions, moved = trace.calpha.copy(), np.sqrt(np.square(trace.moved).mean(-1))
         finite = [place for place in unusable if np.isfinite(sites[place]).all()]
         if finite and self.on_bad_frame == "repair" and self._whole.site == "ca":
@@ -145,7 +151,8 @@ class FileSystem:
         for place, reason in find_unusable(topology, positions, None).items():
             unusable.setdefault(place, f"as C-alpha atoms: {reason}")
         moved[list(unusable)] = 0.0
-        return Coarse(_filled(positions, unusable), unusable, moved.astype(np.float32))
+        positions = _filled(positions, unusable)
+        return Coarse(positions, unusable, moved.astype(np.float32), given)
 
     def _repair(self, sites, finite: list[int], positions, moved, unusable: dict[int, str]) -> None:
         """Close broken traces; those that can be closed are usable."""

@@ -81,7 +81,14 @@ class Worker:
             for start in range(0, len(local), plan.batch_frames)
         ]
         descents = (
-            Descent(coarse.positions[part], frames[part], plan.members, plan.seed) for part in parts
+            Descent(
+                coarse.positions[part],
+                frames[part],
+                plan.members,
+                plan.seed,
+                given=coarse.given and coarse.given.frames(part),
+            )
+            for part in parts
         )
         chain, quarantined = self.chains[shard.system], []
         blocks: dict[str, list[np.ndarray]] = {name: [] for name in plan.resolutions}

@@ -467,3 +467,74 @@ def test_a_trajectory_in_memory_gives_the_same_bits(trace, artifact, tmp_path):
         assert np.array_equal(made[member].xyz, rows[member::2])
     np.testing.assert_allclose(made[0].time, calpha.time)
     assert summary["structures"] == 2 * FRAMES
+
+
+def test_a_backbone_that_is_given_is_kept(truth, artifact, tmp_path):
+    backbone = truth.atom_slice(truth.topology.select("name N CA C O"))
+    backbone.save_pdb(str(tmp_path / "in.pdb"))
+    result = backmap(tmp_path / "in.pdb", tmp_path / "o.dcd", members=2, artifact=artifact)
+    assert result["representation"] == "backbone"
+    for path in result["output"]:
+        made = mdtraj.load(path, top=result["topology"])
+        kept = made.xyz[:, made.topology.select("name N CA C O")]
+        np.testing.assert_allclose(kept, backbone.xyz, atol=1.1e-3 / 2)
+    as_trace = backmap(
+        tmp_path / "in.pdb", tmp_path / "ca.dcd", artifact=artifact, representation="ca"
+    )
+    made = mdtraj.load(as_trace["output"][0], top=as_trace["topology"])
+    kept = made.xyz[:, made.topology.select("name N CA C O")]
+    assert np.abs(kept - backbone.xyz).max() > 0.05
+    assert as_trace["left_out"], "N, C and O are not used, and that is said"
+
+
+def test_numbers_letters_and_insertion_codes_stay(truth, artifact, tmp_path):
+    calpha = truth[:1].atom_slice(truth.topology.select("name CA"))
+    calpha.save_pdb(str(tmp_path / "in.pdb"))
+    lines = (tmp_path / "in.pdb").read_text().splitlines()
+    names = [f"H{number:>4} " for number in range(-2, 8)] + [
+        f"H   8{code}" for code in " ABCDEFGHI"
+    ]
+    atoms = iter(names)
+    lines = [
+        line[:21] + next(atoms) + line[27:] if line.startswith("ATOM") else line for line in lines
+    ]
+    (tmp_path / "in.pdb").write_text("\n".join(lines) + "\n")
+    backmap(tmp_path / "in.pdb", tmp_path / "o.pdb", artifact=artifact)
+    found = [
+        line[21:27]
+        for line in (tmp_path / "o.pdb").read_text().splitlines()
+        if line.startswith("ATOM") and line[13:16] == "CA "
+    ]
+    assert found == names
+
+
+def test_what_is_left_out_is_named_or_refused(truth, artifact, tmp_path):
+    calpha = truth[:1].atom_slice(truth.topology.select("name CA"))
+    calpha.save_pdb(str(tmp_path / "in.pdb"))
+    lines = (tmp_path / "in.pdb").read_text().splitlines()
+    base = "ATOM     99  P    DA D   1      50.000  50.000  50.000  1.00  0.00           P"
+    (tmp_path / "in.pdb").write_text("\n".join([*lines[:-1], base, lines[-1]]) + "\n")
+    result = backmap(tmp_path / "in.pdb", tmp_path / "o.pdb", artifact=artifact)
+    assert result["left_out"] == {"DNA DA": 1} and result["residues"] == 20
+    with pytest.raises(InputError, match="--strict: 1 DNA DA would be left out"):
+        backmap(tmp_path / "in.pdb", tmp_path / "s.pdb", artifact=artifact, strict=True)
+
+
+def test_a_sequence_names_residues_that_are_not_named(truth, artifact, tmp_path):
+    calpha = truth[:2].atom_slice(truth.topology.select("name CA"))
+    letters = truth.topology.to_fasta()[0]
+    for residue in calpha.topology.residues:
+        residue.name = "BEA"
+    calpha.save_pdb(str(tmp_path / "in.pdb"))
+    (tmp_path / "in.fasta").write_text(f">chain\n{letters[:10]}\n{letters[10:]}\n")
+    result = backmap(
+        tmp_path / "in.pdb",
+        tmp_path / "o.pdb",
+        artifact=artifact,
+        sequence=str(tmp_path / "in.fasta"),
+    )
+    assert mdtraj.load(result["output"][0]).topology.to_fasta()[0] == letters
+    with pytest.raises(InputError, match="unknown residue A:BEA1; .*--sequence"):
+        backmap(tmp_path / "in.pdb", tmp_path / "x.pdb", artifact=artifact)
+    with pytest.raises(ConfigError, match="--sequence has 3 residues, .*in.pdb has 20"):
+        backmap(tmp_path / "in.pdb", tmp_path / "x.pdb", artifact=artifact, sequence="AGE")
