@@ -534,7 +534,7 @@ def test_a_sequence_names_residues_that_are_not_named(truth, artifact, tmp_path)
         sequence=str(tmp_path / "in.fasta"),
     )
     assert mdtraj.load(result["output"][0]).topology.to_fasta()[0] == letters
-    with pytest.raises(InputError, match="unknown residue A:BEA1; .*--sequence"):
+    with pytest.raises(InputError, match=r"unknown residue A:BEA1; .*--sequence"):
         backmap(tmp_path / "in.pdb", tmp_path / "x.pdb", artifact=artifact)
-    with pytest.raises(ConfigError, match="--sequence has 3 residues, .*in.pdb has 20"):
+    with pytest.raises(ConfigError, match=r"--sequence has 3 residues, .*in.pdb has 20"):
         backmap(tmp_path / "in.pdb", tmp_path / "x.pdb", artifact=artifact, sequence="AGE")
