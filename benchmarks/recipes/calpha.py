@@ -27,6 +27,7 @@ from hpcbackmap.resolution.representations.bead_tables import (
     side_chain_masses,
 )
 from hpcbackmap.stages.calpha.network import CalphaNetwork
+from hpcbackmap.stages.sealed import seal
 
 
 def _martini2_side_masses(residue: str) -> np.ndarray:
@@ -108,10 +109,10 @@ def save(network, arguments, error: dict, step: int) -> None:
 
     name = arguments.kind.replace("+", "_")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {key: value.half() for key, value in network.state_dict().items()},
-        arguments.output / f"{name}-ca.safetensors",
-        metadata={
+    weights = {key: value.half() for key, value in network.state_dict().items()}
+    metadata = seal(
+        weights,
+        {
             "shape": json.dumps({"sites": network.sites, "width": network.width}),
             "beads": arguments.kind,
             "data": "static_more, split train (PDB entries, CC0)",
@@ -119,6 +120,7 @@ def save(network, arguments, error: dict, step: int) -> None:
             "validation_rms_angstrom": json.dumps({str(k): round(v, 4) for k, v in error.items()}),
         },
     )
+    save_file(weights, arguments.output / f"{name}-ca.safetensors", metadata)
 
 
 def chains(folder: Path, split: str) -> list[dict]:

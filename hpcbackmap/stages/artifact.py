@@ -1,6 +1,12 @@
-"""A trained stage as users keep it: ``model.safetensors``, ``config.json``, ``MODEL_CARD.md``."""
+"""A trained stage as users keep it: ``model.safetensors``, ``config.json``, ``MODEL_CARD.md``.
 
+From format 2 on the configuration has the SHA-256 of the weights and of itself (but for the card, which people
+may write on): what is loaded is what was trained.
+"""
+
+import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -8,9 +14,11 @@ from hpcbackmap.config.campaign import KINDS
 from hpcbackmap.config.conversion import current_model
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError, OutputError
-from hpcbackmap.runtime.files import commit, scratch_of
+from hpcbackmap.runtime.files import commit, reason, scratch_of, sha256_of
+from hpcbackmap.runtime.parsing import json_record, require_keys
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.build import new_stage
+from hpcbackmap.stages.sealed import description_digest
 
 __all__ = [
     "build_described",
@@ -20,7 +28,19 @@ __all__ = [
     "stage_description",
 ]
 
-FORMAT = 1
+log = logging.getLogger(__name__)
+
+FORMAT = 2
+HASHED_SINCE = 2
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+KEYS = {
+    "stage": str,
+    "fine": str,
+    "coarse": str,
+    "model": dict,
+    "ladder": (dict, type(None)),
+    "card": dict,
+}
 
 
 def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
@@ -33,13 +53,15 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
 
     folder = Path(folder)
     scratch = scratch_of(folder)
-    config = {"format": FORMAT, **stage_description(stage), "card": card}
+    config: dict = {"format": FORMAT, **stage_description(stage), "card": card}
+    config = json.loads(json.dumps(config))
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         weights = {k: v.detach().cpu().contiguous() for k, v in stage.state_dict().items()}
-        save_file(weights, scratch / "model.safetensors")
-        (scratch / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        save_file(weights, scratch / WEIGHTS)
+        config["sha256"] = {WEIGHTS: sha256_of(scratch / WEIGHTS), CONFIG: _own_digest(config)}
+        (scratch / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         (scratch / "MODEL_CARD.md").write_text(_card_text(config, weights))
         for path in scratch.iterdir():
             path.chmod(0o644)
@@ -72,36 +94,72 @@ def build_described(description: dict) -> Stage:
 
 
 def read_artifact_config(folder: str | Path) -> dict:
-    """``config.json`` of an artifact. Raises InputError if it is none, or of a newer format."""
-    path = Path(folder) / "config.json"
+    """``config.json`` of an artifact. Raises InputError if it is none, damaged, or of a newer format."""
+    path = Path(folder) / CONFIG
     try:
-        config = json.loads(path.read_text())
-        version = int(config["format"])
-    except OSError as error:
-        raise InputError(f"{path}: no artifact here: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: not an artifact configuration") from None
-    if version > FORMAT:
+        config = json_record(path, {"format": int})
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no artifact here: {error.strerror}") from None
+    if config["format"] > FORMAT:
         raise InputError(
-            f"{folder}: artifact format {version}; this version reads up to {FORMAT}, update hpcbackmap"
+            f"{folder}: artifact format {config['format']}; this version reads up to {FORMAT}, "
+            "update hpcbackmap"
         )
+    require_keys(config, KEYS, str(path))
+    if config["format"] < HASHED_SINCE and "sha256" not in config:
+        return config
+    require_keys(config, {"sha256": dict}, str(path))
+    require_keys(config["sha256"], {WEIGHTS: str, CONFIG: str}, f"{path}: sha256")
+    if config["sha256"][CONFIG] != _own_digest(config):
+        raise InputError(f"{path}: damaged, its SHA-256 is not the one it was written with")
     return config
 
 
 def load_artifact(folder: str | Path) -> Stage:
-    """The trained stage, in evaluation mode, on the CPU. Needs no DeepSpeed and unpickles nothing."""
+    """The trained stage, in evaluation mode, on the CPU. Needs no DeepSpeed and unpickles nothing.
+
+    Raises InputError for weights or a configuration that are not those that were written; an artifact of
+    format 1 has no SHA-256, which is told.
+    """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     config = read_artifact_config(folder)
+    path = Path(folder) / WEIGHTS
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    hashes = config.get("sha256")
+    if hashes is None:
+        log.warning("%s: of format 1, without a SHA-256: damage would not be noticed", folder)
+    elif hashes[WEIGHTS] != hashlib.sha256(data).hexdigest():
+        raise InputError(f"{path}: damaged, its SHA-256 is not the one it was written with")
     try:
         stage = build_described(config)
-        stage.load_state_dict(load_file(Path(folder) / "model.safetensors"), strict=True)
-    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{folder}: damaged artifact: {' '.join(str(error).split())[:200]}"
-        ) from None
+        stage.load_state_dict(load(data), strict=True)
+    except InputError as error:
+        raise InputError(f"{folder}/{CONFIG}: {error}") from None
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise InputError(f"{folder}: damaged artifact: {reason(error)}") from None
+    faulty = [name for name, value in stage.state_dict().items() if not value.isfinite().all()]
+    if faulty:
+        raise InputError(f"{path}: weights {faulty[0]} are not all numbers")
     return stage.eval()
+
+
+def _own_digest(config: dict) -> str:
+    """Of what a configuration says of the stage."""
+    return description_digest({key: config[key] for key in ("format", *KEYS) if key != "card"})
 
 
 def _card_text(config: dict, weights: dict) -> str:

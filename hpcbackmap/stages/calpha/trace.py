@@ -15,6 +15,7 @@ from torch import Tensor
 from hpcbackmap.protein.residues import RESIDUE_INDEX
 from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import reason
 from hpcbackmap.stages.calpha.closing import (
     IDEAL,
     POSSIBLE,
@@ -23,6 +24,7 @@ from hpcbackmap.stages.calpha.closing import (
     link_spread,
 )
 from hpcbackmap.stages.calpha.network import CalphaNetwork
+from hpcbackmap.stages.sealed import read_sealed
 
 __all__ = ["Trace", "calpha_trace", "to_calpha"]
 
@@ -124,15 +126,11 @@ def _alone(bonded: Tensor) -> Tensor:
 @cache
 def _network(role: str) -> CalphaNetwork:
     """The shipped network from beads of this role. InputError where the installation lacks it."""
-    from safetensors import SafetensorError, safe_open
-
     path = WEIGHTS / f"{role}-ca.safetensors"
+    weights, metadata = read_sealed(path)
     try:
-        with safe_open(path, "pt") as file:
-            shape = json.loads(file.metadata()["shape"])
-            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: no weights from {role} to C-alpha here: {error}") from None
-    network = CalphaNetwork(**shape)
-    network.load_state_dict(weights)
+        network = CalphaNetwork(**json.loads(metadata["shape"]))
+        network.load_state_dict({key: value.float() for key, value in weights.items()})
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: no network from {role} to C-alpha ({reason(error)})") from None
     return network.eval()

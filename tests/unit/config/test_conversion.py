@@ -47,6 +47,8 @@ def former_artifact(folder, per_system: bool):
     save_artifact(stage, folder, {})
     record = json.loads((folder / "config.json").read_text())
     record["model"] = FORMER | {"per_system": per_system}
+    record["format"] = 1
+    del record["sha256"]
     (folder / "config.json").write_text(json.dumps(record))
     return folder
 

@@ -314,7 +314,7 @@ def test_damaged_and_newer_artifacts_are_refused(ensemble, tmp_path):
     folder = save_artifact(stage, tmp_path / "a", {})
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:-100])
-    with pytest.raises(InputError, match="damaged artifact"):
+    with pytest.raises(InputError, match="damaged, its SHA-256"):
         load_artifact(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "format": 99}))
