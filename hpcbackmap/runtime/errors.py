@@ -7,6 +7,7 @@
 | 4 | OutputError | something could not be written |
 | 5 | ResourceError | ranks, devices, a port or an object store are not to be had as asked for |
 | 6 | IncompleteError | the run ended, but its counts do not add up |
+| 7 | DivergedError | a training has left the numbers, or learned nothing; nothing was published |
 | 75 | Stopped | stopped on request; the same command continues |
 | 130 | Interrupted | stopped on request or by Ctrl-C; the same command starts over |
 
@@ -15,6 +16,7 @@ Any other exception is a defect of this package and exits with 1.
 
 __all__ = [
     "ConfigError",
+    "DivergedError",
     "HpcbackmapError",
     "IncompleteError",
     "InputError",
@@ -49,6 +51,10 @@ class ResourceError(HpcbackmapError):
 
 class IncompleteError(HpcbackmapError):
     exit_code = 6
+
+
+class DivergedError(HpcbackmapError):
+    exit_code = 7
 
 
 class Stopped(HpcbackmapError):

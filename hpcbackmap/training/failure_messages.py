@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpcbackmap.runtime.errors import OutputError, ResourceError
+from hpcbackmap.runtime.errors import DivergedError, OutputError, ResourceError
 from hpcbackmap.runtime.files import UNWRITABLE
 from hpcbackmap.training.checkpoints.checkpoints import last_published
 
@@ -18,10 +18,15 @@ LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", 
 def explained(folder: Path) -> Iterator[None]:
     """Work that needs a disk with space and all ranks; ``folder`` has its checkpoints.
 
-    Raises OutputError where something cannot be written, ResourceError where another rank has ended.
+    Raises OutputError where something cannot be written, ResourceError where another rank has ended. Of a
+    training that diverges the last good checkpoint is told.
     """
     try:
         yield
+    except DivergedError as error:
+        tag = last_published(folder)
+        good = "there is no checkpoint yet" if tag is None else f"the last good checkpoint is {tag}"
+        raise DivergedError(f"{error}; nothing was published, {good}") from None
     except OutputError as error:
         raise OutputError(f"{error}; {_left(folder)}") from None
     except OSError as error:

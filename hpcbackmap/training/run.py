@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hpcbackmap.config.campaign import Campaign, TrainConfig
-from hpcbackmap.runtime.errors import HpcbackmapError, InputError, OutputError, Stopped
+from hpcbackmap.runtime.errors import DivergedError, InputError, OutputError, Stopped
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.stages.artifact import stage_description
 from hpcbackmap.stages.base import Stage
@@ -20,6 +20,7 @@ from hpcbackmap.training.checkpoints.checkpoints import Checkpoints, Progress
 from hpcbackmap.training.checkpoints.publish import publish_artifact, save_weights
 from hpcbackmap.training.checkpoints.reshape import reshaped
 from hpcbackmap.training.checkpoints.saving import load_engine, save_engine
+from hpcbackmap.training.divergence import is_far_worse, weights_are_finite
 from hpcbackmap.training.engine import (
     Objective,
     apply_gradients,
@@ -138,6 +139,7 @@ class Run:
     def to_the_end(self, stop: StopSignals) -> None:
         """Steps, validations and checkpoints until training is over; raises Stopped on a stop signal."""
         progress, train = self.progress, self.train
+        self._look_at_the_start()
         self.started = time.monotonic() - progress.seconds
         while not self.is_over():
             stopping = self.take_step(stop)
@@ -153,6 +155,13 @@ class Run:
                     f"{self.name}: stopped on request after step {progress.step} of "
                     f"{train.max_steps}; the same command continues"
                 )
+
+    def _look_at_the_start(self) -> None:
+        """Validation before the first step: what is published must not be far worse."""
+        if self.validation and self.progress.step == 0:
+            self.engine.module.stage.at_step(0)
+            self.progress.start_loss = validate(self.engine, self.validation)["loss"]
+            log.info("validation loss at the start: %.4g", self.progress.start_loss)
 
     def is_over(self) -> bool:
         progress, train = self.progress, self.train
@@ -212,13 +221,27 @@ class Run:
         progress = self.progress
         progress.skipped += 1
         progress.skipped_in_a_row += 1
+        self._require_finite_weights()
         if self.world.rank == 0:
             log.warning("step %d: loss or gradient is not finite, skipped", progress.step)
         if progress.skipped_in_a_row > SKIPS_IN_A_ROW:
-            raise HpcbackmapError(
-                f"no finite loss and gradient in {progress.skipped_in_a_row} steps in a row near step "
-                f"{progress.step}; lower stages.{self.name}.train.learning_rate"
+            raise DivergedError(
+                f"{self.name}: no finite loss and gradient in {progress.skipped_in_a_row} steps in a row "
+                f"after step {progress.step - progress.skipped_in_a_row}; {self._advice()}"
             )
+
+    def _require_finite_weights(self) -> None:
+        """Raises DivergedError, on all ranks, that names the step after which weights are no numbers."""
+        if not weights_are_finite(self.engine, self.world, self.hosts):
+            last = self.progress.step - self.progress.skipped_in_a_row
+            raise DivergedError(
+                f"{self.name}: weights that are not finite since step {last}; {self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        return (
+            f"lower stages.{self.name}.train.learning_rate, and the same command goes on from there"
+        )
 
     def _record(self, terms: dict[str, Tensor], values: dict[str, float]) -> None:
         """Log means over all ranks."""
@@ -231,9 +254,12 @@ class Run:
         self.recorder.training(self.progress.step, self.progress.seconds, losses | values)
 
     def validate(self) -> None:
+        self._require_finite_weights()
         if not self.validation:
             return
         values = validate(self.engine, self.validation)
+        if not math.isfinite(values["loss"]):
+            log.warning("step %d: the validation loss is not finite", self.progress.step)
         best = self.progress.best["loss"] if self.progress.best else math.inf
         improved = values["loss"] < best
         self.progress.stale = 0 if improved else self.progress.stale + 1
@@ -255,7 +281,8 @@ class Run:
         }
 
     def checkpoint(self) -> None:
-        """A whole new checkpoint, or the one before and OutputError on all ranks."""
+        """A whole new checkpoint, or the one before and OutputError on all ranks; of finite weights alone."""
+        self._require_finite_weights()
         tag, kept = f"step_{self.progress.step}", self.checkpoints
         on_rank_zero(self.world, lambda: kept.prepare(tag))
         try:
@@ -267,9 +294,14 @@ class Run:
         on_rank_zero(self.world, lambda: kept.publish(tag, files, self.progress, size, described))
 
     def publish(self) -> dict:
-        """Artifact of the best weights, and the result that `train` returns."""
+        """Artifact of the best weights, and the result that `train` returns.
+
+        Raises DivergedError where no validation was finite, or the best one is far worse than at the start.
+        """
         progress = self.progress
+        self._require_something_learned()
         if progress.best is None:
+            self._require_finite_weights()
             self._keep_weights({})
         best = dict(progress.best)
         weights, best_step = self.checkpoints.folder / best.pop("weights"), best.pop("step")
@@ -288,6 +320,23 @@ class Run:
         torch.distributed.barrier()
         log.info("%s is trained: %s", result["stage"], self.folder / "artifact")
         return result
+
+    def _require_something_learned(self) -> None:
+        progress = self.progress
+        anew = (
+            f"lower stages.{self.name}.train.learning_rate, and remove {self.folder} to train anew"
+        )
+        if progress.skipped >= progress.step:
+            raise DivergedError(f"{self.name}: no step had a finite loss and gradient; {anew}")
+        if self.validation and progress.best is None:
+            raise DivergedError(f"{self.name}: no validation loss was finite; {anew}")
+        if self.validation and progress.start_loss is not None:
+            best, step = progress.best["loss"], progress.best["step"]
+            if is_far_worse(best, progress.start_loss):
+                raise DivergedError(
+                    f"{self.name}: the best validation loss, {best:.4g} after step {step}, is far worse than "
+                    f"{progress.start_loss:.4g} at the start; {anew}"
+                )
 
     def _export(self, weights: Path, result: dict) -> None:
         """Publish the artifact; warn if its latents are out of use."""

@@ -57,6 +57,8 @@ class Progress:
     skipped_in_a_row: int = 0
     stale: int = 0
     """Validations since the best one."""
+    start_loss: float | None = None
+    """Of the validation before the first step."""
     best: dict[str, Any] | None = None
     """Step and nats of the best validation; the file of its weights and its SHA-256."""
 

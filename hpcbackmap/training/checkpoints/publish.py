@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hpcbackmap.config.conversion import current_identity
 from hpcbackmap.runtime.differences import first_difference
-from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
+from hpcbackmap.runtime.errors import ConfigError, DivergedError, InputError, OutputError
 from hpcbackmap.runtime.files import commit, scratch_of, sha256_of, write_json
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.base import Stage
@@ -63,7 +63,11 @@ def publish_artifact(
     folder: Path, stage: Stage, weights: Path, identity: dict, result: dict
 ) -> None:
     """`artifact/` with the weights of file ``weights``, then `done.json`; each appears whole."""
-    stage.load_state_dict(load_file(weights))
+    values = load_file(weights)
+    faulty = [name for name, value in values.items() if not value.isfinite().all()]
+    if faulty:
+        raise DivergedError(f"{weights}: {faulty[0]} has values that are no numbers")
+    stage.load_state_dict(values)
     save_artifact(stage, folder / "artifact", model_card(identity, result))
     write_json(folder / DONE, {"identity": identity, "result": result})
 
