@@ -1,10 +1,15 @@
-"""The HTML of a report: tables, figures and 3-D views inside, no other file and no network."""
+"""The HTML of a report: tables, figures and 3-D views inside, no other file and no network.
+
+The markup is `page.html.j2` with `parts.html.j2`, which escape every value; what they show is put together
+here. The browser is told the hashes of the page's one style and one script, and runs nothing else.
+"""
 
 import base64
-import html
+import hashlib
 import struct
+from functools import cache
 from importlib import resources
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpcbackmap.evaluation.intermediate import RUNG_METRICS
 from hpcbackmap.evaluation.record import five_figures
@@ -12,38 +17,10 @@ from hpcbackmap.metrics.registry import METRICS
 from hpcbackmap.report.tables import elbo_table, measures_table, metric_table, number
 from hpcbackmap.report.viewer import viewer_script
 
-__all__ = ["FigureOnPage", "Section", "ViewOnPage", "page"]
+if TYPE_CHECKING:
+    from jinja2 import Template
 
-POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'"
-)
-"""What the browser lets this page do: nothing that leaves it."""
-VIEW_TEXT = (
-    "Drag to turn, shift and drag (or two fingers) to move; click it, then wheel or pinch to zoom. "
-    "With the keyboard: arrows, plus, minus, 0. Structures lie where the beads put them; other "
-    "frames are turned so that their truths lie over one another."
-)
-PRIOR_TEXT = (
-    "A member is a prior sample: the model is given the coarse beads, draws its latents from the "
-    "prior p(z | beads) and decodes them. Nothing of the true structure reaches it; what it drew "
-    "differs from member to member. A reconstruction, which lets an encoder look at the truth "
-    "first, would look far better and say little; none is shown here."
-)
-MODE_TEXT = (
-    "The structures are modes: for each frame the one most likely answer, without noise. Nothing "
-    "of the true structure reaches the model, which is given the coarse beads alone. A mode is "
-    "made to be near the truth; for distributions look at prior samples."
-)
-ELBO_TEXT = (
-    "Lower bound on the log density that the model gives to the held-out frames, in nats (higher is "
-    "better); lengths in nm, densities on the set of fine structures that have the given beads, so "
-    "ladders with other steps can be compared by their totals. The importance-weighted bound is "
-    "never below it on average; their distance tells how far the encoder is from the exact "
-    "posterior. KL is what the latents carry; a unit is active if it carries more than 0.01 nats. "
-    "No unit active means posterior collapse: the decoder ignores its latents. Prior collapse: "
-    "members hardly differ."
-)
+__all__ = ["FigureOnPage", "Section", "ViewOnPage", "page", "template"]
 
 
 class FigureOnPage(NamedTuple):
@@ -74,38 +51,53 @@ class Section(NamedTuple):
 
 def page(record: dict, sections: list[Section], training: Section | None, elbo: dict | None) -> str:
     """The whole page. record: see `evaluate_campaign`; elbo: see `evaluate_elbo`, None if not made."""
-    title = f"Backmapping report: {record['campaign']}"
-    parts = [("numbers", "Numbers", _numbers(record))]
-    parts += [
-        (f"rung-{rung['resolution']}", f"On the way: {rung['resolution']}", _rung(rung))
-        for rung in record["rungs"]
-    ]
-    parts += [(item.anchor, item.title, _section(item)) for item in sections]
-    if elbo:
-        parts.append(("elbo", "ELBO of every stage", _elbo(elbo)))
-    if training:
-        parts.append((training.anchor, training.title, _section(training)))
-    parts.append(("provenance", "Where this comes from", _provenance(record)))
-    links = "".join(f'<li><a href="#{key}">{html.escape(name)}</a></li>' for key, name, _ in parts)
-    body = [
-        f"<header><h1>{html.escape(title)}</h1>",
-        f'<p class="lead">{html.escape(_lead(record))}</p>',
-        f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>',
-        _tiles(record),
-        f"<p>{html.escape(MODE_TEXT if record['what'].startswith('mode') else PRIOR_TEXT)}</p>",
-        *(
-            f'<section id="{key}"><h2>{html.escape(name)}</h2>{content}</section>'
-            for key, name, content in parts
-        ),
-    ]
+    from markupsafe import Markup
+
     style = resources.files("hpcbackmap.report").joinpath("page.css").read_text("utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head>\n"
-        f"<body><main>\n{chr(10).join(body)}\n</main><script>{viewer_script()}</script></body></html>\n"
+    script = viewer_script()
+    return template("page.html.j2").render(
+        policy=Markup(_policy(style, script)),
+        style=Markup(style),
+        script=Markup(script),
+        title=f"Backmapping report: {record['campaign']}",
+        lead=_lead(record),
+        modes=record["what"].startswith("mode"),
+        record=record,
+        tiles=_tiles(record),
+        numbers=measures_table(METRICS, record["rows"]),
+        rungs=[
+            {"resolution": rung["resolution"], "table": metric_table(RUNG_METRICS, rung["rows"])}
+            for rung in record["rungs"]
+        ],
+        sections=[_section(section) for section in sections],
+        training=training and _section(training),
+        elbo=elbo and _elbo(elbo),
+        provenance=_provenance(record),
     )
+
+
+@cache
+def template(name: str) -> "Template":
+    """A template of the page; undefined names are errors, and values are escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("hpcbackmap", "report"), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template(name)
+
+
+def _policy(style: str, script: str) -> str:
+    """What the browser lets this page do: its own style and script by their hashes, its pictures, no more."""
+    return (
+        f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 def _lead(record: dict) -> str:
@@ -120,40 +112,18 @@ def _lead(record: dict) -> str:
     )
 
 
-def _numbers(record: dict) -> str:
-    text = (
-        "Means over structures; below each its 95 % interval from a bootstrap over blocks of "
-        f"neighbouring frames ({record['bootstrap']} resamples; members stay with their frame). The "
-        "unit stands in brackets, the wished-for direction beside it; ★ marks the best answer of a "
-        "row. The baselines answer the same frames and go through the same code: the nearest training "
-        f"frame is the one of {record['n_training_frames']} whose beads superpose best, bead centre "
-        "puts every atom in the middle of its bead. Where a row has a value for the truth itself, "
-        "that is what is natural."
-    )
-    return f"<p>{html.escape(text)}</p>{measures_table(METRICS, record['rows'])}"
+def _elbo(elbo: dict) -> dict[str, Any]:
+    what = elbo.get("what") or ""
+    return {
+        "what": what[:1].upper() + what[1:],
+        "table": elbo_table(elbo),
+        "variances": [
+            (row["stage"], row["variance"]) for row in elbo["rows"] if row.get("variance")
+        ],
+    }
 
 
-def _rung(item: dict) -> str:
-    name = html.escape(item["resolution"])
-    return (
-        f"<p>The same frames at the intermediate resolution {name}, before finer particles are "
-        f"placed.</p>{metric_table(RUNG_METRICS, item['rows'])}"
-    )
-
-
-def _elbo(elbo: dict) -> str:
-    stages = [row for row in elbo["rows"] if row.get("variance")]
-    lines = "".join(
-        f"<dt>{html.escape(row['stage'])}, variance</dt><dd>{html.escape(str(row['variance']))}</dd>"
-        for row in stages
-    )
-    what = f"{elbo['what']}. " if elbo.get("what") else ""
-    return f"<p>{html.escape(what[:1].upper() + what[1:] + ELBO_TEXT)}</p>{elbo_table(elbo)}" + (
-        f"<dl>{lines}</dl>" if lines else ""
-    )
-
-
-def _tiles(record: dict) -> str:
+def _tiles(record: dict) -> list[dict[str, Any]]:
     tiles = []
     for item in five_figures(record):
         beside = [
@@ -161,43 +131,39 @@ def _tiles(record: dict) -> str:
             ("bead centre", item.bead_centre),
             ("truth", item.truth),
         ]
-        lines = "".join(
-            f"<span>{name}: {_plain(value)}</span>" for name, value in beside if value is not None
-        )
-        tiles.append(
-            f'<div class="tile"><span class="name">{html.escape(item.label)}</span>'
-            f"<b>{_plain(item.ours)}</b>{lines}</div>"
-        )
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+        shown = [(name, _plain(value)) for name, value in beside if value is not None]
+        tiles.append({"label": item.label, "ours": _plain(item.ours), "beside": shown})
+    return tiles
 
 
-def _section(section: Section) -> str:
-    text = f"<p>{html.escape(section.text)}</p>" if section.text else ""
-    return text + "".join(
-        f"<h3>{html.escape(item.title)}</h3>"
-        + (_view(item) if isinstance(item, ViewOnPage) else _figure(item))
-        for item in section.items
-    )
+def _section(section: Section) -> dict[str, Any]:
+    drawn = [
+        _view(item) if isinstance(item, ViewOnPage) else _figure(item) for item in section.items
+    ]
+    words = {"anchor": section.anchor, "title": section.title, "text": section.text}
+    return words | {"drawn": drawn}
 
 
-def _figure(item: FigureOnPage) -> str:
-    data = base64.b64encode(item.png).decode()
+def _figure(item: FigureOnPage) -> dict[str, Any]:
     width, height = struct.unpack(">2I", item.png[16:24])
-    shape = "wide" if width > 2 * height else "compact"
-    return (
-        f'<figure id="{item.name}"><div class="scroll"><img class="{shape}" '
-        f'width="{width}" height="{height}" alt="{html.escape(f"{item.title}. {item.text}")}" '
-        f'src="data:image/png;base64,{data}"></div>'
-        f"<figcaption>{html.escape(item.text)}</figcaption></figure>"
-    )
+    return {
+        "name": item.name,
+        "title": item.title,
+        "text": item.text,
+        "width": width,
+        "height": height,
+        "shape": "wide" if width > 2 * height else "compact",
+        "data": base64.b64encode(item.png).decode(),
+    }
 
 
-def _view(item: ViewOnPage) -> str:
-    return (
-        f'<div class="viewer"><script type="application/json">{item.data}</script>'
-        "<noscript>The 3-D view needs JavaScript; the pictures below do not.</noscript></div>"
-        f'<p class="note">{html.escape(item.text)} <span class="hint">{VIEW_TEXT}</span></p>'
-    )
+def _view(item: ViewOnPage) -> dict[str, Any]:
+    """The data stand in a script element as they are; `viewer_data` writes them without ``<``."""
+    from markupsafe import Markup
+
+    if "<" in item.data:
+        raise ValueError("data of a view could end their element")
+    return {"title": item.title, "text": item.text, "json": Markup(item.data)}
 
 
 def _plain(value: float | None) -> str:
@@ -206,19 +172,18 @@ def _plain(value: float | None) -> str:
     return number(value, 0) if abs(value) >= 1000 else f"{value:.3g}".replace("-", "−")
 
 
-def _provenance(record: dict) -> str:
+def _provenance(record: dict) -> list[tuple[str, str]]:
     split = record["split"]
-    lines = {
-        "Frames judged": ", ".join(
-            f"{name}: {count}" for name, count in record["n_frames"].items()
+    return [
+        (
+            "Frames judged",
+            ", ".join(f"{key}: {count}" for key, count in record["n_frames"].items()),
         ),
-        "Frames given up": str(record["n_frames_given_up"]),
-        "Atoms": record["atoms"],
-        "Split": f"by {split['by']}; validation {split['validation']}, test {split['test']}",
-        "Seeds": ", ".join(f"{name} {seed}" for name, seed in record["seeds"].items()),
-        "Stores": ", ".join(f"{name} {digest[:12]}" for name, digest in record["stores"].items()),
-        "Campaign": record["campaign_digest"][:12],
-        "Versions": ", ".join(f"{name} {found}" for name, found in record["versions"].items()),
-    }
-    items = "".join(f"<dt>{key}</dt><dd>{html.escape(value)}</dd>" for key, value in lines.items())
-    return f"<dl>{items}</dl>"
+        ("Frames given up", str(record["n_frames_given_up"])),
+        ("Atoms", record["atoms"]),
+        ("Split", f"by {split['by']}; validation {split['validation']}, test {split['test']}"),
+        ("Seeds", ", ".join(f"{name} {seed}" for name, seed in record["seeds"].items())),
+        ("Stores", ", ".join(f"{name} {it[:12]}" for name, it in record["stores"].items())),
+        ("Campaign", record["campaign_digest"][:12]),
+        ("Versions", ", ".join(f"{name} {found}" for name, found in record["versions"].items())),
+    ]

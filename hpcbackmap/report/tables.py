@@ -1,6 +1,5 @@
 """The tables of a report: measures by topic, rungs on the way, and the ELBO of every stage."""
 
-import html
 from typing import NamedTuple
 
 from hpcbackmap.metrics.registry import Metric
@@ -93,48 +92,88 @@ ELBO_COLUMNS = (
 """Key in ``elbo.json``, heading, digits."""
 
 
-def measures_table(metrics: tuple[Metric, ...], rows: list[dict]) -> str:
+class Cell(NamedTuple):
+    """text, and below it the interval. row: of the record; best: of its line."""
+
+    text: str
+    interval: str = ""
+    row: str = ""
+    best: bool = False
+
+
+class Line(NamedTuple):
+    """A measure, the wished-for direction, and a cell for each row of the record."""
+
+    label: str
+    better: str
+    cells: list[Cell]
+
+
+class TopicLines(NamedTuple):
+    """Lines under a heading; without a title, lines alone."""
+
+    title: str
+    text: str
+    lines: list[Line]
+
+
+class MeasuresTable(NamedTuple):
+    """labels: of the rows of the record, which are the columns."""
+
+    labels: list[str]
+    topics: list[TopicLines]
+
+
+class ElboLine(NamedTuple):
+    """A stage, or the sum of all."""
+
+    name: str
+    cells: list[Cell]
+    collapse: str
+    is_sum: bool
+
+
+class ElboTable(NamedTuple):
+    """titles: of the columns that some stage has."""
+
+    titles: list[str]
+    lines: list[ElboLine]
+
+
+def measures_table(metrics: tuple[Metric, ...], rows: list[dict]) -> MeasuresTable:
     """All metrics that some row has, by topic; those of no topic come last."""
-    rest, body = list(metrics), []
+    rest, topics = list(metrics), []
     for topic in (*TOPICS, OTHER):
         mine = [item for item in rest if item.name.startswith(topic.beginnings)]
         rest = [item for item in rest if item not in mine]
         lines = _lines(mine, rows)
         if lines:
-            text = f"<small>{html.escape(topic.text)}</small>" if topic.text else ""
-            heading = f"{html.escape(topic.title)}{text}"
-            body.append(
-                f'<tr class="group"><th colspan="{len(rows) + 2}" scope="colgroup">{heading}</th></tr>'
-            )
-            body += lines
-    return _table(rows, body)
+            topics.append(TopicLines(topic.title, topic.text, lines))
+    return MeasuresTable([row["label"] for row in rows], topics)
 
 
-def metric_table(metrics: tuple[Metric, ...], rows: list[dict]) -> str:
+def metric_table(metrics: tuple[Metric, ...], rows: list[dict]) -> MeasuresTable:
     """The same without topics."""
-    return _table(rows, _lines(metrics, rows))
+    return MeasuresTable(
+        [row["label"] for row in rows], [TopicLines("", "", _lines(metrics, rows))]
+    )
 
 
-def elbo_table(record: dict) -> str:
+def elbo_table(record: dict) -> ElboTable:
     """The rows of ``elbo.json`` and their sum, with the columns that they have."""
     ladder = record.get("ladder") or None
     rows = [*record["rows"], *([ladder] if ladder else [])]
     columns = [column for column in ELBO_COLUMNS if any(column[0] in row for row in rows)]
-    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for _, title, _ in columns)
-    body = []
-    for row in rows:
-        name = "whole ladder" if row is ladder else row["stage"]
-        cells = "".join(_elbo_cell(row, key, digits) for key, _, digits in columns)
-        collapse = "–" if row is ladder else html.escape(row.get("collapse") or "none")
-        kind = ' class="sum"' if row is ladder else ""
-        body.append(
-            f'<tr{kind}><th scope="row">{html.escape(name)}</th>{cells}<td class="text">{collapse}</td></tr>'
+    lines = [
+        ElboLine(
+            "whole ladder" if row is ladder else row["stage"],
+            [_elbo_cell(row, key, digits) for key, _, digits in columns],
+            "–" if row is ladder else row.get("collapse") or "none",
+            row is ladder,
         )
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="ELBO by stage"><table>'
-        f'<thead><tr><th scope="col">stage</th>{head}<th scope="col">collapse</th></tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+        for row in rows
+    ]
+    return ElboTable([title for _, title, _ in columns], lines)
 
 
 def number(value: float, digits: int) -> str:
@@ -143,16 +182,7 @@ def number(value: float, digits: int) -> str:
     return text.replace("-", "−")
 
 
-def _table(rows: list[dict], body: list[str]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(row["label"])}</th>' for row in rows)
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Table of measures"><table>'
-        f'<thead><tr><th scope="col">measure</th><th scope="col" class="better">better</th>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def _lines(metrics, rows: list[dict]) -> list[str]:
+def _lines(metrics, rows: list[dict]) -> list[Line]:
     lines = []
     for item in metrics:
         cells = [row["metrics"].get(item.name) for row in rows]
@@ -162,15 +192,11 @@ def _lines(metrics, rows: list[dict]) -> list[str]:
             (cell for row, cell in zip(rows, cells, strict=True) if row["row"] == "truth"), None
         )
         best = _best(item, rows, cells, natural)
-        shown = "".join(
-            f'<td class="{html.escape(row["row"])}{" best" if k in best else ""}">'
-            f"{_cell(item, cell, k in best)}</td>"
+        shown = [
+            _cell(item, cell, row["row"], k in best)
             for k, (row, cell) in enumerate(zip(rows, cells, strict=True))
-        )
-        lines.append(
-            f'<tr><th scope="row">{html.escape(item.label)}</th>'
-            f'<td class="better">{_better(item)}</td>{shown}</tr>'
-        )
+        ]
+        lines.append(Line(item.label, _better(item), shown))
     return lines
 
 
@@ -205,24 +231,23 @@ def _best(item: Metric, rows: list[dict], cells: list, natural: dict | None) -> 
     return best if len(best) < len(cost) else set()
 
 
-def _cell(item: Metric, cell: dict | None, best: bool) -> str:
+def _cell(item: Metric, cell: dict | None, row: str, best: bool) -> Cell:
     if not cell or cell["value"] is None:
-        return "–"
-    text = number(cell["value"], item.digits)
-    text = f"<b>{text}</b>" if best else text
-    return text + _interval(cell.get("interval_95"), item.digits)
+        return Cell("–", row=row, best=best)
+    interval = _interval(cell.get("interval_95"), item.digits)
+    return Cell(number(cell["value"], item.digits), interval, row, best)
 
 
-def _elbo_cell(row: dict, key: str, digits: int) -> str:
+def _elbo_cell(row: dict, key: str, digits: int) -> Cell:
     value = row.get(key)
     if value is None:
-        return "<td>–</td>"
+        return Cell("–")
     interval = _interval(row.get(key.replace("_nats_per_frame", "_interval_95")), digits)
-    return f"<td>{number(value, digits)}{interval}</td>"
+    return Cell(number(value, digits), interval)
 
 
 def _interval(bounds, digits: int) -> str:
     if not isinstance(bounds, list) or bounds[0] == bounds[1]:
         return ""
     low, high = (number(bound, digits) for bound in bounds)
-    return f"<small>{low} … {high}</small>"
+    return f"{low} … {high}"

@@ -46,8 +46,8 @@ def start(
     )
 
 
-def finish(process, code: int = 0) -> str:
-    output, _ = process.communicate(timeout=120)
+def finish(process, code: int = 0, timeout: float = 120) -> str:
+    output, _ = process.communicate(timeout=timeout)
     assert process.returncode == code, output
     return output
 

@@ -59,7 +59,9 @@ def test_weights_that_are_no_numbers_end_the_training_on_all_ranks(example, tmp_
     """Found at the next step, under every ZeRO stage; checkpoints from before it are whole, none came after."""
     program = tmp_path / "broken.py"
     program.write_text(BROKEN_AFTER_7)
-    output = finish(start(TORCHRUN, [*example, *SHORT], tmp_path, program=str(program)))
+    output = finish(
+        start(TORCHRUN, [*example, *SHORT], tmp_path, program=str(program)), timeout=300
+    )
     for zero in range(4):
         said = (
             f"zero {zero}: {STAGE}: weights that are not finite since step 7; lower stages.{STAGE}"

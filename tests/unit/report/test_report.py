@@ -1,9 +1,12 @@
 """The report: one file that needs nothing else, with the frames and numbers that were judged."""
 
 import base64
+import hashlib
+import html
 import json
 import logging
 import re
+from html.parser import HTMLParser
 
 import mdtraj
 import numpy as np
@@ -12,7 +15,9 @@ from judged_campaign import LADDER, load_example, make_campaign, write_training_
 
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.evaluation.campaign import evaluate_campaign, open_sources
+from hpcbackmap.report import page as page_module
 from hpcbackmap.report import report
+from hpcbackmap.report.page import FigureOnPage, Section, ViewOnPage, page
 from hpcbackmap.report.report import write_report
 from hpcbackmap.report.sample import collect
 from hpcbackmap.report.viewer import viewer_data
@@ -288,3 +293,69 @@ def test_a_record_that_is_none_means_evaluate_again(reported, tmp_path, record):
             write_report(campaign, tmp_path / "report.html")
     finally:
         path.write_text(before)
+
+
+EVIL = "</script></style><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+
+
+class Elements(HTMLParser):
+    """Every element with the names of its attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[tuple[str, list[str]]] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, [key for key, _ in attrs]))
+
+
+def elements(text: str) -> list[tuple[str, list[str]]]:
+    parser = Elements()
+    parser.feed(text)
+    return parser.found
+
+
+def marked(record, seen: set[str]):
+    """A copy of a record whose every text is markup; texts that decide what is shown stay."""
+    if isinstance(record, dict):
+        return {key: it if key in ("row", "by") else marked(it, seen) for key, it in record.items()}
+    if isinstance(record, list):
+        return [marked(item, seen) for item in record]
+    if isinstance(record, str):
+        seen.add(record)
+        return record + EVIL
+    return record
+
+
+def test_no_text_of_a_record_becomes_markup(reported):
+    campaign, _ = reported
+    seen: set[str] = set()
+    record = marked(json.loads(campaign.path("metrics.json").read_text()), seen)
+    record["campaign"] = record["rungs"][0]["resolution"] = EVIL
+    figure = FigureOnPage(EVIL, EVIL, EVIL, b"\x89PNG" + bytes(20))
+    section = Section(EVIL, EVIL, EVIL, [figure, ViewOnPage(EVIL, EVIL, "{}")])
+    text = page(record, [section], section, marked(ELBO, seen))
+    assert len(seen) > 15
+    assert "alert(1)" in text and "<script>alert" not in text and "<img src=x" not in text
+    assert len(re.findall(r"<script", text)) == 3 and len(re.findall(r"<style", text)) == 1
+    found = elements(text)
+    assert {tag for tag, _ in found} <= {tag for tag, _ in elements(reported[1])}
+    assert not [key for _, keys in found for key in keys if key.startswith("on")]
+
+
+def test_data_that_could_end_their_element_are_refused():
+    with pytest.raises(ValueError, match="end their element"):
+        page_module._section(Section("a", "t", "", [ViewOnPage("t", "", "</script>")]))
+
+
+def test_the_browser_is_told_the_hashes_of_style_and_script(reported):
+    """And there is nothing inline beside them: no handler, no style attribute, no javascript: link."""
+    _, text = reported
+    policy = html.unescape(re.search(r'Security-Policy" content="([^"]*)"', text)[1])
+    for element, directive in (("style", "style-src"), ("script", "script-src")):
+        (content,) = re.findall(rf"<{element}>(.*?)</{element}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    outside = re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+    assert not re.search(r"\s(on\w+|style)=|javascript:", outside)

@@ -1,12 +1,13 @@
 """The tables of a report: every measure once, under its topic, with direction and best answer."""
 
-import html
 import re
 
 import pytest
+from markupsafe import escape
 
 from hpcbackmap.metrics.registry import METRICS, Metric, metric
-from hpcbackmap.report.tables import elbo_table, measures_table, metric_table
+from hpcbackmap.report import tables
+from hpcbackmap.report.page import template
 
 HIGHER = {
     "lddt", "lddt_ca", "contacts_recovered_percent", "bond_graph_exact_percent", "bond_fraction_auc",
@@ -14,6 +15,21 @@ HIGHER = {
     "chi12_right_percent",
 }  # fmt: skip
 """Of the measures that compare with the truth, those where more is better."""
+
+
+PARTS = template("parts.html.j2").module
+
+
+def measures_table(*arguments) -> str:
+    return PARTS.measures(tables.measures_table(*arguments))
+
+
+def metric_table(*arguments) -> str:
+    return PARTS.measures(tables.metric_table(*arguments))
+
+
+def elbo_table(record) -> str:
+    return PARTS.bounds(tables.elbo_table(record))
 
 
 def cell(value, low=None, high=None) -> dict:
@@ -29,7 +45,7 @@ def rows(**columns) -> list[dict]:
 def line(table: str, item: Metric) -> list[str]:
     """Direction and cells of one measure, each as (class, content)."""
     found = re.search(
-        rf'<th scope="row">{re.escape(html.escape(item.label))}</th>(.*?)</tr>', table
+        rf'<th scope="row">{re.escape(str(escape(item.label)))}</th>(.*?)</tr>', table
     )
     return re.findall(r'<td class="([^"]*)">(.*?)</td>', found[1])
 
