@@ -149,9 +149,11 @@ def require_known_residues(particles: Particles) -> None:
         if name in CHAIN_NAMES
     }
     for number, row in enumerate(particles.residues):
-        if number in of_chain and residue_kind(row.name) == "unknown":
+        kind = residue_kind(row.name)
+        if number in of_chain and kind in ("unknown", "D-residue"):
+            what = "a D-residue" if kind == "D-residue" else "unknown residue"
             raise InputError(
-                f"{particles.source}: unknown residue {particles.label(number)}; rename it to its standard "
+                f"{particles.source}: {what} {particles.label(number)}; rename it to its standard "
                 "parent, give --sequence where names say nothing, or leave it out with --select"
             )
 

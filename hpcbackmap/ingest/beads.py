@@ -12,6 +12,7 @@ import numpy as np
 
 from hpcbackmap.config.campaign import SystemConfig
 from hpcbackmap.ingest.selection import select_particles
+from hpcbackmap.protein.residue_kinds import modified_parent
 from hpcbackmap.protein.residues import BACKBONE, RESIDUES, standard_residue_name
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj, topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder, resolution_name
@@ -202,7 +203,7 @@ def _chains(text: str | list[str]) -> list[str]:
 
 def _named_residues(config, particles: list, source: str) -> Topology:
     """The molecule that the residue names of a file with one particle per residue imply."""
-    names = [standard_residue_name(particle.residue.name) for particle in particles]
+    names = [_parent(particle.residue.name) for particle in particles]
     if None in names or len({particle.residue.index for particle in particles}) < len(particles):
         raise InputError(
             f"{source}: its residue names tell no sequence; give system {config.name} a `sequence` or a "
@@ -216,13 +217,17 @@ def _named_residues(config, particles: list, source: str) -> Topology:
     return topology_from_sequence(letters)
 
 
+def _parent(name: str) -> str | None:
+    return standard_residue_name(name) or modified_parent(name)
+
+
 def _require_residues(config, ladder: Ladder, particles: list, source: str) -> None:
     """Of one bead per residue, names must be those of the sequence, unless all are one dummy name."""
     sequence = ladder.topology.sequence
     if len(particles) != len(sequence):
         return
     groups = bead_residues(ladder, config.resolution)
-    names = [standard_residue_name(particle.residue.name) for particle in particles]
+    names = [_parent(particle.residue.name) for particle in particles]
     if None in names or len(set(names)) == 1:
         return
     for bead, (particle, name, residues) in enumerate(zip(particles, names, groups, strict=True)):

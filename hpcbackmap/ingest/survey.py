@@ -15,7 +15,6 @@ import numpy as np
 from hpcbackmap.config.campaign import SystemConfig
 from hpcbackmap.ingest.beads import bead_links, bead_table, match_beads, typical_steps
 from hpcbackmap.ingest.selection import select_particles
-from hpcbackmap.protein.residues import standard_atom_name, standard_residue_name
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError
@@ -27,7 +26,6 @@ from hpcbackmap.trajectories.checks import (
     require_links,
     require_numbers,
 )
-from hpcbackmap.trajectories.gsd import is_gsd
 from hpcbackmap.trajectories.particles import Particles, load_topology, read_particles
 from hpcbackmap.trajectories.periodic import Mender, whole_along_order
 from hpcbackmap.trajectories.reader import describe_file, holds_topology, read_frames
@@ -147,8 +145,7 @@ def survey_system(config: SystemConfig, ladder: list[str] = ()) -> SystemSurvey:
     file_topology = particles.to_mdtraj()
     files, start, first = [], 0, None
     for path, name in zip(paths, _source_names(paths), strict=True):
-        if holds_topology(path) and not (is_gsd(path) and config.topology):
-            _require_same_atoms(file_topology, load_topology(path), topology_file, path)
+        particles.require_same(path)
         n_frames, frame = describe_file(path, file_topology)
         first = frame if first is None else first
         stop = start - (-n_frames // config.stride)
@@ -164,7 +161,7 @@ def survey_system(config: SystemConfig, ladder: list[str] = ()) -> SystemSurvey:
     else:
         topology, index, dropped = _atoms(config, particles, file_topology, paths[0], first, cells)
         held, built = "fg" if len(index) == topology.n_atoms else "ca", None
-        for word in particles.words + _words(dropped):
+        for word in particles.words + particles.subset(index).modified() + _words(dropped):
             log.warning("system %s: %s", config.name, word)
     survey = SystemSurvey(
         name=config.name,
@@ -229,8 +226,12 @@ def _atoms(config, particles: Particles, file_topology, path: str, first: np.nda
         joined = subset.topology(whole_along_order(here, cells[0], chains))
         found = max(found, joined, key=lambda each: sum(each[0].bonded) + len(each[0].disulphides))
     topology, index, dropped = found
-    if len(selected) < file_topology.n_atoms:
-        dropped["not selected"] = file_topology.n_atoms - len(selected)
+    left = np.setdiff1d(np.arange(particles.n_atoms), selected)
+    kinds = particles.kinds(left)
+    for kind, count in kinds.items():
+        dropped[kind] = dropped.get(kind, 0) + count
+    if len(left) > sum(kinds.values()):
+        dropped["not selected"] = len(left) - sum(kinds.values())
     return topology, selected[index], dropped
 
 
@@ -288,26 +289,6 @@ def _source_names(paths: list[str]) -> list[str]:
         depth += 1
         names = ["/".join(Path(path).parts[-depth:]) for path in paths]
     return names
-
-
-def _require_same_atoms(ours, theirs, our_file: str, their_file: str) -> None:
-    if ours is theirs:
-        return
-    if ours.n_atoms != theirs.n_atoms:
-        raise InputError(
-            f"{their_file}: {theirs.n_atoms} atoms, the topology {our_file} has {ours.n_atoms}"
-        )
-    for a, b in zip(ours.atoms, theirs.atoms, strict=True):
-        if _standard_names(a) != _standard_names(b):
-            raise InputError(
-                f"{their_file}: atom {b.serial or b.index + 1} is {b.name} of {b.residue}, "
-                f"in the topology {our_file} it is {a.name} of {a.residue}"
-            )
-
-
-def _standard_names(atom) -> tuple[str, str]:
-    residue = standard_residue_name(atom.residue.name) or atom.residue.name
-    return residue, standard_atom_name(residue, atom.name)
 
 
 def _require_nm(survey: SystemSurvey, first: np.ndarray, cells: np.ndarray | None) -> None:

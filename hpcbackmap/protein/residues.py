@@ -120,14 +120,14 @@ _RESIDUE_VARIANTS = {
     "HID": "HIS", "HIE": "HIS", "HIP": "HIS", "HSD": "HIS", "HSE": "HIS", "HSP": "HIS", "HISD": "HIS",
     "HISE": "HIS", "HISH": "HIS", "HISB": "HIS", "HISA": "HIS", "CYX": "CYS", "CYM": "CYS", "CYS2": "CYS",
     "ASH": "ASP", "ASPP": "ASP", "ASPH": "ASP", "GLH": "GLU", "GLUP": "GLU", "GLUH": "GLU",
-    "LYN": "LYS", "LSN": "LYS", "LYSH": "LYS", "ARGN": "ARG", "MSE": "MET",
+    "LYN": "LYS", "LSN": "LYS", "LYSH": "LYS", "ARGN": "ARG",
 }  # fmt: skip
 
 
 def standard_residue_name(name: str) -> str | None:
     """The standard three-letter name of a protonation, terminal or force-field variant, else None.
 
-    AMBER terminal names (``NALA``, ``CHIE``) are understood; selenomethionine counts as methionine.
+    AMBER terminal names (``NALA``, ``CHIE``) are understood; for modified residues see `residue_kinds`.
     """
     name = name.strip().upper()
     for candidate in (name, name[1:] if len(name) == 4 and name[0] in "NC" else ""):

@@ -157,6 +157,8 @@ def open_files(paths: Sequence[str], particles: Particles) -> FilesOfFrames:
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise InputError(f"{path}: is given twice")
+    for path in paths:
+        particles.require_same(path)
     counts = [describe_file(path, particles)[0] for path in paths]
     return FilesOfFrames(tuple(paths), tuple(counts), particles.n_atoms, particles.source)
 

@@ -3,6 +3,7 @@
 Shapes: F frames, P particles, R residues; positions in nm.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,10 @@ from hpcbackmap.protein.residue_kinds import SMALL, residue_kind
 from hpcbackmap.trajectories.cells import usable_cells
 from hpcbackmap.trajectories.text import Rows
 
-__all__ = ["ChainRow", "ResidueRow", "residue_steps", "split"]
+__all__ = ["ChainRow", "ResidueRow", "residue_sites", "residue_steps", "split"]
 
+SITES = {"CA": 0, "BB": 1}
+"""Particles that stand for their residue, the first that is there."""
 WRAPS = {9999, 99999}
 """Numbers after which files with four and five columns for them count from 0 or 1 again."""
 PEPTIDE = 0.20
@@ -152,16 +155,15 @@ def residue_steps(names: list[str], index: np.ndarray, count: int, positions, ce
 
     In the nearest image, the median of the frames; NaN for the first and without positions.
     """
-    site = np.full(count, -1)
-    for wanted in (("CA",), ("BB",), None):
-        for particle in range(len(names) - 1, -1, -1):
-            if wanted is None or names[particle] in wanted:
-                r = index[particle]
-                if site[r] < 0 or (wanted is None and site[r] < 0):
-                    site[r] = particle
-        if (site >= 0).all():
-            break
-    return _distances(site[:-1], site[1:], positions, cells)
+    sites = residue_sites(names, index, count)
+    return _distances(sites[:-1], sites[1:], positions, cells)
+
+
+def residue_sites(names: list[str], index: np.ndarray, count: int) -> np.ndarray:
+    """Particle that stands for each residue: its CA, else BB, else its first, int64 [R]."""
+    rank = np.array([SITES.get(name, len(SITES)) for name in names])
+    order = np.lexsort((np.arange(len(names)), rank, index))
+    return order[np.searchsorted(index[order], np.arange(count))]
 
 
 def _peptide_links(names, index, count, positions, cells) -> np.ndarray:
@@ -187,5 +189,7 @@ def _distances(a: np.ndarray, b: np.ndarray, positions, cells) -> np.ndarray:
             cell = cells[number]
             gap -= np.rint(gap @ np.linalg.inv(cell)) @ cell
         lengths.append(np.linalg.norm(gap, axis=1))
-    result[1:] = np.median(lengths, axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # distances that are no number in any frame
+        result[1:] = np.nanmedian(lengths, axis=0)
     return result

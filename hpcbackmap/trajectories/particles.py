@@ -5,21 +5,30 @@ Shapes: F frames, P particles, R residues; positions in nm.
 
 import itertools
 import os
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 
 import mdtraj
 import numpy as np
+from scipy.spatial import cKDTree
 
-from hpcbackmap.protein.residue_kinds import modified_parent
+from hpcbackmap.protein.residue_kinds import modified_parent, residue_kind
 from hpcbackmap.protein.residues import RESIDUES, standard_atom_name, standard_residue_name
 from hpcbackmap.protein.topology import NamedResidue, Topology, topology_from_residues
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import ascii_name
-from hpcbackmap.trajectories.formats import is_text, text_file
+from hpcbackmap.trajectories.formats import NAMED_TEXT, is_text, text_file
 from hpcbackmap.trajectories.gsd import gsd_topology, is_gsd
-from hpcbackmap.trajectories.molecules import ChainRow, ResidueRow, residue_steps, split
+from hpcbackmap.trajectories.molecules import (
+    ChainRow,
+    ResidueRow,
+    residue_sites,
+    residue_steps,
+    split,
+)
 from hpcbackmap.trajectories.reader import first_frames, holds_frames, origin_of, reading
 from hpcbackmap.trajectories.text import Rows, suffix_of
 
@@ -47,6 +56,10 @@ NAMING = (
     ".arc",
 )
 """Formats beside text and GSD that name particles; read through mdtraj."""
+TOGETHER = 0.15
+"""nm; sites of two residues are never that near."""
+CIS = (0.25, 0.33)
+"""C-alpha distance across a cis peptide bond, nm."""
 _SYMBOLS = {
     each.symbol.upper(): each
     for each in vars(mdtraj.element).values()
@@ -131,13 +144,42 @@ class Particles:
         ids = [chain.id for chain in self.chains]
         return topology_from_residues(residues, ids, positions, self.source, self.steps)
 
-    def modified(self) -> dict[str, list[str]]:
-        """Labels of the residues that are built as their parents, by name and parent (``SEP as SER``)."""
+    def modified(self) -> list[str]:
+        """Sentences about residues that are built as the ones that they were made from."""
         found: dict[str, list[str]] = {}
         for number, row in enumerate(self.residues):
             if parent := modified_parent(row.name):
-                found.setdefault(f"{row.name} as {parent}", []).append(self.label(number))
-        return found
+                found.setdefault(f"{row.name} built as {parent}", []).append(self.label(number))
+        return [
+            f"{len(labels)} {what} ({', '.join(labels[:5])}{', …' if len(labels) > 5 else ''})"
+            for what, labels in found.items()
+        ]
+
+    def kinds(self, index: np.ndarray) -> dict[str, int]:
+        """How many of the particles ``index`` are of residues that are no amino acids, by kind and name."""
+        counts: Counter[str] = Counter()
+        for particle in index:
+            name = self.residues[self.residue[particle]].name
+            if (kind := residue_kind(name)) not in ("protein", "modified"):
+                counts[f"{'other' if kind == 'unknown' else kind} {name}"] += 1
+        return dict(counts)
+
+    def require_same(self, path: str) -> None:
+        """Refuse a text file whose particles have other names, or the same in another order."""
+        if suffix_of(path) not in NAMED_TEXT or path == self.source:
+            return
+        rows = text_file(path).rows
+        if rows.n_atoms != self.n_atoms:
+            raise InputError(f"{path}: {rows.n_atoms} atoms, {self.source} has {self.n_atoms}")
+        theirs = zip(rows.residue_names, rows.names, strict=True)
+        for particle, (residue, name) in enumerate(theirs):
+            row = int(self.residue[particle])
+            own = self.residues[row].name
+            if _standard(own, self.names[particle]) != _standard(residue, name):
+                raise InputError(
+                    f"{path}: atom {particle + 1} is {name} of {residue}{rows.numbers[particle]}, "
+                    f"in the topology {self.source} it is {self.names[particle]} of {self.label(row)}"
+                )
 
     def to_mdtraj(self) -> mdtraj.Topology:
         """For mdtraj's selections: the same particles in the same order (a residue in parts counts twice)."""
@@ -154,6 +196,11 @@ class Particles:
             element = _SYMBOLS.get(self.elements[particle].upper(), mdtraj.element.virtual)
             top.add_atom(self.names[particle], element, residue, particle + 1)
         return top
+
+
+def _standard(residue: str, name: str) -> tuple[str, str]:
+    standard = standard_residue_name(residue) or modified_parent(residue) or residue
+    return standard, standard_atom_name(standard, name)
 
 
 def read_particles(path: str, top: str | None = None, molecule: int | None = None) -> Particles:
@@ -258,7 +305,8 @@ def _elements(rows: Rows) -> list[str]:
     """Symbols of the file; where it has none, those of the atoms of residues and of hydrogens."""
     found = []
     for name, residue, symbol in zip(rows.names, rows.residue_names, rows.elements, strict=True):
-        if not symbol and (standard := standard_residue_name(residue)):
+        standard = standard_residue_name(residue) or modified_parent(residue)
+        if not symbol and standard:
             plain = name.lstrip("0123456789")
             if standard_atom_name(standard, name) in RESIDUES[standard].atoms + ("OXT",):
                 symbol = standard_atom_name(standard, name)[0]
@@ -283,23 +331,56 @@ def _pairs(disulphides, residues, chains) -> list[tuple[int, int]]:
 
 
 def _remarks(particles: Particles) -> list[str]:
-    """Residues that are built as others; numbers that run backwards, as a chain's direction decides what is
-    built.
-    """
-    words = []
-    for what, labels in particles.modified().items():
-        shown = ", ".join(labels[:5]) + (", …" if len(labels) > 5 else "")
-        words.append(
-            f"{particles.source}: {len(labels)} {what} ({shown}): what modifies them is not built"
-        )
-    rows = list(enumerate(particles.residues))
+    """What is odd about residues: their numbers, their distances."""
+    protein = np.array(
+        [residue_kind(row.name) in ("protein", "modified", "unknown") for row in particles.residues]
+    )
+    return [
+        f"{particles.source}: {words}"
+        for words in (*_backward(particles), *_together(particles, protein), *_all_near(particles))
+    ]
+
+
+def _backward(particles: Particles) -> Iterator[str]:
+    """A chain's direction decides what is built."""
+    rows = enumerate(particles.residues)
     for chain, group in itertools.groupby(rows, lambda item: item[1].chain):
         numbers = [row.number for _, row in group]
         down = sum(b == a - 1 for a, b in pairwise(numbers))
         if len(numbers) > 2 and down > 0.5 * (len(numbers) - 1):
             letter = particles.chains[chain].id.strip() or str(chain + 1)
-            words.append(
-                f"{particles.source}: the residue numbers of chain {letter} run backwards, from {numbers[0]} "
-                f"to {numbers[-1]}; the order of the file is taken for that from the N- to the C-terminus"
+            yield (
+                f"the residue numbers of chain {letter} run backwards, from {numbers[0]} to {numbers[-1]}; the "
+                "order of the file is taken for that from the N- to the C-terminus"
             )
-    return words
+
+
+def _together(particles: Particles, protein: np.ndarray) -> Iterator[str]:
+    """Residues at one place, and chains inside each other."""
+    if particles.positions is None:
+        return
+    sites = residue_sites(particles.names, particles.residue, len(particles.residues))
+    places = particles.positions[sites].astype(np.float64)
+    kept = np.flatnonzero(protein & np.isfinite(places).all(axis=1))
+    pairs = kept[cKDTree(places[kept]).query_pairs(TOGETHER, output_type="ndarray")]
+    if not len(pairs):
+        return
+    a, b = pairs[np.lexsort(pairs.T[::-1])][0]
+    gap = np.linalg.norm(places[a] - places[b])
+    chains = {particles.residues[r].chain for r in (a, b)}
+    yield (
+        f"{len(pairs)} pair(s) of residues stand at one place or nearly so, {particles.label(a)} and "
+        f"{particles.label(b)} {gap:.2g} nm apart"
+        + ("; chains inside each other cannot both be built well" if len(chains) > 1 else "")
+    )
+
+
+def _all_near(particles: Particles) -> Iterator[str]:
+    """C-alpha atoms as at cis peptide bonds, of which a protein has one in 300."""
+    steps = particles.steps[np.isfinite(particles.steps)]
+    near = int(((steps > CIS[0]) & (steps < CIS[1])).sum())
+    if "CA" in particles.names and near > 3 and near > 0.1 * len(steps):
+        yield (
+            f"{near} of {len(steps)} neighbouring C-alpha atoms are {CIS[0]:.2f} to {CIS[1]:.2f} nm apart "
+            f"(median {np.median(steps):.3g}), as at cis peptide bonds only; 0.38 is usual"
+        )

@@ -40,6 +40,8 @@ PIECE_BYTES = 8e6
 """Coordinates that are read at a time."""
 FAR = 1000.0
 """nm from the origin beyond which a file's frames are moved back: 32-bit numbers are 6e-5 nm apart there."""
+COARSEST = 1e-3
+"""nm that the numbers of a file may be apart: the precision of XTC."""
 _WITH_TOPOLOGY = (*NAMED_TEXT, ".h5", ".hdf5", ".lh5", ".gsd")
 _BEAD = mdtraj.element.virtual
 
@@ -96,6 +98,7 @@ def read_frames(
     for positions, times, cells in _pieces(path, topology, start, stop, size):
         start += len(positions)
         if origin.any():
+            _require_digits(path, positions)
             positions = positions - origin
         yield positions.astype(np.float32), times, cleaned(cells)
     if exactly and start < stop:
@@ -116,6 +119,17 @@ def _origin(path: str, n_atoms: int, size: int) -> np.ndarray:
         if np.isfinite(centre).all() and np.abs(centre).max() > FAR:
             return np.rint(centre)
     return np.zeros(3)
+
+
+def _require_digits(path: str, positions: np.ndarray) -> None:
+    """Refuse 32-bit numbers so large that they are further apart than `COARSEST`."""
+    apart = np.spacing(np.nanmax(np.abs(positions)))
+    if apart > COARSEST:
+        far = np.nanmax(np.abs(positions))
+        raise InputError(
+            f"{path}: its particles are {far:.3g} nm from the origin, where the numbers of this format are "
+            f"{apart:.2g} nm apart; move them to the origin in the program that wrote the file"
+        )
 
 
 class _Count:

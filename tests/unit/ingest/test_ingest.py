@@ -293,7 +293,7 @@ def test_files_that_disagree_with_the_topology_are_refused(trpcage, top, tmp_pat
         file.write(text)
     system = {"topology": top, "trajectories": [str(tmp_path / "mutant.pdb.gz")]}
     refused(
-        tmp_path / "w", InputError, "mutant.pdb.gz: atom .* of PHE6, .* it is N of TRP6", system
+        tmp_path / "w", InputError, "mutant.pdb.gz: atom .* of PHE6, .* it is N of A:TRP6", system
     )
     mixed = [{"topology": top, "trajectories": [top]}, {"trajectories": [str(tmp_path / "ca.pdb")]}]
     trpcage[0].atom_slice(trpcage.topology.select("name CA")).save(str(tmp_path / "ca.pdb"))

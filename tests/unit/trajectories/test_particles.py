@@ -176,3 +176,71 @@ def test_a_molecule_far_from_the_origin_is_moved_before_it_is_rounded(calphas, t
         np.linalg.norm(np.diff(found.positions, axis=0), axis=1), steps, atol=2e-3
     )
     assert "nm from the origin" in found.words[0]
+
+
+def test_binary_numbers_too_far_from_the_origin_are_refused(example_dir, tmp_path):
+    """What is rounded in the file stays rounded; 2000 nm away it does not matter yet."""
+    import mdtraj
+
+    loaded = mdtraj.load(str(example_dir / "trpcage_top.pdb"))
+    near = loaded.xyz[0].copy()
+    for away, fault in ((2000, None), (1e6, "1e\\+06 nm from the origin, where .* 0.062 nm apart")):
+        loaded.xyz = near[None] + np.float32(away)
+        loaded.save(str(tmp_path / "far.trr"))
+        top = str(example_dir / "trpcage_top.pdb")
+        if fault:
+            with pytest.raises(InputError, match=f"far.trr: .*{fault}"):
+                read_particles(tmp_path / "far.trr", top)
+            continue
+        found = read_particles(tmp_path / "far.trr", top)
+        np.testing.assert_allclose(found.positions - found.positions[0], near - near[0], atol=3e-4)
+
+
+def shown(lines, path):
+    return " ".join(read_particles(write(path, lines)).words)
+
+
+def test_places_that_cannot_be_are_said(calphas, tmp_path):
+    """Two residues at one place, chains inside each other, every neighbour as at a cis peptide bond."""
+    assert shown(calphas, tmp_path / "a.pdb") == ""
+    twice = [*calphas[:10], calphas[10][:30] + calphas[9][30:54] + calphas[10][54:], *calphas[11:]]
+    words = shown(twice, tmp_path / "b.pdb")
+    assert (
+        "1 pair(s) of residues stand at one place" in words and "A:GLY10 and A:GLY11 0 nm" in words
+    )
+    inside = calphas + relabelled(calphas, numbers(1), "B", shift=0.4)
+    assert "20 pair(s)" in (words := shown(inside, tmp_path / "c.pdb")) and "chains inside" in words
+    zigzag = [
+        f"{line[:30]}{2.7 * i:8.3f}{0.9 * (i % 2):8.3f}{0.0:8.3f}{line[54:]}"
+        for i, line in enumerate(calphas)
+    ]
+    assert "19 of 19 neighbouring C-alpha atoms are 0.25 to 0.33 nm" in shown(
+        zigzag, tmp_path / "d.pdb"
+    )
+
+
+def test_modified_residues_and_strangers_are_named(calphas, tmp_path):
+    names = {3: "SEP", 5: "MSE", 8: "HYP", 11: "HSE"}
+    lines = [
+        f"{line[:17]}{names.get(i, line[17:20])}{line[20:]}"
+        for i, line in enumerate(calphas, start=1)
+    ]
+    strangers = [
+        f"HETATM  9{k:02d} {atom:4} {name} X{900 + k:4d}    {90 + 9 * k:8.3f}   0.000   0.000  1.00  0.00"
+        for k, (atom, name) in enumerate(
+            [(" O  ", "HOH"), ("NA  ", " NA"), (" P  ", " DA"), (" C1 ", "NAG")]
+        )
+    ]
+    found = read_particles(write(tmp_path / "m.pdb", [*lines, "TER", *strangers]))
+    assert found.modified() == [
+        "1 SEP built as SER (A:SEP3)", "1 MSE built as MET (A:MSE5)", "1 HYP built as PRO (A:HYP8)"
+    ]  # fmt: skip
+    topology, index, dropped = found.topology(found.positions)
+    assert len(index) == 20 and topology.sequence[2] == "SER" and topology.sequence[10] == "HIS"
+    assert dropped == {"water HOH": 1, "ion NA": 1, "DNA DA": 1, "sugar NAG": 1}
+    unknown = [
+        line.replace(line[17:20], "XYZ") if i == 4 else line for i, line in enumerate(calphas)
+    ]
+    with pytest.raises(InputError, match=r"unknown residue XYZ5 in chain A; .* standard parent"):
+        found = read_particles(write(tmp_path / "u.pdb", unknown))
+        found.topology(found.positions)
