@@ -1,8 +1,11 @@
 # make demo    the whole road on the example protein, about twelve minutes on two cores
 # make test    the tests; PYTEST_ARGS="tests/unit -x" chooses among them
+# make check   what to run before a commit: lint, types, quick tests
 # make lint    ruff
+# make docs    the documentation as a site, in site/
+# make coverage  the tests, with lines and branches counted: coverage.xml and a table
 #
-# All three build the environment in .venv first, with pip alone. PYTHON chooses the interpreter.
+# All build the environment in .venv first, with pip alone. PYTHON chooses the interpreter.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +19,7 @@ MPI := $(shell command -v mpirun >/dev/null 2>&1 || echo ,mpi)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test check lint docs coverage clean
 
 demo: $(READY)
 	$(BIN)/hpcbackmap demo
@@ -24,8 +27,20 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not trains" tests/unit
+
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[docs]"
+	$(BIN)/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --cov --cov-report=xml --cov-report=term $(PYTEST_ARGS)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,4 +49,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) hpcbackmap-demo
+	rm -rf $(VENV) hpcbackmap-demo site coverage.xml .coverage*
