@@ -19,7 +19,7 @@ sys.path.insert(0, str(DOCS.parent / "tests" / "unit"))
 
 from test_import_rules import MAY_IMPORT  # noqa: E402
 
-from hpcbackmap.cli.app import app  # noqa: E402
+from hpcbackmap.cli.app import COMMANDS, function_of  # noqa: E402
 from hpcbackmap.config.campaign import Campaign  # noqa: E402
 from hpcbackmap.runtime import errors  # noqa: E402
 
@@ -58,9 +58,8 @@ def commands_page() -> str:
     parts = [
         "# Commands\n\nEvery command has `--help`. Exit codes stand at the end of this page.\n"
     ]
-    for command in app.registered_commands:
-        function = command.callback
-        name = command.name or function.__name__
+    for name in COMMANDS:
+        function = function_of(name)
         rows = list(parameter_rows(function))
         parts.append(f"## {name}\n\n{paragraphs(function.__doc__ or '')}\n")
         parts.append(table(("argument or option", "default", "meaning"), rows))

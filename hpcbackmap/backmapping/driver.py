@@ -122,7 +122,9 @@ def _device(comm, wanted: str):
 
     torch.set_num_threads(1)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode(
+        "warn"
+    )  # loads no compiler, as use_deterministic_algorithms does
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ResourceError("--device cuda: this machine has no GPU that PyTorch can use")
     if wanted == "cpu" or not torch.cuda.is_available():

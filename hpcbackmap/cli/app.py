@@ -1,36 +1,65 @@
 """The command line: its commands in order, and how they are run.
 
-Commands parse and call. What is heavy is imported inside the command that needs it, after the campaign has
-been read: a mistake in the campaign is told at once.
+A command is loaded when it is called, its arguments when they are read: what one command needs costs the
+others nothing, and a list of commands needs none of them. Commands parse and call; what is heavy is imported
+inside, after the campaign has been read, so that a mistake in it is told at once.
 """
 
+import ast
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
+from typer.main import get_command_from_info
+from typer.models import CommandInfo
 
 from hpcbackmap import __version__
-from hpcbackmap.cli.artifact import artifact
-from hpcbackmap.cli.backmap import backmap
-from hpcbackmap.cli.cancel import cancel
-from hpcbackmap.cli.demo import demo
-from hpcbackmap.cli.doctor import doctor
-from hpcbackmap.cli.evaluate import evaluate
-from hpcbackmap.cli.export import export
-from hpcbackmap.cli.ingest import ingest
-from hpcbackmap.cli.init import init
-from hpcbackmap.cli.inspect import inspect
-from hpcbackmap.cli.report import report
-from hpcbackmap.cli.status import status
-from hpcbackmap.cli.submit import submit
-from hpcbackmap.cli.train import train
-from hpcbackmap.cli.verify import verify
 from hpcbackmap.runtime import console
 from hpcbackmap.runtime.allocator import keep_freed_memory
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "function_of", "main"]
+
+COMMANDS = (
+    *("demo", "init", "ingest", "train", "backmap", "evaluate", "report"),
+    *("export", "artifact", "inspect", "verify"),
+    *("submit", "status", "cancel"),
+    "doctor",
+)
+"""In the order of `--help`; each is the function of its name in the module of its name."""
+
+
+class Commands(console.CommandGroup):
+    """The commands, loaded by name; a list of them shows the first lines of their docstrings."""
+
+    _listing = False
+
+    def list_commands(self, ctx) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx, name: str):
+        if name not in COMMANDS:
+            return None
+        if self._listing:
+            return TyperCommand(name, help=_first_line(name))
+        return get_command_from_info(
+            CommandInfo(name=name, callback=function_of(name)),
+            pretty_exceptions_short=False,
+            rich_markup_mode=self.rich_markup_mode,
+        )
+
+    def format_help(self, ctx, formatter) -> None:
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
+
 
 app = typer.Typer(
-    cls=console.CommandGroup,
+    cls=Commands,
     name="hpcbackmap",
     no_args_is_help=True,
     add_completion=False,
@@ -45,6 +74,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line (``sys.argv`` unless given)."""
     keep_freed_memory()
     console.run(app, arguments)
+
+
+def function_of(name: str) -> Callable[..., None]:
+    """The function that is a command; loads its module."""
+    return getattr(import_module(f"hpcbackmap.cli.{name}"), name)
 
 
 def _version(wanted: bool) -> None:
@@ -65,10 +99,10 @@ def settings(
     console.configure_logging(verbose)
 
 
-for _command in (
-    *(demo, init, ingest, train, backmap, evaluate, report),
-    *(export, artifact, inspect, verify),
-    *(submit, status, cancel),
-    doctor,
-):
-    app.command()(_command)
+def _first_line(name: str) -> str:
+    """Of a command's docstring, without loading the command."""
+    module = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return (ast.get_docstring(node) or "").partition("\n\n")[0]
+    return ""

@@ -1,12 +1,12 @@
 """Arguments that several commands have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpcbackmap.config.campaign import Campaign
-from hpcbackmap.config.load import load_campaign
+if TYPE_CHECKING:
+    from hpcbackmap.config.campaign import Campaign
 
 __all__ = ["CampaignFile", "Json", "Overrides", "absolute", "load"]
 
@@ -26,7 +26,9 @@ Json = Annotated[
 ]
 
 
-def load(path: Path, overrides: list[str] | None) -> Campaign:
+def load(path: Path, overrides: list[str] | None) -> "Campaign":
+    from hpcbackmap.config.load import load_campaign
+
     return load_campaign(path, overrides or [])
 
 

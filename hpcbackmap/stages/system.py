@@ -5,15 +5,13 @@ shifted where molecules are put together. A field that is not declared is an err
 in `stages.base`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
-from torch_geometric.data.collate import collate as concatenate
 
 __all__ = ["Beads", "Listed", "Particles", "Plain", "Summed", "System", "collate"]
 
@@ -42,7 +40,7 @@ Listed = Annotated[tuple[int, ...], _Join.LISTED]
 Summed = Annotated[tuple[int, ...], _Join.SUMMED]
 
 
-class System(Data):
+class System:
     """Fields that every stage kind has; one molecule, or several after `collate`.
 
     fine_sizes, coarse_sizes: particles and beads of each molecule, numbers on the host: no step has to ask the
@@ -102,25 +100,32 @@ class System(Data):
         """Molecules, S."""
         return len(self.coarse_sizes)
 
+    def apply(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same system with every tensor changed; numbers of the host stay."""
+        changed = type(self)()
+        for key, value in vars(self).items():
+            setattr(changed, key, change(value) if isinstance(value, Tensor) else value)
+        return changed
+
+    def to(self, *where: Any, **options: Any) -> Self:
+        """The same system on another device, or of another type; arguments of `Tensor.to`."""
+        return self.apply(lambda tensor: tensor.to(*where, **options))
+
     def __setattr__(self, key: str, value: Any) -> None:
-        if isinstance(self._shift_of(key), _Join):
-            self.__dict__[key] = value
-        else:
-            super().__setattr__(key, value)
+        self._shift_of(key)
+        self.__dict__[key] = value
 
     def __setitem__(self, key: str, value: Any) -> None:
         setattr(self, key, value)
 
-    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:
+    def shift(self, key: str) -> int:
+        """By how much a tensor's values grow in the molecules after this system."""
         counted = {
             _Shift.PARTICLES: self.n_fine,
             _Shift.BEADS: self.n_coarse,
             _Shift.MOLECULES: self.n_systems,
         }
         return counted.get(self._shift_of(key), 0)
-
-    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> int:
-        return 0
 
     def _shift_of(self, key: str) -> "_Shift | _Join | None":
         """Raises TypeError for a public name that is no field."""
@@ -138,15 +143,41 @@ def collate(systems: Sequence[S]) -> S:
     """Several systems of one kind as one, in this order; raises TypeError for a field that is not declared."""
     kind = type(systems[0])
     for system in systems:
-        for key in system.to_dict():
+        for key in vars(system):
             system._shift_of(key)
-    joined, _, _ = concatenate(kind, list(systems), increment=True, add_batch=False)
+    if len(systems) == 1:
+        return systems[0].apply(lambda tensor: tensor)
+    joined = _concatenated(kind, systems)
     for key, how in kind.fields.items():
         if isinstance(how, _Join):
             parts = [getattr(system, key) for system in systems]
             listed = how is _Join.LISTED
             whole = sum(parts, ()) if listed else tuple(map(sum, zip(*parts, strict=True)))
             setattr(joined, key, whole)
+    return joined
+
+
+def _concatenated(kind: type[S], systems: Sequence[S]) -> S:
+    """The tensors of several systems, by PyTorch Geometric, which takes as long to load as torch itself."""
+    from torch_geometric.data import Data
+    from torch_geometric.data.collate import collate as concatenate
+
+    class Graph(Data):
+        def __inc__(self, key: str, value: Any, *args: Any, **options: Any) -> int:
+            return self._system.shift(key)
+
+        def __cat_dim__(self, key: str, value: Any, *args: Any, **options: Any) -> int:
+            return 0
+
+    graphs = []
+    for system in systems:
+        tensors = {key: value for key, value in vars(system).items() if isinstance(value, Tensor)}
+        graphs.append(Graph(**tensors))
+        graphs[-1].__dict__["_system"] = system
+    whole, _, _ = concatenate(Graph, graphs, increment=True, add_batch=False)
+    joined = kind()
+    for key, value in whole.to_dict().items():
+        setattr(joined, key, value)
     return joined
 
 

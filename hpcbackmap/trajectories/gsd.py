@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 import mdtraj
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 __all__ = ["frame_count", "gsd_topology", "is_gsd", "read_gsd"]
 
@@ -24,6 +22,9 @@ def frame_count(path: str) -> int:
 
 def gsd_topology(path: str) -> mdtraj.Topology:
     """One residue of one atom per particle, both named by its type; molecules (joined by bonds) are chains."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     with _open(path) as file:
         frame = file[0]
     count = frame.particles.N

@@ -6,8 +6,6 @@ Shapes: F frames, N particles; positions and cells in nm, rows of a cell are its
 import itertools
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from hpcbackmap.trajectories.cells import usable_cells
 from hpcbackmap.trajectories.checks import Links
@@ -26,6 +24,9 @@ class Mender:
     """
 
     def __init__(self, n_particles: int, links: Links, gather: bool):
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import breadth_first_order, connected_components
+
         self._links, self._gather = links, gather
         graph = coo_array(
             (np.ones(len(links.pairs)), (links.pairs[:, 0], links.pairs[:, 1])),

@@ -110,7 +110,7 @@ def child(folder: Path, kept: bool) -> dict[str, float]:
     if kept:
         keep_freed_memory()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     system = open_store(folder / "coarse.zarr").system("example")
     (stage,) = load_chain({"ca-fg": shipped_artifact()}, ["ca-fg"])
     chain = Chain([stage], system.ladder, torch.device("cpu"))

@@ -5,7 +5,6 @@ components in right-handed local frames. Shapes: F frames, B beads, K neighbours
 """
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -76,6 +75,8 @@ def _nearest(points: Tensor, k: int) -> Tensor:
 
 def _nearest_by_tree(points: Tensor, k: int) -> Tensor:
     """The same for one frame [n, 3], in n log n."""
+    from scipy.spatial import cKDTree
+
     finite = points.nan_to_num(0.0, 0.0, 0.0).numpy()
     found = torch.from_numpy(cKDTree(finite).query(finite, k + 1)[1])
     itself = found == torch.arange(len(found)).unsqueeze(-1)

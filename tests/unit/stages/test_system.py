@@ -90,7 +90,7 @@ def test_a_field_that_is_not_declared_is_an_error():
         system.extra_index = torch.zeros(3)
     with pytest.raises(TypeError, match=r"Pair\.extra is not declared"):
         system["extra"] = torch.zeros(3)
-    system._store["smuggled"] = torch.zeros(3)
+    system.__dict__["smuggled"] = torch.zeros(3)
     with pytest.raises(TypeError, match=r"Pair\.smuggled is not declared"):
         collate([pair(1.0), system])
     with pytest.raises(TypeError, match=r"Pair\.wrong is not declared"):
