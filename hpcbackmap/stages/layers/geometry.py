@@ -86,6 +86,8 @@ def _nearest_by_tree(points: Tensor, k: int) -> Tensor:
 def pairs_within(points: Tensor, group: Tensor, radius: float) -> tuple[Tensor, Tensor]:
     """Pairs of ``points`` [n, 3] of one ``group`` [n] closer than ``radius``: each once, in any order."""
     if points.device.type == "cpu":
+        from scipy.spatial import cKDTree
+
         apart = points.double().nan_to_num(0.0, 0.0, 0.0)
         apart[:, 0] += APART * group
         pairs = cKDTree(apart.numpy()).query_pairs(radius, output_type="ndarray")
