@@ -33,6 +33,8 @@ def backmap(
     chains: Sequence[str] = (),
     select: str | None = None,
     sequence: str | None = None,
+    molecule: int | None = None,
+    unit: str | None = None,
     stage: "str | PathLike" = "shipped",
     device: str = "auto",
     on_bad_frame: str = "skip",
@@ -65,6 +67,10 @@ def backmap(
         Letters of the chains to read; particles to read, as mdtraj selects them.
     sequence
         FASTA file or letters, where residue names say nothing.
+    molecule
+        Residues of each molecule, where neither names nor numbers tell where one ends.
+    unit
+        Of length, where it is not that of the file's format: ``nm``, ``A``, or a number of nm.
     stage
         Folder of a trained ca-fg stage; ``shipped`` is the one of the package.
     on_bad_frame
@@ -118,6 +124,8 @@ def backmap(
         representation=representation,
         sequence=sequence,
         strict=strict,
+        molecule=molecule,
+        unit=unit,
     )
     inputs = _inputs(trajectory)
     with _settings_of_torch():

@@ -168,7 +168,11 @@ def _open(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> FileSour
     if not isinstance(inputs, list):
         cells, few = inputs.unitcell_vectors, slice(0, SAMPLE)
         particles = particles_from_mdtraj(
-            inputs.topology, IN_MEMORY, inputs.xyz[few], None if cells is None else cells[few]
+            inputs.topology,
+            IN_MEMORY,
+            inputs.xyz[few],
+            None if cells is None else cells[few],
+            request.molecule,
         )
         return _source(FramesInMemory(inputs), particles, IN_MEMORY, request)
     path = inputs[0]
@@ -177,8 +181,8 @@ def _open(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> FileSour
             f"{path}: no atom names are read from this format; give a file of the molecule that has them (PDB, "
             "mmCIF, GRO, PSF, …) with --top"
         )
-    particles = read_particles(path, request.top)
-    return _source(open_files(inputs, particles), particles, path, request)
+    particles = read_particles(path, request.top, request.molecule, request.unit)
+    return _source(open_files(inputs, particles, request.unit), particles, path, request)
 
 
 def _source(reader, particles, path: str, request: Request) -> FileSource:
@@ -188,6 +192,7 @@ def _source(reader, particles, path: str, request: Request) -> FileSource:
     chosen = chosen_particles(particles, request.select, list(request.chains))
     options = {
         "select": request.select, "chains": list(request.chains), "sequence": request.sequence,
+        "molecule": request.molecule, "unit": request.unit,
     }  # fmt: skip
     require_known_residues(particles.subset(chosen))
     source = file_source(

@@ -13,7 +13,7 @@ from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.trajectories.particles import Particles
-from hpcbackmap.trajectories.units import length_unit, wrong_unit
+from hpcbackmap.trajectories.units import fitting_unit, length_unit, wrong_unit
 
 __all__ = [
     "WholeSites",
@@ -169,6 +169,8 @@ def require_unit(path: str, particles: Particles) -> None:
     guess = wrong_unit(path, steps, low, high) or (
         "its unit or its order of particles is wrong, or molecules are cut by the periodic box"
     )
+    if option := fitting_unit(path, steps, low, high):
+        guess += f", or say --unit {option}"
     unit = length_unit(path)
     scale = 10 if unit == "Angstrom" else 1
     raise InputError(

@@ -21,8 +21,9 @@ class Request:
     """members: structures of each frame; with ``mode`` the one most likely instead. frames:
     ``START:STOP:STRIDE``. select: mdtraj selection of the particles. chains: letters. stages: artifacts
     instead of the shipped ones. representation: what the particles are; ``auto`` is told from them. sequence:
-    FASTA file or letters, where names say nothing. strict: refuse rather than leave particles out. output:
-    file, or folder that ends in .zarr; None keeps all in memory.
+    FASTA file or letters, where names say nothing. strict: refuse rather than leave particles out. molecule:
+    residues of each molecule, where nothing in the file tells. unit: of length, where it is not that of the
+    format. output: file, or folder that ends in .zarr; None keeps all in memory.
     """
 
     output: Path | None = None
@@ -40,6 +41,8 @@ class Request:
     representation: str = "auto"
     sequence: str | None = None
     strict: bool = False
+    molecule: int | None = None
+    unit: str | None = None
 
     @property
     def targets(self) -> "Targets":

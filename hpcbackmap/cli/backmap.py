@@ -95,6 +95,25 @@ def backmap(
             rich_help_panel=FILES,
         ),
     ] = None,
+    molecule: Annotated[
+        int | None,
+        typer.Option(
+            "--molecule",
+            min=1,
+            metavar="N",
+            help="Every N residues make a molecule, where nothing in the file tells.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            "--unit",
+            metavar="nm|A|NM",
+            help="Unit of length of the files, where it is not that of their format; or how many nm.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option(
@@ -181,7 +200,7 @@ def backmap(
     of_campaign = {"--input": input_store, "--keep": keep, "--batch": batch, "--pipeline": pipeline}
     of_files = {
         "--top": top, "--select": select, "--chains": chains, "--stages": stages, "--force": force or None,
-        "--sequence": sequence, "--strict": strict or None,
+        "--sequence": sequence, "--strict": strict or None, "--molecule": molecule, "--unit": unit,
         "--representation": None if representation == "auto" else representation,
         "--on-bad-frame": None if on_bad_frame == "skip" else on_bad_frame,
     }  # fmt: skip
@@ -201,7 +220,7 @@ def backmap(
             output=Path(output), top=top, members=members or 1, mode=mode, seed=seed or 0, frames=frames,
             chains=tuple(filter(None, (chains or "").split(","))), select=select, stages=tuple(stages or ()),
             device=device, on_bad_frame=on_bad_frame, force=force, representation=representation,
-            sequence=sequence, strict=strict,
+            sequence=sequence, strict=strict, molecule=molecule, unit=unit,
         )  # fmt: skip
         result = _backmap_files(inputs, request, minutes, _part(part))
         if not quiet or as_json:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import string
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from hpcbackmap.runtime.errors import InputError
 __all__ = [
     "NamedResidue",
     "Topology",
+    "named_chains",
     "topology_from_mdtraj",
     "topology_from_residues",
     "topology_from_sequence",
@@ -290,7 +292,7 @@ def topology_from_residues(
     topology = Topology(
         sequence=tuple(name for _, name, _ in found),
         chain_index=chain_index,
-        chain_ids=_chain_ids(chain_ids, used),
+        chain_ids=named_chains(chain_ids[c] for c in used),
         residue_numbers=tuple(row.number for row in rows),
         bonded=_bonded(atoms_of, chain_index, positions, ca_only, known),
         has_oxt=oxt,
@@ -367,8 +369,9 @@ def _require_all_atoms(found, residues, chain_ids, source) -> None:
             )
 
 
-def _chain_ids(chain_ids: list[str], used: list[int]) -> tuple[str, ...]:
-    return tuple(chain_ids[c] or _letter(c) for c in used)
+def named_chains(chain_ids: Iterable[str]) -> tuple[str, ...]:
+    """The names of chains, with a letter for each that has none."""
+    return tuple(name or _letter(number) for number, name in enumerate(chain_ids))
 
 
 def _letter(chain: int) -> str:

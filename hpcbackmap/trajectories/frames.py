@@ -14,6 +14,7 @@ import numpy as np
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.trajectories.particles import Particles
 from hpcbackmap.trajectories.reader import describe_file, read_frames
+from hpcbackmap.trajectories.units import unit_scale
 
 __all__ = [
     "FilesOfFrames",
@@ -56,12 +57,15 @@ class FrameReader(Protocol):
 
 @dataclass(frozen=True)
 class FilesOfFrames:
-    """paths: in order; counts: frames of each. n_atoms: particles of a frame. topology_file: names them."""
+    """paths: in order; counts: frames of each. n_atoms: particles of a frame. topology_file: names them.
+    unit: of length, where it is not that of the format.
+    """
 
     paths: tuple[str, ...]
     counts: tuple[int, ...]
     n_atoms: int
     topology_file: str
+    unit: str | None = None
 
     @property
     def n_frames(self) -> int:
@@ -98,14 +102,15 @@ class FilesOfFrames:
     def _run(self, number: int, wanted: np.ndarray):
         """Chosen frames ``wanted`` of one file, near each other."""
         at, last = int(wanted[0]), int(wanted[-1]) + 1
+        scale = np.float32(unit_scale(self.paths[number], self.unit))
         for positions, times, cells in read_frames(self.paths[number], self, at, last):
             here = wanted[(wanted >= at) & (wanted < at + len(positions))] - at
             at += len(positions)
             if len(here):
                 yield Frames(
-                    positions[here],
+                    positions[here] * scale,
                     np.asarray(times, dtype=np.float64)[here],
-                    None if cells is None else cells[here],
+                    None if cells is None else cells[here] * scale,
                 )
 
     def _by_file(self, frames: Sequence[int]):
@@ -152,7 +157,9 @@ class FramesInMemory:
         )
 
 
-def open_files(paths: Sequence[str], particles: Particles) -> FilesOfFrames:
+def open_files(
+    paths: Sequence[str], particles: Particles, unit: str | None = None
+) -> FilesOfFrames:
     """Files of these particles. Raises InputError that names what is wrong."""
     for number, path in enumerate(paths):
         if path in paths[:number]:
@@ -160,7 +167,7 @@ def open_files(paths: Sequence[str], particles: Particles) -> FilesOfFrames:
     for path in paths:
         particles.require_same(path)
     counts = [describe_file(path, particles)[0] for path in paths]
-    return FilesOfFrames(tuple(paths), tuple(counts), particles.n_atoms, particles.source)
+    return FilesOfFrames(tuple(paths), tuple(counts), particles.n_atoms, particles.source, unit)
 
 
 def file_identity(path: str) -> str:

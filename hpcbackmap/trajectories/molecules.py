@@ -18,6 +18,8 @@ SITES = {"CA": 0, "BB": 1}
 """Particles that stand for their residue, the first that is there."""
 WRAPS = {9999, 99999}
 """Numbers after which files with four and five columns for them count from 0 or 1 again."""
+SHORTEST_COPY = 5
+"""Residues of a molecule that is known again."""
 PEPTIDE = 0.20
 """C-N distance (nm) up to which two residues are certainly bonded."""
 NEIGHBOURS = 0.45
@@ -55,10 +57,13 @@ def split(
     index, first = _residues(rows)
     index, first = _rejoined(rows, index, first, positions, cells)
     numbers = _counted_on([rows.numbers[p] for p in first])
-    chain_of, starts = _chains(rows, index, first, numbers, positions, cells, molecule)
+    starts = _starts(rows, index, first, numbers, positions, cells, molecule)
+    if not molecule:
+        starts = _repeats_parted(rows, first, starts)
+    chain_of = np.searchsorted(starts, np.arange(len(first)), side="right") - 1
     chains = [ChainRow(rows.chains[first[r]], rows.segments[first[r]]) for r in starts]
     residues = [
-        ResidueRow(rows.residue_names[p], number, rows.insertions[p], chain)
+        ResidueRow(rows.residue_names[p], number, rows.insertions[p], int(chain))
         for p, number, chain in zip(first, numbers, chain_of, strict=True)
     ]
     return index, residues, chains
@@ -122,13 +127,14 @@ def _counted_on(numbers: list[int]) -> list[int]:
     return counted
 
 
-def _chains(rows, index, first, numbers, positions, cells, molecule):
-    """Chain of each residue, and the residue that begins each chain."""
+def _starts(rows, index, first, numbers, positions, cells, molecule) -> list[int]:
+    """The residue that begins each molecule."""
     small = [residue_kind(rows.residue_names[p]) in SMALL for p in first]
     steps = residue_steps(rows.names, index, len(first), positions, cells)
     linked = _peptide_links(rows.names, index, len(first), positions, cells)
     far = max(APART, 2 * float(np.nanmedian(steps))) if np.isfinite(steps).any() else np.inf
-    chain_of, starts, seen = [], [], set()
+    starts: list[int] = []
+    seen: set[tuple[int, str]] = set()
     for r, p in enumerate(first):
         key = numbers[r], rows.insertions[p]
         new = r == 0 or small[r] != small[r - 1] or _parted(rows, first[r - 1], p)
@@ -142,8 +148,27 @@ def _chains(rows, index, first, numbers, positions, cells, molecule):
             starts.append(r)
             seen = set()
         seen.add(key)
-        chain_of.append(len(starts) - 1)
-    return chain_of, starts
+    return starts
+
+
+def _repeats_parted(rows: Rows, first: list[int], starts: list[int]) -> list[int]:
+    """Copies that touch: residues that are those of the molecule beside them several times over."""
+    names = [rows.residue_names[p] for p in first]
+    ends = [*starts[1:], len(first)]
+    parts = [tuple(names[a:b]) for a, b in zip(starts, ends, strict=True)]
+    found = list(starts)
+    for k, part in enumerate(parts):
+        for beside in (k - 1, k + 1):
+            if not 0 <= beside < len(parts) or _parted(
+                rows, first[starts[k]], first[starts[beside]]
+            ):
+                continue
+            unit = parts[beside]
+            times, rest = divmod(len(part), len(unit))
+            if len(unit) >= SHORTEST_COPY and times > 1 and rest == 0 and part == unit * times:
+                found += [starts[k] + len(unit) * copy for copy in range(1, times)]
+                break
+    return sorted(set(found))
 
 
 def _parted(rows: Rows, p: int, q: int) -> bool:

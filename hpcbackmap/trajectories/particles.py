@@ -31,6 +31,7 @@ from hpcbackmap.trajectories.molecules import (
 )
 from hpcbackmap.trajectories.reader import first_frames, holds_frames, origin_of, reading
 from hpcbackmap.trajectories.text import Rows, suffix_of
+from hpcbackmap.trajectories.units import unit_scale
 
 __all__ = [
     "ChainRow",
@@ -59,7 +60,8 @@ NAMING = (
 TOGETHER = 0.15
 """nm; sites of two residues are never that near."""
 CIS = (0.25, 0.33)
-"""C-alpha distance across a cis peptide bond, nm."""
+TRANS = (0.35, 0.42)
+"""C-alpha distance across a cis and a trans peptide bond, nm."""
 _SYMBOLS = {
     each.symbol.upper(): each
     for each in vars(mdtraj.element).values()
@@ -203,17 +205,25 @@ def _standard(residue: str, name: str) -> tuple[str, str]:
     return standard, standard_atom_name(standard, name)
 
 
-def read_particles(path: str, top: str | None = None, molecule: int | None = None) -> Particles:
+def read_particles(
+    path: str, top: str | None = None, molecule: int | None = None, unit: str | None = None
+) -> Particles:
     """The particles of ``path``, named by ``top`` if that is given.
 
-    molecule: so many residues make a molecule, where neither names nor numbers tell. Raises InputError that
-    names the file, and the line where there is one.
+    molecule: so many residues make a molecule, where neither names nor numbers tell. unit: of length of
+    ``path``, where it is not that of its format. Raises InputError that names the file, and the line where
+    there is one.
     """
     path, named = str(path), str(top or path)
     rows, disulphides, words = _rows(named)
     positions = cells = None
     if holds_frames(path):
         positions, cells = first_frames(path, rows, SAMPLE)
+        if (scale := unit_scale(path, unit)) != 1:
+            positions, cells = (
+                positions * np.float32(scale),
+                None if cells is None else cells * scale,
+            )
         if origin_of(path, rows).any():
             words.append(
                 f"{path}: its particles are {np.abs(origin_of(path, rows)).max():.3g} nm from the origin; they "
@@ -222,9 +232,11 @@ def read_particles(path: str, top: str | None = None, molecule: int | None = Non
     return _assemble(named, rows, disulphides, words, positions, cells, molecule)
 
 
-def particles_from_mdtraj(top: mdtraj.Topology, source: str, frames=None, cells=None) -> Particles:
+def particles_from_mdtraj(
+    top: mdtraj.Topology, source: str, frames=None, cells=None, molecule: int | None = None
+) -> Particles:
     """Particles that an mdtraj topology names; frames: some positions [F, P, 3], nm, or None."""
-    return _assemble(source, _rows_of_mdtraj(top), [], [], frames, cells, None)
+    return _assemble(source, _rows_of_mdtraj(top), [], [], frames, cells, molecule)
 
 
 def load_topology(path: str) -> mdtraj.Topology:
@@ -367,11 +379,12 @@ def _together(particles: Particles, protein: np.ndarray) -> Iterator[str]:
         return
     a, b = pairs[np.lexsort(pairs.T[::-1])][0]
     gap = np.linalg.norm(places[a] - places[b])
-    chains = {particles.residues[r].chain for r in (a, b)}
+    chain = np.array([row.chain for row in particles.residues])
+    across = int((chain[pairs[:, 0]] != chain[pairs[:, 1]]).sum())
     yield (
         f"{len(pairs)} pair(s) of residues stand at one place or nearly so, {particles.label(a)} and "
         f"{particles.label(b)} {gap:.2g} nm apart"
-        + ("; chains inside each other cannot both be built well" if len(chains) > 1 else "")
+        + ("; chains inside each other cannot both be built well" if across > 2 else "")
     )
 
 
@@ -379,7 +392,10 @@ def _all_near(particles: Particles) -> Iterator[str]:
     """C-alpha atoms as at cis peptide bonds, of which a protein has one in 300."""
     steps = particles.steps[np.isfinite(particles.steps)]
     near = int(((steps > CIS[0]) & (steps < CIS[1])).sum())
-    if "CA" in particles.names and near > 3 and near > 0.1 * len(steps):
+    usual = int(((steps > TRANS[0]) & (steps < TRANS[1])).sum())
+    if "CA" not in particles.names or "BB" in particles.names:
+        return
+    if near > max(3, 0.1 * len(steps)) and near + usual > 0.9 * len(steps):
         yield (
             f"{near} of {len(steps)} neighbouring C-alpha atoms are {CIS[0]:.2f} to {CIS[1]:.2f} nm apart "
             f"(median {np.median(steps):.3g}), as at cis peptide bonds only; 0.38 is usual"

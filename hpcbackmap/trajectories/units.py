@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from hpcbackmap.runtime.errors import ConfigError
 from hpcbackmap.trajectories.text import suffix_of
 
-__all__ = ["length_unit", "wrong_unit"]
+__all__ = ["fitting_unit", "length_unit", "unit_scale", "wrong_unit"]
 
 ANGSTROM_FORMATS = (
     ".pdb", ".ent", ".pdb1", ".brk", ".cif", ".mmcif", ".pdbx", ".dcd", ".dtr",
@@ -19,6 +20,35 @@ MOST = (0.1, 0.9)
 def length_unit(path: str) -> str:
     """``Angstrom`` or ``nm``."""
     return "Angstrom" if suffix_of(path) in ANGSTROM_FORMATS else "nm"
+
+
+def unit_scale(path: str, unit: str | None) -> float:
+    """What to multiply positions by that were read in the unit of the format, if the file is in ``unit``:
+    ``nm``, ``A``, or a number of nm. Raises ConfigError for another.
+    """
+    if unit is None:
+        return 1.0
+    names = {"nm": 1.0, "a": 0.1, "angstrom": 0.1, "å": 0.1}
+    try:
+        size = names[unit.lower()] if unit.lower() in names else float(unit)
+    except ValueError:
+        size = 0.0
+    if not 1e-6 < size < 1e6:
+        raise ConfigError(f"--unit {unit}: give nm, A, or how many nm a unit of the file is")
+    return size / _nm(path)
+
+
+def fitting_unit(path: str, lengths: np.ndarray, low: float, high: float) -> str | None:
+    """The unit, as `unit_scale` takes it, in which ``lengths`` fit that were read in the unit of the format."""
+    for factor in (10.0, 0.1):
+        if all(low <= value / factor <= high for value in np.quantile(lengths, MOST)):
+            size = _nm(path) / factor
+            return {1.0: "nm", 0.1: "A"}.get(round(size, 6), f"{size:.6g}")
+    return None
+
+
+def _nm(path: str) -> float:
+    return 0.1 if length_unit(path) == "Angstrom" else 1.0
 
 
 def wrong_unit(path: str, lengths: np.ndarray, low: float, high: float) -> str | None:

@@ -16,7 +16,7 @@ from hpcbackmap.protein.residues import (
     standard_atom_name,
     standard_residue_name,
 )
-from hpcbackmap.protein.topology import Topology
+from hpcbackmap.protein.topology import Topology, named_chains
 from hpcbackmap.resolution.representations.bead_tables import residue_masses
 from hpcbackmap.resolution.representations.bond_statistics import (
     KINDS,
@@ -432,7 +432,7 @@ def _topology(protein: _Protein, site: str, anchor: np.ndarray) -> Topology:
     return Topology(
         sequence=protein.sequence,
         chain_index=chain,
-        chain_ids=tuple(protein.particles.chains[c].id or "A" for c in used),
+        chain_ids=named_chains(protein.particles.chains[c].id for c in used),
         residue_numbers=tuple(row.number for row in rows),
         bonded=bonded,
         has_oxt=tuple(ends),

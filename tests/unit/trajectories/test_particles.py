@@ -5,8 +5,10 @@ import gzip
 import numpy as np
 import pytest
 
-from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.trajectories.frames import open_files
 from hpcbackmap.trajectories.particles import read_particles
+from hpcbackmap.trajectories.units import fitting_unit
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +18,24 @@ def calphas(example_dir):
     return [line for line in lines if line.startswith("ATOM") and line[12:16].strip() == "CA"]
 
 
-def relabelled(lines, labels, chain="A", shift=0.0):
-    """Lines with other numbers (four columns and an insertion code), moved along z (Angstrom)."""
+def place(line):
+    return np.array([float(line[k : k + 8]) for k in (30, 38, 46)])
+
+
+def relabelled(lines, labels, chain="A", shift=(0.0, 0.0, 0.0)):
+    """Lines with other numbers (four columns and an insertion code), moved (Angstrom; a number: along z)."""
+    shift = np.array([0.0, 0.0, shift]) if np.isscalar(shift) else np.asarray(shift)
     return [
-        f"{line[:21]}{chain}{label}{line[27:46]}{float(line[46:54]) + shift:8.3f}{line[54:]}"
+        f"{line[:21]}{chain}{label}{line[27:30]}"
+        + "".join(f"{value:8.3f}" for value in place(line) + shift)
+        + line[54:]
         for line, label in zip(lines, labels, strict=True)
     ]
+
+
+def next_to(calphas):
+    """The shift that puts the beginning of a copy a bond away from the end of the one before it."""
+    return place(calphas[-1]) - place(calphas[0]) + [0.0, 0.0, 3.8]
 
 
 def write(path, lines):
@@ -37,7 +51,7 @@ def test_copies_with_one_letter_are_molecules(calphas, tmp_path):
     """Numbers that start again; the end of each lies where the next begins, as in a crowded box."""
     lines = []
     for copy in range(200):
-        lines += relabelled(calphas, numbers(-4), "S", shift=3.8 * copy)
+        lines += relabelled(calphas, numbers(-4), "S", shift=copy * next_to(calphas))
     found = read_particles(write(tmp_path / "copies.pdb", lines))
     assert len(found.chains) == 200 and {chain.id for chain in found.chains} == {"S"}
     assert [row.number for row in found.residues[20:40]] == list(range(-4, 16))
@@ -244,3 +258,31 @@ def test_modified_residues_and_strangers_are_named(calphas, tmp_path):
     with pytest.raises(InputError, match=r"unknown residue XYZ5 in chain A; .* standard parent"):
         found = read_particles(write(tmp_path / "u.pdb", unknown))
         found.topology(found.positions)
+
+
+def test_copies_that_touch_are_known_by_the_one_that_does_not(calphas, tmp_path):
+    """One numbering, one letter; only the last copy stands apart."""
+    lines = []
+    for copy, shift in enumerate((0, 1, 2, 9)):
+        lines += relabelled(calphas, numbers(1 + 20 * copy), shift=shift * next_to(calphas))
+    found = read_particles(write(tmp_path / "touch.pdb", lines))
+    assert len(found.chains) == 4 and found.residues[-1].number == 80
+
+
+def test_another_unit_of_length(calphas, tmp_path):
+    lines = [
+        line[:30] + "".join(f"{float(line[k : k + 8]) / 10:8.3f}" for k in (30, 38, 46)) + line[54:]
+        for line in calphas
+    ]
+    path = write(tmp_path / "nm.pdb", lines)
+    expected = read_particles(write(tmp_path / "a.pdb", calphas)).positions
+    for unit in ("nm", "1.0"):
+        found = read_particles(path, unit=unit)
+        np.testing.assert_allclose(found.positions, expected, atol=6e-4)
+        (frames,) = [open_files([str(path)], found, unit).read_at([0]).positions]
+        np.testing.assert_array_equal(frames[0], found.positions)
+    steps = read_particles(path).steps[1:]
+    assert fitting_unit(str(path), steps, 0.15, 1.2) == "nm"
+    assert fitting_unit("x.xtc", 100 * steps, 0.15, 1.2) == "A"
+    with pytest.raises(ConfigError, match="--unit inch: give nm, A"):
+        read_particles(path, unit="inch")
