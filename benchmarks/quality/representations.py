@@ -48,7 +48,7 @@ KINDS = (
 )  # fmt: skip
 BOND_NOISE = 0.018
 """nm; standard deviation of bonds in a simulation of beads."""
-MEMBERS = 3
+MEMBERS = 1
 RULE_CHAINS = 150
 """Training chains that the nearest rule is made of."""
 TARGETS = {
@@ -164,6 +164,8 @@ def judge_chain(rows, kind, noise, stage, topology, truth, number, rules) -> Non
 
     answer("one answer", coarse, given)
     answer("members", coarse, given, members=True)
+    if noise:
+        return
     if kind in rules:
         site = frames[:, reading.sites[kind]]
         answer("beads taken for Cα", site, None)
@@ -227,8 +229,8 @@ def read_chains(folder: Path, split: str, limit: int | None):
 def report(tables: dict, chains: int, arguments) -> list[str]:
     lines = [
         *header("Heavy atoms from every representation"),
-        f"{chains} chains of the {arguments.split} split of static_more, one structure each; {MEMBERS} "
-        "members. Cα error: root mean square over residues, before superposition; RMSD: mean over chains, "
+        f"{chains} chains of the {arguments.split} split of static_more, one structure each, {MEMBERS} "
+        "member. Cα error: root mean square over residues, before superposition; RMSD: mean over chains, "
         "heavy atoms, superposed; χ1 within 40°; D: residues; cis: links that are trans in truth; broken: "
         "C–N outside 1.2 to 1.5 Å; counts over all chains of one answer or member; CPU-ms: a structure, on "
         "one core. Targets are those of one answer from clean beads.",

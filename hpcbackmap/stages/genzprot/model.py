@@ -143,9 +143,8 @@ class Genzprot(Stage[ResidueSystem]):
         torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
         scene = self._backbone(context, torsions, expected, coarse, system, given)
         self._pack(context, scene, self._doubt(context, scene, system), system, most_likely)
-        moving = self._free(scene, system)
-        settle(self.packing, context.h, scene, system, moving)
-        push(scene, system, moving)
+        settle(self.packing, context.h, scene, system, self._free(scene, system))
+        push(scene, system, self._moving(system))
         return flat(scene.atoms, system)
 
     def sample(self, coarse: Tensor, system: ResidueSystem, noise: Tensor) -> Tensor:
@@ -297,7 +296,7 @@ class Genzprot(Stage[ResidueSystem]):
         scene = self._generate(context, coarse, system, noise, given)
         again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
         self._redraw(context, scene, system, [drawn(columns) for columns in again])
-        push(scene, system, self._free(scene, system))
+        push(scene, system, self._moving(system))
         return flat(scene.atoms, system)
 
     def _generate(
@@ -332,7 +331,7 @@ class Genzprot(Stage[ResidueSystem]):
         return system.torsion_mask[:, Role.CHI1] & ~system.proline
 
     def _free(self, scene: Scene, system: ResidueSystem) -> Tensor:
-        """Residues whose side chains may evade others: all that move but those held by beads, bool [R]."""
+        """Residues whose side chains may settle: all that move but those held by beads, bool [R]."""
         moving = self._moving(system)
         if scene.beads is None:
             return moving

@@ -1,8 +1,9 @@
 """Side chains of a member pushed out of what they overlap: a little, in their own rotamer or another one.
 
 A drawn side chain that overlaps other atoms tries torsions near those it has, and other rotamers of chi 1 and
-chi 2. The cheapest stays: overlap that is left, against how far the torsions went. Unlike in a redraw, all
-atoms count, however far the C-alpha atoms are apart, and the residue's own carbonyl.
+chi 2. The cheapest stays: overlap that is left, against how far the torsions went and, where beads are
+given, these are missed. Unlike in a redraw, all atoms count, however far the C-alpha atoms are apart, and
+the residue's own carbonyl.
 
 Shapes: F frames, R residues, A heavy atoms, n rows (residues of frames), C candidates, E atoms around a row.
 """
@@ -24,6 +25,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
     flat,
     side_chain_rows,
 )
+from hpcbackmap.stages.genzprot.restraints import misfit
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.layers.geometry import pairs_within
 
@@ -97,6 +99,8 @@ def _best(
     cost = (nats * there.unsqueeze(1)).sum(-1) + _overlap(
         side, scene, radius, system, frame, residue
     ) / SOFTNESS
+    if scene.beads is not None:
+        cost = cost + misfit(side, scene, frame, residue)
     return side[torch.arange(len(side), device=side.device), cost.argmin(1)]
 
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from hpcbackmap.protein.side_chain import N_CHI, SIDE, place_side_chains
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.choose_rotamer import Pick
-from hpcbackmap.stages.genzprot.dense_atoms import AWAY, Scene
+from hpcbackmap.stages.genzprot.dense_atoms import Scene
 from hpcbackmap.stages.genzprot.packing import BINS, PackingHead
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import bin_of, centres
 
-__all__ = ["held_rows", "pick_held"]
+__all__ = ["held_rows", "misfit", "pick_held"]
 
 BRANCHES = 24
 OPEN = 0.05
@@ -37,6 +37,15 @@ AGREE = 60.0
 def held_rows(scene: Scene, frame: Tensor, residue: Tensor) -> Tensor:
     """Which rows have a bead, bool [n]."""
     return torch.isfinite(scene.beads.position[frame, residue]).all(-1).any(-1)
+
+
+def misfit(side: Tensor, scene: Scene, frame: Tensor, residue: Tensor) -> Tensor:
+    """What candidates ``side`` [n, C, MAX_ATOMS, 3] of rows (frame, residue) cost by their beads: nats [n,
+    C].
+    """
+    target = scene.beads.position[frame, residue].unsqueeze(1)
+    bead = torch.einsum("nma,ncax->ncmx", scene.beads.shares[residue], side)
+    return (bead - target).nan_to_num().square().sum((-1, -2)) / (2 * scene.beads.tolerance**2)
 
 
 def pick_held(
@@ -81,7 +90,6 @@ class _Rows:
     def __init__(self, packing: PackingHead, scene: Scene, frame, residue, system: ResidueSystem):
         self.packing = packing
         self.backbone = scene.atoms[frame, residue, : SIDE.start]
-        self.oxt = scene.atoms[frame, residue, -1]
         self.kind, self.rigid = scene.kind[residue], scene.rigid[frame, residue]
         self.proline = system.proline[residue]
         self.shares = scene.beads.shares[residue]
@@ -95,9 +103,6 @@ class _Rows:
         branches = chi.shape[1]
         each = [x.repeat_interleave(branches, 0) for x in (self.backbone, self.kind, self.rigid)]
         atoms = place_side_chains(*each, chi.flatten(0, 1)).unflatten(0, (-1, branches))
-        atoms[..., -1, :] = torch.where(
-            (self.oxt.abs() < AWAY / 2).all(-1)[:, None, None], self.oxt.unsqueeze(1), 0.0
-        )
         return torch.einsum("nma,njax->njmx", self.shares, atoms)
 
     def nats(self, bead: Tensor, spread: Tensor | float = 0.0) -> Tensor:

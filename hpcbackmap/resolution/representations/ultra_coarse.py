@@ -1,0 +1,85 @@
+"""Beads of several residues each: which residues they are, from a sequence and the beads of a file.
+
+Shapes: P particles of the file, B beads, R residues.
+"""
+
+import numpy as np
+
+from hpcbackmap.protein.topology import topology_from_sequence
+from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.resolution.mapping import Mapping
+from hpcbackmap.resolution.representations.reading import Particles, Reading
+from hpcbackmap.runtime.errors import InputError
+
+__all__ = ["bead_ladder", "read_ultra_coarse"]
+
+LEAST = 3
+"""Beads without which a molecule has no orientation."""
+
+
+def read_ultra_coarse(
+    particles: Particles, sequences: list[str], residues_per_bead: int | None = None
+) -> Reading:
+    """Beads of a file as runs of residues of ``sequences`` (one-letter, one each chain), in the order of the
+    file.
+
+    residues_per_bead: the length of every run but the last of a chain; default: the residues of a chain are
+    shared out evenly. Sites: ``ucg``, particle of each bead [B], and ``bead_of``, bead of each residue [R].
+    Raises InputError where sequences and beads do not go together, saying of which chain and how many.
+    """
+    topology = topology_from_sequence(sequences)
+    beads = _beads_of_chains(particles, sequences)
+    runs, first = [], 0
+    for number, (sequence, own) in enumerate(zip(sequences, beads, strict=True)):
+        runs.append(first + _runs(number, len(sequence), len(own), residues_per_bead))
+        first += len(own)
+    rows, bead_of = np.concatenate(beads), np.concatenate(runs)
+    if len(rows) < LEAST:
+        raise InputError(f"{len(rows)} bead(s); {LEAST} at least, fewer have no orientation")
+    sizes = np.bincount(bead_of)
+    word = (
+        f"read as ucg: {len(rows)} beads of {sizes.min()} to {sizes.max()} residues, "
+        f"{topology.n_residues} residues in {len(sequences)} chain(s)"
+    )
+    return Reading("ucg", topology, {"ucg": rows, "bead_of": bead_of}, words=[word])
+
+
+def bead_ladder(reading: Reading) -> Ladder:
+    """``fg``, ``ca``, ``ucg``: each bead the mean of the C-alpha atoms of its residues."""
+    trace = build_ladder(reading.topology, ["fg", "ca"])
+    bead_of = reading.sites["bead_of"]
+    beads = Mapping(bead_of, np.ones(len(bead_of)))
+    return Ladder(reading.topology, ("fg", "ca", "ucg"), (*trace.mappings, beads))
+
+
+def _beads_of_chains(particles: Particles, sequences: list[str]) -> list[np.ndarray]:
+    """Particles of each chain. Files that do not part chains are parted by the lengths of the sequences."""
+    chain = np.array([row.chain for row in particles.residues])[particles.residue]
+    parts = [np.flatnonzero(chain == c) for c in np.unique(chain)]
+    if len(parts) == len(sequences):
+        return parts
+    if len(parts) > 1:
+        raise InputError(
+            f"the file has {len(parts)} chains of "
+            + ", ".join(str(len(part)) for part in parts[:6])
+            + f" beads, the sequence has {len(sequences)}; give one sequence a chain, in the file's order"
+        )
+    ends = np.cumsum([len(sequence) for sequence in sequences])[:-1]
+    return np.split(parts[0], np.round(ends * len(parts[0]) / sum(map(len, sequences))).astype(int))
+
+
+def _runs(number: int, residues: int, beads: int, per_bead: int | None) -> np.ndarray:
+    """Bead of each residue of one chain, from 0."""
+    where = f"chain {number + 1}: {beads} beads for {residues} residues"
+    if beads == 0 or beads > residues:
+        raise InputError(f"{where}; a bead stands for one residue at the least")
+    if per_bead is None:
+        return np.arange(residues) * beads // residues
+    wanted = -(-residues // per_bead)
+    if wanted != beads:
+        raise InputError(
+            f"{where}; {per_bead} residues a bead make {wanted}. Where they part: bead {min(beads, wanted)} is "
+            f"residue {min(beads, wanted) * per_bead - per_bead + 1} onwards"
+        )
+    return np.arange(residues) // per_bead
