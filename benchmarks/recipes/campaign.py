@@ -1,11 +1,12 @@
-"""Campaign of the shipped weights: one stage learns from some 2,000 protein chains.
+"""Campaign of the shipped weights: one stage learns from some 5,200 protein chains.
 
     HPCBACKMAP_DATA=FOLDER python benchmarks/recipes/campaign.py --ladder ca > shipped.yaml
     hpcbackmap ingest shipped.yaml && hpcbackmap train shipped.yaml --stage ca-fg
 
-The folder holds ``static_more`` and ``static_bm5``, single chains with an ``index.csv`` each. Left out are
-relatives of the ensembles that the weights are judged by, and chains from repositories with an academic
-licence. Chains that are related form a cluster, of which an epoch sees one.
+The folder holds ``static_more``, ``static_bm5`` and, where it is there, ``static_3``: single chains with an
+``index.csv`` each. Left out are relatives of the ensembles that the weights are judged by, chains from
+repositories with an academic licence, and what ``static_3`` keeps for judging. Chains that are related form
+a cluster, of which an epoch sees one.
 """
 
 import argparse
@@ -26,12 +27,22 @@ LADDERS = {
 RELATIVES = frozenset({
     "1B6C_l_1", "1BUH_r_1", "1JWH_l_1", "2OZA_l_1", "2OZA_r_1", "2OZA_r_2", "4IZ7_r_1",
     "1QA9_r_1", "2JEL_l_1", "3A4S_r_1", "3FN1_r_1", "1jbb_A_1", "1jbb_B_1", "1am7_A_1",
-    "1am7_A_2",
+    "1am7_A_2", "1z2u_A_1", "1z2u_A_2", "4ccg_A_1", "4ccg_A_2",
 })  # fmt: skip
 """Chains related to p38, CD2, HPr, the two E2 enzymes and lambda lysozyme, which are tests."""
 ACADEMIC = frozenset({"Acellera/moleculekit"})
 BROKEN = frozenset({"1lyv_A_1"})
 """Its OXT is 0.4 nm from the carbon."""
+JUDGED = frozenset({"val2", "test2"})
+"""Splits of ``static_3`` that neither train nor choose weights."""
+LINKED = """
+c0005+c0343+c0843 c0024+c0719 c0077+c0178+c0179+c0207 c0007+c0065+c0102+c0236+c0552 c0004+c0305+c0652
+c0013+c0062+c0079+c0189 c0055+c0157+c0308+c0410+c0416 c0047+c0524+c0729 c0002+c0025 c0006+c0522 c0026+c0458
+c0128+c0219 c0265+c0313+c0445+c0448 c0030+c0851 c0001+c0862 c0078+c0360 c0574+c0693 c0235+c0854 c0042+c0484
+c0408+c0797 c0098+c0830 c0635+c0654 c0199+c0773 c0488+c0786 c0124+c0205 c0516+c0517 c0028+c0227 c0151+c0346
+c0101+c0610 c0291+c0293 c0443+c0444 c0476+c0739 c0185+c0438 c0036+c0103
+"""
+"""Clusters of ``static_more`` that chains of ``static_3`` link, by its README; it uses the first name."""
 WORD = 5
 SHARED_WORDS = 3
 """Two chains with so many common words of five residues are related; by chance, three do not happen."""
@@ -84,12 +95,25 @@ def campaign(data: Path, ladder: str) -> dict:
 def read_chains(data: Path) -> dict[str, dict]:
     """Chains to use by name: ``path``, ``sequence``, ``split`` (train, val, test) and ``cluster``."""
     more, bm5 = _index(data / "static_more"), _index(data / "static_bm5")
-    join_clusters(bm5, more)
+    third = _index(data / "static_3") if (data / "static_3").is_dir() else {}
+    if third:
+        rename_linked(more)
+        third = {f"{name}-3" if name in more else name: row for name, row in third.items()}
+    join_clusters(bm5, {**more, **third})
     return {
         name: row
-        for name, row in {**more, **bm5}.items()
-        if name not in RELATIVES | BROKEN and row.get("repo") not in ACADEMIC
+        for name, row in {**more, **third, **bm5}.items()
+        if name not in RELATIVES | BROKEN
+        and row.get("repo") not in ACADEMIC
+        and row["split"] not in JUDGED
     }
+
+
+def rename_linked(chains: dict[str, dict]) -> None:
+    """Give clusters that are linked one name, that of the first."""
+    names = {other: group.split("+")[0] for group in LINKED.split() for other in group.split("+")}
+    for row in chains.values():
+        row["cluster"] = names.get(row["cluster"], row["cluster"])
 
 
 def _index(folder: Path) -> dict[str, dict]:

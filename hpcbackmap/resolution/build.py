@@ -5,6 +5,7 @@ C-alpha atoms, so that one-step and multi-step ladders share the same coarse inp
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hpcbackmap.resolution.mapping import Mapping
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.parsing import yaml_value
 
-__all__ = ["DEFINITIONS", "build_ladder", "resolution_name"]
+__all__ = ["DEFINITIONS", "build_ladder", "resolution_name", "runs_spec"]
 
 METHODS = ("segments", "blobs", "cgae")
 DEFINITIONS = ("ca", "atoms", "mass")
@@ -39,6 +40,11 @@ def resolution_name(spec: str) -> str:
     if kind == "file":
         return Path(rest).stem
     return kind
+
+
+def runs_spec(lengths: Sequence[int], definition: str = DEFINITIONS[0]) -> str:
+    """The specification of beads of so many residues each, chains one after the other: ``ucg:8,12,10``."""
+    return ":".join(["ucg", ",".join(str(int(length)) for length in lengths), definition])
 
 
 def build_ladder(

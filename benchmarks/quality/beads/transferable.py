@@ -1,50 +1,56 @@
-"""Beads of n residues to C-alpha for proteins never seen: the trace stage against spline and fragments.
+r"""Beads of n residues to C-alpha for proteins never seen: the trace stage against closed-form answers.
 
     export HPCBACKMAP_DATA=...
-    python benchmarks/quality/beads/transferable.py ARTIFACT OUT.json [--residues 4] [--limit 96]
+    python benchmarks/quality/beads/transferable.py OUT.json [--artifact FOLDER] [--rungs 4,10] [--members 10]
 
-Rows per chain of the test split of static_more, 3 members of each; baselines get the same closing projection
-as the stage. Prints means with 95 % bootstrap intervals over chains, and of the paired differences.
+A rung is a number of residues per bead, ``10``; runs of uneven length about it, ``10u``; or beads that are
+means or mass centres of heavy atoms, ``10:atoms``, ``10:mass``. Rows per chain of a split of static_more;
+baselines get the same closing projection as the stage. Prints means with 95 % bootstrap intervals over
+chains, and of the paired differences from the one answer.
 """
 
 import argparse
 import csv
 import json
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import mdtraj
 import numpy as np
 import torch
 from ensembles import data_folder
 from fragments import Library
 from trace_metrics import figures
 
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.topology import Topology, topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
-from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.layers.bead_system import bead_system
+from hpcbackmap.stages.base import Stage, collate
 from hpcbackmap.stages.layers.close_trace import LIMIT, close_calpha
 from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.stages.trace.spline import spline_weights
 
-MEMBERS = 3
+sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
+from train_trace import read_centres, uneven
+
 HELIX = (0.44, 0.60)
 """Distance over three residues in a helix, nm."""
+FRAGMENTS = 300
+"""Training chains that the fragments come from."""
+SHOWN = ("rmsd_angstrom", "best_rmsd_angstrom", "lddt", "bad_links_percent", "spread_ratio")
 
 
-def chains(split: str, limit: int | None = None):
-    """(name, ladder maker's topology, C-alpha trace float64 [N, 3]) of static_more chains of a split."""
+def chains(split: str, limit: int | None = None) -> Iterator[tuple[Topology, dict]]:
+    """Topology and centres (`read_centres`) of static_more chains of a split."""
     folder = data_folder() / "static_more"
     with (folder / "index.csv").open() as handle:
         rows = [row for row in csv.DictReader(handle) if row["split"] == split]
     rows = [row for row in rows if "moleculekit" not in row["repo"]]
     for row in rows[:limit]:
-        frame = mdtraj.load(str(folder / row["file"]))
-        topology, index, _ = topology_from_mdtraj(frame.topology, frame.xyz[0], row["file"])
-        trace = frame.xyz[0, index][topology.ca_index].astype(np.float64)
-        yield Path(row["file"]).name.split(".")[0], topology, trace - trace.mean(0)
+        yield topology_from_sequence([row["sequence"]]), read_centres(folder / row["file"])
 
 
 def helices(trace: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,13 +75,15 @@ def row_of(members: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 @torch.no_grad()
-def rows_of_chain(stage, library: Library, topology, trace: np.ndarray, residues: int) -> dict:
-    ladder = build_ladder(topology, ["fg", "ca", f"ucg:/{residues}"])
-    mapping = ladder.mapping(f"ucgr{residues}")
-    beads = mapping.apply(trace)
-    system = collate([bead_system(ladder, "ca", f"ucgr{residues}")])
+def rows_of_chain(
+    stage: Stage, library: Library | None, topology: Topology, truth: dict, rung: str, members: int
+) -> dict:
+    ladder, beads = coarse_of(topology, truth, rung)
+    stage = stage.at_rung(f"{ladder.resolutions[2]}-ca")
+    mapping, trace = ladder.mappings[1], truth["ca"]
+    system = collate([stage.describe(ladder)])
 
-    def closed(positions):
+    def closed(positions: np.ndarray) -> np.ndarray:
         positions = positions + (beads - mapping.apply(positions))[mapping.bead]
         trans = torch.zeros(len(system.bond_index), dtype=torch.bool)
         return close_calpha(torch.from_numpy(positions)[None].float(), system, trans).numpy()
@@ -83,79 +91,100 @@ def rows_of_chain(stage, library: Library, topology, trace: np.ndarray, residues
     index, weight = spline_weights(mapping, np.array(topology.chain_index))
     spline = (weight[..., None] * beads[index]).sum(1)
     coarse = torch.from_numpy(beads)[None].float()
-    noise = np.concatenate([
-        frame_noise(0, "benchmark", [0], member, len(beads), stage.noise_width) for member in range(MEMBERS)
-    ])  # fmt: skip
+    noises = [
+        torch.from_numpy(frame_noise(0, "benchmark", [0], member, len(beads), stage.noise_width))
+        for member in range(members)
+    ]
     began = time.process_time()
-    members = stage.sample(coarse.expand(MEMBERS, -1, -1), system, torch.from_numpy(noise)).numpy()
-    seconds = (time.process_time() - began) / MEMBERS
+    drawn = torch.cat(stage.samples(coarse, system, noises)).numpy()
+    seconds = (time.process_time() - began) / members
     found = {
+        "bead centre": beads[mapping.bead][None],
         "spline": spline[None],
         "spline, closed": closed(spline),
-        "fragments, closed": closed(library.answer(mapping, beads, spline)),
-        "trace members": members,
+        "trace members": drawn,
         "trace one answer": stage.mode(coarse, system).numpy(),
     }
+    if library is not None:
+        found["fragments, closed"] = closed(library.answer(mapping, beads, spline))
     rows = {name: row_of(np.asarray(x, np.float64), trace) for name, x in found.items()}
-    rows["trace members"]["ms_per_frame"] = 1e3 * seconds
+    rows["trace members"]["ms"] = 1e3 * seconds
+    rows["trace members"]["ms_of_200_residues"] = 2e5 * seconds / len(trace)
+    rows["trace members"]["bead_error_angstrom"] = 10 * float(
+        np.abs(mapping.apply(drawn.astype(np.float64)) - beads).max()
+    )
     return rows
 
 
-def summary(rows: list[dict], against: str = "trace members") -> dict:
-    """Mean and bootstrap interval of each figure, and of each baseline less the members."""
+def coarse_of(topology: Topology, truth: dict, rung: str) -> tuple[Ladder, np.ndarray]:
+    """Ladder with the beads of ``rung``, and the beads [B, 3] of a chain, nm."""
+    size, _, of = rung.partition(":")
+    of = of or "ca"
+    spec = f"ucg:/{size}:{of}"
+    if size.endswith("u"):
+        lengths = uneven(topology.n_residues, int(size[:-1]), np.random.default_rng(0))
+        spec = f"ucg:{','.join(map(str, lengths))}:{of}"
+    ladder = build_ladder(topology, ["fg", "ca", spec])
+    bead = ladder.mappings[1].bead
+    weight = {"ca": np.ones(len(bead)), "atoms": truth["count"], "mass": truth["weight"]}[of]
+    total = np.zeros((bead.max() + 1, 3))
+    np.add.at(total, bead, truth[of] * weight[:, None])
+    return ladder, total / np.bincount(bead, weights=weight)[:, None]
+
+
+def summary(rows: list[dict], against: str = "trace one answer") -> dict:
+    """Mean and bootstrap interval of each figure, and of each method less the one answer."""
     generator = np.random.default_rng(0)
     draws = generator.integers(len(rows), size=(1000, len(rows)))
     table: dict[str, dict] = {}
     for method in rows[0]:
         table[method] = {}
-        for key in (
-            "rmsd_angstrom",
-            "best_rmsd_angstrom",
-            "lddt",
-            "bad_links_percent",
-            "spread_ratio",
-        ):
+        for key in SHOWN:
             if key not in rows[0][method]:
                 continue
             values = np.array([row[method][key] for row in rows])
-            gap = values - np.array([row[against].get(key, np.nan) for row in rows])
             table[method][key] = [values.mean(), *np.percentile(values[draws].mean(1), [2.5, 97.5])]
-            table[method][f"{key} less members"] = [
-                gap.mean(), *np.percentile(gap[draws].mean(1), [2.5, 97.5])
-            ]  # fmt: skip
+            if key in rows[0][against] and method != against:
+                gap = values - np.array([row[against][key] for row in rows])
+                interval = np.percentile(gap[draws].mean(1), [2.5, 97.5])
+                table[method][f"{key} less one answer"] = [gap.mean(), *interval]
         turns = sum(row[method]["turns"] for row in rows)
-        table[method]["turns_found_percent"] = (
-            100 * sum(row[method]["turns_found"] for row in rows) / turns
-        )
-        table[method]["left_turns_percent"] = (
-            100 * sum(row[method]["left_turns"] for row in rows) / turns
-        )
-    table["trace members"]["ms_per_frame"] = float(
-        np.mean([row["trace members"]["ms_per_frame"] for row in rows])
-    )
+        for key in ("turns_found", "left_turns"):
+            share = sum(row[method][key] for row in rows) / turns
+            table[method][f"{key}_percent"] = 100 * share
+    for key in ("ms", "ms_of_200_residues", "bead_error_angstrom"):
+        values = [row["trace members"][key] for row in rows]
+        table["trace members"][key] = float(max(values) if "error" in key else np.mean(values))
     return table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("artifact", type=Path)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--residues", type=int, default=4)
+    parser.add_argument("--artifact", type=Path)
+    parser.add_argument("--rungs", default="4,10")
+    parser.add_argument("--members", type=int, default=10)
+    parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    stage = load_artifact(arguments.artifact)
-    library = Library.of(arguments.residues, (trace for _, _, trace in chains("train", 300)))
-    rows = [
-        rows_of_chain(stage, library, topology, trace, arguments.residues)
-        for _, topology, trace in chains("test", arguments.limit)
-    ]
-    table = summary(rows)
-    arguments.out.write_text(
-        json.dumps({"chains": len(rows), "table": table, "rows": rows}, indent=1) + "\n"
-    )
-    for method, figures_of in table.items():
-        print(method, json.dumps(figures_of, default=float))
+    stage = load_artifact(arguments.artifact or shipped_artifact("ucg-ca", "trace"))
+    found = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    for rung in arguments.rungs.split(","):
+        library = None
+        if rung.isdigit():
+            traces = (truth["ca"] for _, truth in chains("train", FRAGMENTS))
+            library = Library.of(int(rung), traces)
+        rows = [
+            rows_of_chain(stage, library, topology, truth, rung, arguments.members)
+            for topology, truth in chains(arguments.split, arguments.limit)
+        ]
+        found[rung] = {"chains": len(rows), "table": summary(rows), "rows": rows}
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+        for method, values in found[rung]["table"].items():
+            print(rung, method, json.dumps(values, default=float), flush=True)
 
 
 if __name__ == "__main__":

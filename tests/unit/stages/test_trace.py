@@ -273,3 +273,17 @@ def test_beads_of_heavy_atoms_leave_the_calpha_centres_free():
         moved = np.abs(mapping.apply(traces[of]) - beads[0].numpy()).max()
         assert (moved < 1e-5) == (of == "ca"), (of, moved)
     assert np.abs(traces["atoms"] - traces["mass"]).max() > 1e-4
+
+
+def test_members_drawn_together_are_those_drawn_alone():
+    stage, _, system, _, coarse, _ = case(("ACDEFGHIKLMNPQRSTVWY" * 2,), dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, coarse.shape[1], stage.noise_width)
+    noises = [torch.randn(*shape, generator=generator) for _ in range(3)]
+    with torch.no_grad():
+        together = stage.samples(coarse, system, noises)
+        assert all(
+            torch.equal(member, stage.sample(coarse, system, noise))
+            for member, noise in zip(together, noises, strict=True)
+        )
+    assert float((together[0] - together[1]).abs().max()) > 1e-3

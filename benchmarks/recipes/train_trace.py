@@ -1,0 +1,255 @@
+r"""Train the shipped trace stage: one network for beads of 2 to 25 residues, even, uneven, of any definition.
+
+    export HPCBACKMAP_DATA=...
+    python benchmarks/recipes/train_trace.py FOLDER --steps 7000 [--start ARTIFACT]
+
+Every example is a chain of the training split (`campaign.read_chains`), cut at random into runs of residues;
+beads are means of C-alpha atoms, of heavy atoms, or mass centres. An epoch takes one chain of every cluster.
+Muon (Jordan et al. 2024) for matrices, AdamW for the rest; the rate falls to a fiftieth over the last 40 % of
+the steps, and a moving average of the weights is what is kept. FOLDER/checkpoint.pt is written every two
+minutes and the same command goes on from it; FOLDER/chains.npz holds the chains once they are read. At the
+end FOLDER/beads-ca is the artifact. The package's trainer learns one rung at a time; random rungs are this
+script's.
+"""
+
+import argparse
+import gzip
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from campaign import read_chains
+
+from hpcbackmap.config.campaign import TraceConfig
+from hpcbackmap.protein.residues import ELEMENT_MASS
+from hpcbackmap.protein.topology import topology_from_sequence
+from hpcbackmap.resolution.build import DEFINITIONS, build_ladder
+from hpcbackmap.runtime.allocator import keep_freed_memory
+from hpcbackmap.stages.artifact import load_artifact, save_artifact
+from hpcbackmap.stages.base import collate
+from hpcbackmap.stages.trace.model import Trace
+from hpcbackmap.stages.trace.system import trace_system
+
+SIZES = (2, 25)
+"""Residues of a bead, on the average of a chain: drawn evenly by logarithm."""
+UNEVEN = (0.35, 0.7)
+"""Uneven runs are up to so much shorter or longer than their mean; even ones are half of all."""
+SHARES = (0.6, 0.2, 0.2)
+"""How often a bead is which of the `DEFINITIONS`."""
+RESIDUES_A_STEP, LONGEST = 400, 300
+"""Residues of a batch, about, and of a chain at most; a longer one is cut at random."""
+WARMUP, COOLDOWN, FLOOR = 100, 0.4, 0.02
+AVERAGED = 0.998
+SAVE_SECONDS = 120
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--start", type=Path, help="Artifact to go on from.")
+    parser.add_argument(
+        "--rate", type=float, default=1.5e-3, help="Of AdamW; Muon's is 8 times it."
+    )
+    parser.add_argument("--chains", type=int, help="At most so many, to try it.")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    stage = (
+        load_artifact(arguments.start) if arguments.start else Trace("ca", "beads", TraceConfig())
+    )
+    chains = load_chains(arguments.folder / "chains.npz", arguments.chains)
+    card = Run(stage, arguments.folder / "checkpoint.pt", arguments.rate).train(
+        chains, arguments.steps
+    )
+    save_artifact(stage, arguments.folder / "beads-ca", card)
+
+
+class Run:
+    """A training under way: stage, optimisers, averaged weights, step, CPU-seconds."""
+
+    def __init__(self, stage: Trace, path: Path, rate: float):
+        self.stage, self.path = stage, path
+        stage.use_bf16()
+        self.optimisers = optimisers(stage, rate)
+        self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
+        self.average = {key: value.clone() for key, value in stage.state_dict().items()}
+        self.step, self.cpu, self.before = 0, 0.0, time.process_time()
+        if path.exists():
+            state = torch.load(path)
+            stage.load_state_dict(state["weights"])
+            self.average, self.step, self.cpu = state["average"], state["step"], state["cpu"]
+            for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(kept)
+
+    def train(self, chains: list[dict], steps: int) -> dict:
+        """Leave the averaged weights in the stage; returns what its card says."""
+        rng = np.random.default_rng([0, self.step])
+        stream, saved = batches(chains, rng), time.monotonic()
+        self.stage.train()
+        while self.step < steps:
+            self.one(next(stream), steps, rng)
+            if time.monotonic() - saved > SAVE_SECONDS:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        self.stage.load_state_dict(self.average)
+        return {"chains": len(chains), "steps": self.step, "cpu_minutes": round(self.cpu / 60, 1)}
+
+    def one(self, batch: tuple, steps: int, rng: np.random.Generator) -> None:
+        fine, coarse, system = batch
+        share = min(1.0, max(FLOOR, (steps - self.step) / (COOLDOWN * steps)))
+        share *= min(1, (self.step + 1) / WARMUP)
+        for optimiser, rates in zip(self.optimisers, self.rates, strict=True):
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * share
+            optimiser.zero_grad()
+        shape = (1, coarse.shape[1], self.stage.elbo_noise)
+        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+        self.stage.at_step(self.step)
+        terms = self.stage.loss(fine, coarse, system, noise)
+        terms["loss"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.stage.parameters(), 5.0)
+        if torch.isfinite(norm):
+            for optimiser in self.optimisers:
+                optimiser.step()
+        self.step += 1
+        kept = min(AVERAGED, self.step / (self.step + 9))
+        with torch.no_grad():
+            for key, value in self.stage.state_dict().items():
+                self.average[key].lerp_(value, 1 - kept)
+        if self.step % 100 < 2:
+            shown = " ".join(f"{key} {float(value.detach()):.3f}" for key, value in terms.items())
+            print(self.step, shown, flush=True)
+
+    def save(self) -> None:
+        now = time.process_time()
+        self.cpu, self.before = self.cpu + now - self.before, now
+        state = {
+            "weights": self.stage.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "cpu": self.cpu,
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+        part = self.path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, self.path)
+
+
+def optimisers(stage: Trace, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for matrices inside, AdamW for vectors, embeddings and what gives positions."""
+    matrices, others = [], []
+    for name, parameter in stage.named_parameters():
+        outside = any(part in name for part in ("embed", "move.2", "cis", "log_"))
+        (others if parameter.ndim != 2 or outside else matrices).append(parameter)
+    muon = {"weight_decay": 0.01, "momentum": 0.95, "adjust_lr_fn": "original", "ns_steps": 4}
+    return [
+        torch.optim.Muon(matrices, 8 * rate, **muon),
+        torch.optim.AdamW(others, rate, weight_decay=0.0, betas=(0.9, 0.98)),
+    ]
+
+
+def batches(chains: list[dict], rng: np.random.Generator) -> Iterator[tuple]:
+    """Endless; (fine [1, N, 3], coarse [1, B, 3], system) of some chains together."""
+    clusters = defaultdict(list)
+    for chain in chains:
+        clusters[chain["cluster"]].append(chain)
+    names = sorted(clusters)
+    while True:
+        taken, residues = [], 0
+        for name in rng.permutation(names):
+            taken.append(example(clusters[name][rng.integers(len(clusters[name]))], rng))
+            residues += taken[-1][0].shape[1]
+            if residues >= RESIDUES_A_STEP:
+                fine, coarse, systems = zip(*taken, strict=True)
+                yield torch.cat(fine, 1), torch.cat(coarse, 1), collate(systems)
+                taken, residues = [], 0
+
+
+def example(chain: dict, rng: np.random.Generator) -> tuple:
+    """A chain, or a stretch of it, in beads that are drawn."""
+    n = min(LONGEST, len(chain["ca"]))
+    begin = int(rng.integers(len(chain["ca"]) - n + 1))
+    part = {
+        key: chain[key][begin : begin + n] for key in ("ca", "atoms", "mass", "count", "weight")
+    }
+    mean = min(float(np.exp(rng.uniform(*np.log(SIZES)))), n / 4)
+    lengths = even(n, mean) if rng.random() < 0.5 else uneven(n, mean, rng)
+    of = str(rng.choice(DEFINITIONS, p=SHARES))
+    first = np.cumsum(lengths) - lengths
+    weight = {"ca": np.ones(n), "atoms": part["count"], "mass": part["weight"]}[of][:, None]
+    beads = np.add.reduceat(part[of] * weight, first) / np.add.reduceat(weight, first)
+    topology = topology_from_sequence([chain["sequence"][begin : begin + n]])
+    ladder = build_ladder(topology, ["fg", "ca", f"ucg:{','.join(map(str, lengths))}:{of}"])
+    system = trace_system(ladder, "ca", ladder.resolutions[2])
+    fine, coarse = (torch.from_numpy(x).float()[None] for x in (part["ca"], beads))
+    return fine, coarse, system
+
+
+def even(n: int, mean: float) -> np.ndarray:
+    count = max(3, round(n / max(2, round(mean))))
+    return np.bincount(np.arange(n) * count // n)
+
+
+def uneven(n: int, mean: float, rng: np.random.Generator) -> np.ndarray:
+    spread, lengths = rng.choice(UNEVEN), []
+    while sum(lengths) < n:
+        lengths.append(max(1, round(mean * (1 + spread * rng.uniform(-1, 1)))))
+    lengths[-1] -= sum(lengths) - n
+    return rng.permutation(lengths) if len(lengths) > 2 else even(n, mean)
+
+
+def load_chains(cache: Path, limit: int | None) -> list[dict]:
+    """Training chains: cluster, sequence, per residue ``ca``, ``atoms`` and ``mass`` centres, nm."""
+    if not cache.exists():
+        rows = read_chains(Path(os.environ["HPCBACKMAP_DATA"]))
+        rows = [row for row in rows.values() if row["split"] == "train"][:limit]
+        tables = [read_centres(row["path"]) for row in rows]
+        fields = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+        ends = np.cumsum([len(table["ca"]) for table in tables])
+        clusters = np.array([row["cluster"] for row in rows])
+        sequences = np.array([row["sequence"] for row in rows])
+        np.savez(cache, ends=ends, clusters=clusters, sequences=sequences, **fields)
+    kept = dict(np.load(cache))
+    named = zip(kept.pop("clusters"), kept.pop("sequences"), strict=True)
+    bounds = np.r_[0, kept.pop("ends")]
+    return [
+        {"cluster": str(cluster), "sequence": str(sequence)}
+        | {key: value[bounds[i] : bounds[i + 1]] for key, value in kept.items()}
+        for i, (cluster, sequence) in enumerate(named)
+    ][:limit]
+
+
+def read_centres(path: Path) -> dict[str, np.ndarray]:
+    """C-alpha atoms, means and mass centres of heavy atoms of each residue, float64 [R, 3], nm."""
+    residues: dict[str, list] = {}
+    with gzip.open(path, "rt") as file:
+        for line in file:
+            if line.startswith("ATOM"):
+                place = [float(line[at : at + 8]) / 10 for at in (30, 38, 46)]
+                residues.setdefault(line[21:27], []).append((line[12:16].strip(), place))
+    found = defaultdict(list)
+    for atoms in residues.values():
+        names, places = zip(*atoms, strict=True)
+        places, masses = np.array(places), np.array([ELEMENT_MASS[name[0]] for name in names])
+        found["ca"].append(places[names.index("CA")])
+        found["atoms"].append(places.mean(0))
+        found["mass"].append(masses @ places / masses.sum())
+        found["count"].append(len(names))
+        found["weight"].append(masses.sum())
+    middle = np.mean(found["ca"], 0)
+    table = {key: np.array(value, dtype=np.float64) for key, value in found.items()}
+    return table | {key: table[key] - middle for key in ("ca", "atoms", "mass")}
+
+
+if __name__ == "__main__":
+    main()
