@@ -4,6 +4,8 @@ All functions take any number of leading dimensions, are differentiable, and wor
 once when their index vectors are concatenated. Distances nm, angles rad; dihedrals follow the IUPAC sign.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -70,18 +72,24 @@ def attach(parent: Tensor, grandparent: Tensor, great: Tensor, vector: Tensor) -
 
 
 def positions_from_internal(
-    ca: Tensor, internal: Tensor, parent: Tensor, grandparent: Tensor, great: Tensor, level: Tensor
+    ca: Tensor,
+    internal: Tensor,
+    parent: Tensor,
+    grandparent: Tensor,
+    great: Tensor,
+    level: Tensor,
+    counts: Sequence[int],
 ) -> Tensor:
     """Positions [..., A, 3] from the C-alpha trace [..., R, 3] and internal coordinates [..., A, 3].
 
-    C-alpha rows are those of level 0, in the order of the trace. One vectorised placement per level.
+    C-alpha rows are those of level 0, in the order of the trace. counts: rows of each level. One vectorised
+    placement per level.
     """
     order = torch.argsort(level, stable=True)
     slot = torch.empty_like(order)
     slot[order] = torch.arange(len(order), device=order.device)
-    counts = torch.bincount(level).tolist()
     placed = ca
-    for atoms in torch.split(order, counts)[1:]:
+    for atoms in torch.split(order, list(counts))[1:]:
         anchors = (placed[..., slot[i[atoms]], :] for i in (parent, grandparent, great))
         placed = torch.cat([placed, place_atoms(*anchors, internal[..., atoms, :])], dim=-2)
     return placed[..., slot, :]

@@ -7,6 +7,7 @@ in `stages.base`.
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import zip_longest
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_type_hints
 
 import numpy as np
@@ -29,7 +30,7 @@ class _Join(Enum):
     """How numbers on the host are put together."""
 
     LISTED = "one after the other"
-    SUMMED = "added up"
+    SUMMED = "added up, place by place"
 
 
 Plain = Annotated[Tensor, _Shift.NOTHING]
@@ -152,7 +153,7 @@ def collate(systems: Sequence[S]) -> S:
         if isinstance(how, _Join):
             parts = [getattr(system, key) for system in systems]
             listed = how is _Join.LISTED
-            whole = sum(parts, ()) if listed else tuple(map(sum, zip(*parts, strict=True)))
+            whole = sum(parts, ()) if listed else tuple(map(sum, zip_longest(*parts, fillvalue=0)))
             setattr(joined, key, whole)
     return joined
 

@@ -5,6 +5,7 @@ their distance. The networks correct a linear model fitted in closed form, so th
 the first step. Shapes as in `stages.base`.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from hpcbackmap.stages.layers import geometry
 from hpcbackmap.stages.layers.bead_system import PARTICLE_FEATURES, BeadSystem
 from hpcbackmap.stages.layers.close_trace import LIMIT, recentre
 from hpcbackmap.stages.layers.network import MLP, MessageLayers
+from hpcbackmap.stages.layers.on_host import HostNumber
 from hpcbackmap.stages.layers.pooling import bead_sums
 
 __all__ = ["BeadNetwork"]
@@ -44,6 +46,7 @@ class BeadNetwork(nn.Module):
         width = config.width
         self.register_buffer("scale", torch.tensor(1.0))
         self.register_buffer("unit", torch.tensor(0.1))
+        self.reach = HostNumber()
         self.bead = nn.Linear(len(RESIDUES) + 1, width)
         self.shape = nn.Linear(geometry.CHAIN_FEATURES, width)
         self.trunk = MessageLayers(width, config.layers)
@@ -81,6 +84,7 @@ class BeadNetwork(nn.Module):
         self.register_buffer("latent_log_std", torch.zeros(beads, self.config.latent))
         self.register_buffer("bead_log_spread", torch.zeros(beads))
         self.register_buffer("swing", torch.tensor(1.0))
+        self.most = int(np.bincount(mapping.bead).max())
         self.is_trace = ladder.is_calpha(fine)
         self.elastic = None
         if n <= MOST_ELASTIC and (self.is_trace or ladder.index(fine) == 0):
@@ -177,7 +181,7 @@ class BeadNetwork(nn.Module):
 
     def context(self, coarse: Tensor, system: BeadSystem) -> dict:
         """What the beads alone tell: features, frames, neighbourhoods."""
-        reach = float(self.scale) * 5
+        reach = self.reach(self.scale) * 5
         frames = self._frames(coarse, system)
         k = min(max(system.coarse_sizes) - 1, MAX_NEIGHBOURS)
         index, valid = geometry.nearest(coarse, system.coarse_sizes, k)
@@ -223,15 +227,14 @@ class BeadNetwork(nn.Module):
         inputs = self._ridge_inputs(coarse, frames).transpose(0, 1)
         member, taken = self._members(system)
         weights = (self.ridge[member] * taken[..., None, None]).transpose(1, 2).flatten(2)
-        local = (inputs @ weights).unflatten(-1, (-1, 3))
-        placed = torch.zeros_like(coarse[:, system.bead_of])
-        placed[:, member[taken]] = local.transpose(0, 1)[:, taken]
+        local = (inputs @ weights).unflatten(-1, (-1, 3)).transpose(0, 1)
+        placed = local.flatten(1, 2)[:, system.bead_of * self.most + system.slot]
         return torch.einsum("fnij,fni->fnj", frames[:, system.bead_of], placed)
 
     def _members(self, system: BeadSystem) -> tuple[Tensor, Tensor]:
         """Members of every bead, padded, [B, most], and which entries are members."""
-        size = torch.bincount(system.bead_of)
-        place = torch.arange(int(size.max()), device=size.device)
+        size = system.members
+        place = torch.arange(self.most, device=size.device)
         taken = place < size.unsqueeze(1)
         first = (size.cumsum(0) - size).unsqueeze(1)
         order = system.bead_of.argsort(stable=True)

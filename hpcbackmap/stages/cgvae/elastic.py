@@ -43,8 +43,9 @@ class ElasticNetwork(nn.Module):
         network = -stiffness - stiffness.T
         network = network + torch.diag(ANCHOR - network.sum(1))
         free = torch.linalg.inv(network)
-        mapping = torch.zeros(len(system.freedom), len(mean)).to(mean)
-        mapping[system.bead_of, torch.arange(len(mean))] = system.weight.to(mean)
+        mapping = mean.new_zeros(system.n_coarse, len(mean))
+        own = torch.arange(len(mean), device=mean.device)
+        mapping[system.bead_of, own] = system.weight.to(mean)
         beads = mapping @ free
         solve = free - beads.T @ torch.linalg.solve(beads @ mapping.T, beads)
         for buffer, value in zip(

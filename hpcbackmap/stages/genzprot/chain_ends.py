@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import bin_of
+from hpcbackmap.stages.layers.on_host import places
 
 __all__ = ["BINS", "END_ROLES", "EndHead"]
 
@@ -40,7 +41,7 @@ class EndHead(nn.Module):
         context = torch.zeros_like(h)
         found = {}
         for k, role in enumerate(END_ROLES):
-            residues = torch.nonzero(system.torsion_mask[:, role]).squeeze(-1)
+            (residues,) = places(system.torsion_mask[:, role], system.torsions[role])
             before = system.bead_previous[residues]
             own = self.own_plane(bin_of(planes[:, residues], BINS)) * _column(
                 system.leads[residues]

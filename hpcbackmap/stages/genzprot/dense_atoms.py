@@ -13,6 +13,7 @@ from hpcbackmap.protein.residues import MAX_ATOMS
 from hpcbackmap.protein.side_chain import CB, SIDE, place_side_chains
 from hpcbackmap.protein.zmatrix import N_TORSIONS
 from hpcbackmap.stages.genzprot.system import ResidueSystem
+from hpcbackmap.stages.layers.on_host import places
 
 __all__ = [
     "AWAY",
@@ -45,7 +46,7 @@ class GivenBeads(NamedTuple):
 class Scene(NamedTuple):
     """atoms: [F, R, MAX_ATOMS, 3], nm; those that a residue lacks lie at `AWAY`.
 
-    near, valid: nearest residues of each and which count [F, R, K].
+    near: nearest residues of each [F, R, K]; valid: which count, None where all do.
     there [R, MAX_ATOMS]: atoms that a residue has. kind [R]. before, after [R]: the residues that it is bonded
     to, itself where it is not. rigid: distance, angle and fixed dihedral of every slot, as ``atoms``. beads:
     side-chain beads that the input holds (`restraints.GivenBeads`), if any.
@@ -53,7 +54,7 @@ class Scene(NamedTuple):
 
     atoms: Tensor
     near: Tensor
-    valid: Tensor
+    valid: Tensor | None
     there: Tensor
     kind: Tensor
     before: Tensor
@@ -63,7 +64,11 @@ class Scene(NamedTuple):
 
 
 def make_scene(
-    atoms: Tensor, near: Tensor, valid: Tensor, system: ResidueSystem, rigid: Tensor | None = None
+    atoms: Tensor,
+    near: Tensor,
+    valid: Tensor | None,
+    system: ResidueSystem,
+    rigid: Tensor | None = None,
 ) -> Scene:
     """From dense atoms, neighbours and the rigid geometry of all atoms [F, A, 3], if it is to be built on."""
     own = torch.arange(len(system.place), device=atoms.device)
@@ -71,6 +76,8 @@ def make_scene(
     after = torch.where(system.leads, system.bead_next, own)
     dense = None if rigid is None else rigid[:, system.atom_index]
     atoms = atoms.masked_fill(~system.atom_mask.unsqueeze(-1), AWAY)
+    if min(system.coarse_sizes) > near.shape[-1]:
+        valid = None
     return Scene(atoms, near, valid, system.atom_mask, system.residue_type, before, after, dense)
 
 
@@ -84,14 +91,14 @@ def backbone_atoms(
     turn = torsions[:, system.bead_of, system.role.clamp_max(N_TORSIONS - 1)]
     phi = torch.where(system.role < N_TORSIONS, turn, rigid[..., 2])
     internal = torch.cat([rigid[..., :2], phi.unsqueeze(-1)], -1)
-    keep = torch.nonzero(system.backbone).squeeze(-1)
+    (keep,) = places(system.backbone, sum(system.levels))
     number = torch.zeros_like(system.role)
     number[keep] = torch.arange(len(keep), device=keep.device)
     anchors = (system.z_parent_index, system.z_grand_index, system.z_great_index)
     anchors = (number[index[keep]] for index in anchors)
     placed = coarse[:, system.bead_of]
     placed[:, keep] = positions_from_internal(
-        coarse, internal[:, keep], *anchors, system.level[keep]
+        coarse, internal[:, keep], *anchors, system.level[keep], system.levels
     )
     atoms = placed[:, system.atom_index]
     n, ca, c = (atoms[..., k, :] for k in range(3))
@@ -109,8 +116,8 @@ def side_chain_rows(scene: Scene, chi: Tensor, frame: Tensor, residue: Tensor) -
 def neighbour_atoms(scene: Scene, frame: Tensor, residue: Tensor) -> Tensor:
     """Atoms of the neighbours of rows (frame, residue) [n], or `AWAY`: [n, K * MAX_ATOMS, 3]."""
     atoms = scene.atoms[frame.unsqueeze(1), scene.near[frame, residue]]
-    nobody = torch.nonzero(~scene.valid[frame, residue], as_tuple=True)
-    atoms[nobody] = AWAY
+    if scene.valid is not None:
+        atoms.masked_fill_(~scene.valid[frame, residue][..., None, None], AWAY)
     return atoms.flatten(1, 2)
 
 

@@ -11,6 +11,7 @@ from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import CG_CD
 from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
 from hpcbackmap.stages.genzprot.system import ResidueSystem
+from hpcbackmap.stages.layers.on_host import places
 
 __all__ = ["expected_geometry", "internal_of", "log_density"]
 
@@ -53,7 +54,7 @@ def log_density(
     Student's t about ``expected`` [F, A, 3], with the log scales ``log_spread`` of each slot of each residue
     type [types * MAX_ATOMS, 3].
     """
-    ring = torch.nonzero(system.role == Role.RING).squeeze(-1)
+    (ring,) = places(system.role == Role.RING, *system.rings)
     if len(ring):
         closed = expected.clone()
         closed[:, ring, 2] = _closure(fine, expected, ring, system)

@@ -43,6 +43,7 @@ from hpcbackmap.stages.genzprot.torsions import angle_of_mode, bin_of, draw, log
 from hpcbackmap.stages.given import Given
 from hpcbackmap.stages.layers import geometry
 from hpcbackmap.stages.layers.network import MessageLayers
+from hpcbackmap.stages.layers.on_host import places
 
 __all__ = ["Genzprot"]
 
@@ -53,9 +54,7 @@ SPREAD = (0.002, 0.04, 0.08)
 SURROUNDINGS = 20
 """Nearest residues whose atoms a side chain sees and may run into."""
 CHI = slice(Role.CHI1, Role.CHI1 + N_CHI)
-BINS = torch.tensor(
-    [planes.BINS] + [packing.BINS] * N_CHI + [chain_ends.BINS] * len(chain_ends.END_ROLES)
-)
+BINS = (planes.BINS, *[packing.BINS] * N_CHI, *[chain_ends.BINS] * len(chain_ends.END_ROLES))
 """Bins of each role, [N_TORSIONS]."""
 PARITY, RANK, SHIFT, LEVEL = 0, 1, slice(2, 5), 5
 """Columns of the noise of `elbo` and `loss`: which planes come first, order of side chains, displacement of
@@ -69,6 +68,12 @@ OFFSET_UNIT = 0.01
 """nm and rad; deviations are small, so that a step of the optimiser must not take them to their bounds."""
 FULL_CLASH = 0.1
 """Overlap (nm) that counts as one clash in the steric term."""
+
+
+Rows = tuple[Tensor, ...]
+"""Frames and residues [n] each."""
+Counts = tuple[int, ...]
+"""How many of them have each chi torsion."""
 
 
 class Context(NamedTuple):
@@ -102,6 +107,7 @@ class Genzprot(Stage[ResidueSystem]):
         self.ends = chain_ends.EndHead(width)
         self.packing = packing.PackingHead(width)
         self.offsets = nn.Linear(width, MAX_ATOMS * 3)
+        self.register_buffer("bins", torch.tensor(BINS), persistent=False)
         self.log_spread = nn.Parameter(
             torch.log(torch.tensor(SPREAD)).repeat(len(RESIDUES) * MAX_ATOMS, 1)
         )
@@ -118,17 +124,17 @@ class Genzprot(Stage[ResidueSystem]):
     def encode(self, fine: Tensor, system: ResidueSystem) -> Tensor:
         """The latents of a structure: bin of each torsion, int64 [F, R, N_TORSIONS]; 0 where there is none."""
         torsions = ideal_geometry.internal_of(fine, system)[:, system.torsion_index, 2]
-        return torch.where(system.torsion_mask, bin_of(torsions, BINS.to(fine.device)), 0)
+        return torch.where(system.torsion_mask, bin_of(torsions, self.bins), 0)
 
     @torch.no_grad()
     def decode(self, z: Tensor, coarse: Tensor, system: ResidueSystem) -> Tensor:
         """Structure with every torsion at the centre of its bin ``z`` [F, R, N_TORSIONS]."""
-        torsions = ((z + 0.5) * (2 * math.pi / BINS.to(z.device)) - math.pi).to(coarse)
+        torsions = ((z + 0.5) * (2 * math.pi / self.bins) - math.pi).to(coarse)
         context = self._context(coarse, system)
         scene = self._backbone(
             context, torsions, self._rigid(context, coarse, system), coarse, system
         )
-        rows = _rows(self._turning(system).expand(z.shape[:2]))
+        rows, _ = self._turning_rows(system, len(z))
         add_side_chains(scene, side_chain_rows(scene, torsions[..., CHI][rows], *rows), *rows)
         return flat(scene.atoms, system)
 
@@ -180,7 +186,7 @@ class Genzprot(Stage[ResidueSystem]):
         expected = self._rigid(context, coarse, system)
         internal = ideal_geometry.internal_of(fine, system)
         nats = self._torsion_nats(context, fine, internal, coarse, expected, system, noise)
-        return torch.where(system.torsion_mask, -(nats + _log_bin_width(nats)), 0.0)
+        return torch.where(system.torsion_mask, -(nats + self._log_bin_width(nats)), 0.0)
 
     def loss(
         self, fine: Tensor, coarse: Tensor, system: ResidueSystem, noise: Tensor
@@ -208,7 +214,7 @@ class Genzprot(Stage[ResidueSystem]):
         expected = self._rigid(context, coarse, system)
         atoms = ideal_geometry.log_density(expected, self.log_spread, internal, fine, system)
         nats = self._torsion_nats(context, shown, internal, coarse, expected, system, noise)
-        inside = torch.where(system.torsion_mask, -_log_bin_width(nats), 0.0)
+        inside = torch.where(system.torsion_mask, -self._log_bin_width(nats), 0.0)
         uniform = inside.sum(-1).expand(nats.shape[:2])
         likelihood = _by_system(atoms, system.fine_system, system.n_systems)
         likelihood = likelihood + _by_system(uniform, system.coarse_system, system.n_systems)
@@ -225,7 +231,7 @@ class Genzprot(Stage[ResidueSystem]):
         """
         with torch.no_grad():
             scene = self._generate(context, coarse, system, noise)
-        frame, residue = _rows(self._moving(system).expand(coarse.shape[:2]))
+        (frame, residue), counts = self._moving_rows(system, len(coarse))
         everyone = torch.ones_like(scene.near[frame, residue], dtype=torch.bool)
         clashes, scores = [], []
         for columns in noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2):
@@ -236,7 +242,7 @@ class Genzprot(Stage[ResidueSystem]):
                 score[f, r] = score[f, r] + log_density(logits, angle)
                 return angle
 
-            chi = self._choose(context.h, scene, frame, residue, everyone, system, pick)
+            chi = self._choose(context.h, scene, frame, residue, everyone, system, pick, counts)
             with torch.no_grad():
                 side = side_chain_rows(scene, chi, frame, residue)
                 depth = overlaps(side, scene, frame, residue)
@@ -337,10 +343,23 @@ class Genzprot(Stage[ResidueSystem]):
             return moving
         return moving & ~torch.isfinite(scene.beads.position).flatten(2).any(-1).any(0)
 
+    def _turning_rows(self, system: ResidueSystem, frames: int) -> tuple[Rows, Counts]:
+        """Frame and residue of all that turn, in ``frames`` frames, and how many have each chi."""
+        counts = tuple(frames * number for number in system.torsions[CHI])
+        return places(self._turning(system).expand(frames, -1), counts[0]), counts
+
+    def _moving_rows(self, system: ResidueSystem, frames: int) -> tuple[Rows, Counts]:
+        """The same of all that may draw again."""
+        counts = tuple(frames * number for number in system.moving[CHI])
+        return places(self._moving(system).expand(frames, -1), counts[0]), counts
+
+    def _log_bin_width(self, like: Tensor) -> Tensor:
+        return torch.log(2 * math.pi / self.bins.to(like))
+
     def _doubt(self, context: Context, scene: Scene, system: ResidueSystem) -> Tensor:
         """Rank in [0, 1) of each residue [F, R] by how uncertain chi 1 is while no side chain is there."""
         h = context.h
-        frame, residue = _rows(self._turning(system).expand(h.shape[:2]))
+        (frame, residue), _ = self._turning_rows(system, len(h))
         nobody = torch.zeros_like(scene.near[frame, residue], dtype=torch.bool)
         seen = self.packing.see(h[frame, residue], scene, frame, residue, nobody)
         logits = self.packing.logits(seen, 0, system.proline[residue])
@@ -370,7 +389,7 @@ class Genzprot(Stage[ResidueSystem]):
         self, context: Context, scene: Scene, system: ResidueSystem, picks: list[Pick]
     ) -> None:
         """Side chains that run into others draw again, given all others; the better of the two stays."""
-        frame, residue = _rows(self._moving(system).expand(scene.near.shape[:2]))
+        (frame, residue), _ = self._moving_rows(system, len(scene.near))
         for pick in picks:
             depth = overlaps(scene.atoms[frame, residue], scene, frame, residue)
             hit = depth > 0
@@ -384,15 +403,24 @@ class Genzprot(Stage[ResidueSystem]):
             add_side_chains(scene, side[better], frame[better], residue[better])
 
     def _choose(
-        self, h, scene: Scene, frame, residue, seen, system: ResidueSystem, pick: Pick
+        self,
+        h,
+        scene: Scene,
+        frame,
+        residue,
+        seen,
+        system: ResidueSystem,
+        pick: Pick,
+        counts: Counts | None = None,
     ) -> Tensor:
         """Torsions chi of rows (frame, residue) [n] that ``pick`` takes one after another: [n, N_CHI].
 
-        seen: bool [n, K], neighbours whose side chains are there.
+        seen: bool [n, K], neighbours whose side chains are there. counts: rows with each chi, where that is
+        known without asking the device.
         """
         context = self.packing.see(h[frame, residue], scene, frame, residue, seen)
         if scene.beads is None:
-            return self._pick(context, frame, residue, system, pick)
+            return self._pick(context, frame, residue, system, pick, counts)
         chi = torch.zeros(len(frame), N_CHI, dtype=h.dtype, device=h.device)
         held = held_rows(scene, frame, residue)
         free = torch.nonzero(~held).squeeze(-1)
@@ -403,12 +431,14 @@ class Genzprot(Stage[ResidueSystem]):
         )
         return chi
 
-    def _pick(self, context: Tensor, frame, residue, system: ResidueSystem, pick: Pick) -> Tensor:
+    def _pick(
+        self, context: Tensor, frame, residue, system: ResidueSystem, pick: Pick, counts=None
+    ) -> Tensor:
         """`_choose` given what the rows make of their surroundings, [n, W]."""
         chi = torch.zeros(len(frame), N_CHI, dtype=context.dtype, device=context.device)
         for k in range(N_CHI):
             there = system.torsion_mask[residue, Role.CHI1 + k]
-            rows = torch.nonzero(there).squeeze(-1)
+            (rows,) = _rows(there) if counts is None else places(there, counts[k])
             if len(rows) == 0:
                 break
             logits = self.packing.logits(context[rows], k, system.proline[residue[rows]])
@@ -433,7 +463,7 @@ class Genzprot(Stage[ResidueSystem]):
         self.ends.torsions(h, turns, system, at_ends)
         scene = make_scene(fine[:, system.atom_index], context.near, context.valid, system)
         turning = self._turning(system)
-        frame, residue = _rows(turning.expand(h.shape[:2]))
+        (frame, residue), counts = self._turning_rows(system, len(h))
         near = scene.near[frame, residue]
         seen = rank[frame.unsqueeze(-1), near] < rank[frame, residue].unsqueeze(-1)
         seen |= ~turning[near]
@@ -443,7 +473,7 @@ class Genzprot(Stage[ResidueSystem]):
             nats[f, r, Role.CHI1 + k] = log_density(logits, angle)
             return angle
 
-        self._choose(h, scene, frame, residue, seen, system, side)
+        self._choose(h, scene, frame, residue, seen, system, side, counts)
         return nats
 
 
@@ -454,13 +484,9 @@ def _order(noise: Tensor, system: ResidueSystem) -> tuple[Tensor, Tensor]:
     return (system.place % 2 == 1) == odd, rank
 
 
-def _rows(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Frame and residue of the set entries of a mask [F, R]."""
+def _rows(mask: Tensor) -> tuple[Tensor, ...]:
+    """Frame and residue of the set entries of a mask [F, R], which the device has to count first."""
     return torch.nonzero(mask, as_tuple=True)
-
-
-def _log_bin_width(like: Tensor) -> Tensor:
-    return torch.log(2 * math.pi / BINS.to(like))
 
 
 def _by_system(values: Tensor, system: Tensor, count: int) -> Tensor:

@@ -60,7 +60,7 @@ def _best(
     side = side_chain_rows(scene, chi, frames, residues)
     cost = overlaps(side, scene, frames, residues) / SOFTNESS - nats
     best = cost.view(-1, count).argmin(1)
-    return side.view(-1, count, *side.shape[1:])[torch.arange(len(best)), best]
+    return side.view(-1, count, *side.shape[1:])[torch.arange(len(best), device=best.device), best]
 
 
 def _candidates(packing: PackingHead, seen: Tensor, residues: Tensor, system: ResidueSystem):

@@ -11,7 +11,7 @@ from hpcbackmap.protein.topology import Topology
 from hpcbackmap.protein.zmatrix import N_TORSIONS, Role, build_zmatrix
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.stages.system import Beads, Particles, Plain, System
+from hpcbackmap.stages.system import Beads, Particles, Plain, Summed, System
 
 __all__ = ["FLAGS", "ResidueSystem", "residue_system"]
 
@@ -44,7 +44,8 @@ class ResidueSystem(System):
     bead_next: beside it in the sequence; bead_third: the third C-alpha atom of its peptide plane, all [R].
     backbone [A]: also OXT. bonded, leads, proline [R]: bonded to the one before, to the one after, is proline.
     flags [R, FLAGS]. ideal, limit [A, 3]: distance (nm), angle and fixed dihedral (rad), and how far off they
-    are learned.
+    are learned. On the host: torsions, how many there are of each role, and moving, without those of prolines;
+    rings of proline; levels, backbone atoms on each level of the Z-matrix.
     """
 
     z_parent_index: Particles
@@ -72,6 +73,10 @@ class ResidueSystem(System):
     flags: Plain
     ideal: Plain
     limit: Plain
+    torsions: Summed
+    moving: Summed
+    rings: Summed
+    levels: Summed
 
 
 def residue_system(ladder: Ladder, coarse: str) -> ResidueSystem:
@@ -119,7 +124,15 @@ def residue_system(ladder: Ladder, coarse: str) -> ResidueSystem:
         "ideal": _ideal(topology, z.role),
         "limit": _limits(topology, z.role),
     }  # fmt: skip
-    return ResidueSystem.of_molecule(topology.n_atoms, n, **tensors)
+    backbone, moves = tensors["backbone"], torsion_mask & ~tensors["proline"][:, None]
+    counts = {
+        "torsions": torsion_mask.sum(0),
+        "moving": moves.sum(0),
+        "rings": [(z.role == Role.RING).sum()],
+        "levels": np.bincount(z.level[backbone]),
+    }
+    whole = {key: tuple(int(number) for number in numbers) for key, numbers in counts.items()}
+    return ResidueSystem.of_molecule(topology.n_atoms, n, **tensors, **whole)
 
 
 def _dense(topology: Topology) -> tuple[np.ndarray, np.ndarray]:

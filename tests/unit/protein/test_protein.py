@@ -32,7 +32,9 @@ def round_trip(topology: Topology, positions: torch.Tensor) -> torch.Tensor:
     anchors = [torch.from_numpy(a) for a in (z.parent, z.grandparent, z.great)]
     internal = internal_from_positions(positions, *anchors)
     trace = positions[..., topology.ca_index, :]
-    return positions_from_internal(trace, internal, *anchors, torch.from_numpy(z.level))
+    return positions_from_internal(
+        trace, internal, *anchors, torch.from_numpy(z.level), np.bincount(z.level)
+    )
 
 
 def test_round_trip_is_exact_on_every_chain(data_dir):

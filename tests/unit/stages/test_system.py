@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from hpcbackmap.protein.topology import topology_from_sequence
+from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.genzprot.system import residue_system
 from hpcbackmap.stages.layers.bead_system import bead_system
+from hpcbackmap.stages.layers.on_host import HostNumber, places
 from hpcbackmap.stages.system import Beads, Listed, Particles, Plain, Summed, System, collate
 from hpcbackmap.stages.trace.system import trace_system
 
@@ -102,7 +104,37 @@ def test_a_field_that_is_missing_is_an_error():
         Pair.of_molecule(3, 2)
 
 
+def test_numbers_on_the_host_are_those_of_the_masks():
+    """What `places` takes on trust."""
+    whole = collate([residue_system(ladder, "ca") for ladder in LADDERS])
+    assert whole.torsions == tuple(whole.torsion_mask.sum(0).tolist())
+    movable = whole.torsion_mask & ~whole.proline.unsqueeze(-1)
+    assert whole.moving == tuple(movable.sum(0).tolist())
+    assert whole.rings == (int((whole.role == Role.RING).sum()),) == (2,)
+    assert whole.levels == tuple(torch.bincount(whole.level[whole.backbone]).tolist())
+
+
+def test_places_are_those_of_nonzero():
+    mask = torch.rand(5, 7, generator=torch.Generator().manual_seed(0)) > 0.5
+    for one in (mask, mask[0], mask[:1].expand(3, -1), torch.zeros(0, 4, dtype=torch.bool)):
+        expected = torch.nonzero(one, as_tuple=True)
+        found = places(one, int(one.sum()))
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_numbers_of_the_host_stay_there():
     moved = collate([pair(0.0)]).to("meta")
     assert moved.bond.device.type == "meta"
     assert moved.fine_sizes == (3,) and moved.rings == (1, 2)
+
+
+def test_a_number_is_read_again_once_its_buffer_has_changed():
+    module = torch.nn.BatchNorm1d(1)
+    number = HostNumber()
+    assert number(module.running_var) == number(module.running_var) == 1.0
+    module.running_var.fill_(2.0)
+    assert number(module.running_var) == 2.0
+    module.load_state_dict(module.state_dict() | {"running_var": torch.tensor([3.0])})
+    assert number(module.running_var) == 3.0
+    module.double()
+    assert number(module.running_var) == 3.0
