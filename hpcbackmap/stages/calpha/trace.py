@@ -93,7 +93,7 @@ def _placed(reading: Reading, local: Tensor, bonded: Tensor) -> Tensor:
     site = local[:, reading.sites[role]]
     beads = site.unsqueeze(2)
     if role == "bb" and reading.beads is not None:
-        role = "bb_sc"
+        role = "martini2" if reading.representation == "martini2" else "bb_sc"
         beads = torch.stack([site, _side_centres(reading, local, site)], 2)
     types = torch.tensor([RESIDUE_INDEX[name] for name in reading.topology.sequence])
     found = _network(role)(beads, types, bonded)[-1]
