@@ -10,6 +10,7 @@ import numpy as np
 from hpcbackmap.metrics.clashes import OVERLAP, clashing_pairs
 from hpcbackmap.metrics.close_pairs import CloseAtoms, close_atoms, pairs_within_two_bonds
 from hpcbackmap.metrics.peptide import CIS, link_lengths, omega_angles
+from hpcbackmap.metrics.ramachandran import ramachandran_outliers
 from hpcbackmap.protein.topology import Topology
 
 __all__ = ["count_structures", "in_words"]
@@ -39,6 +40,8 @@ def count_structures(topology: Topology, positions: np.ndarray) -> dict[str, int
             cis_elsewhere=int(cis[:, ~proline].sum()),
             distorted=int(off.sum()),
         )
+    outliers = ramachandran_outliers(topology, made)
+    counts.update(outliers=int(outliers.sum()), torsions=outliers.size)
     near = pairs_within_two_bonds(topology)
     searched = made[:: -(-len(made) // SEARCHED)]
     for frame in searched:
@@ -58,6 +61,9 @@ def in_words(counts: dict[str, int]) -> dict:
         "cis_before_proline": counts.get("cis_before_proline", 0),
         "cis_elsewhere": counts.get("cis_elsewhere", 0),
         "distorted_peptide_bonds": counts.get("distorted", 0),
+        "ramachandran_outliers_percent": round(
+            100 * counts.get("outliers", 0) / max(1, counts.get("torsions", 0)), 3
+        ),
         "clashes_per_100_residues": round(100 * counts.get("clashes", 0) / residues, 3),
     }
 

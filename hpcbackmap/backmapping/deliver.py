@@ -15,7 +15,7 @@ from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.request import Targets
 from hpcbackmap.backmapping.source import FileSystem
 from hpcbackmap.backmapping.workspace import ShardFiles
-from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError, Stopped
+from hpcbackmap.runtime.errors import HpcbackmapError, Stopped
 from hpcbackmap.runtime.mpi import on_first_rank, raise_together
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.trajectories.concatenate import join_files
@@ -23,7 +23,7 @@ from hpcbackmap.trajectories.concatenate import join_files
 if TYPE_CHECKING:
     import mdtraj
 
-__all__ = ["Pieces", "deliver", "same_topology"]
+__all__ = ["Pieces", "deliver"]
 
 log = logging.getLogger(__name__)
 
@@ -162,29 +162,6 @@ def _write_topology(pieces: Pieces, targets: Targets) -> None:
                     None if piece.cells is None else piece.cells[row],
                 )
             return
-
-
-def same_topology(path: Path, topology) -> bool:
-    """Whether a file is there that names the atoms of ``topology``. Raises ConfigError if it names others."""
-    from hpcbackmap.trajectories.particles import load_topology
-
-    if not path.exists():
-        return False
-    try:
-        found = load_topology(str(path))
-    except InputError:
-        found = None
-    wanted = topology.to_mdtraj()
-    if found is None or [*map(_name, found.atoms)] != [*map(_name, wanted.atoms)]:
-        raise ConfigError(
-            f"{path}: there is another topology of this name; choose another --output, or --force to replace it"
-        )
-    return True
-
-
-def _name(atom) -> tuple:
-    residue = atom.residue
-    return residue.chain.index, residue.resSeq % 10000, residue.name, atom.name  # four PDB columns
 
 
 def _part(output: Path, rank: int) -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hpcbackmap import __version__
 from hpcbackmap.backmapping.census import in_words
-from hpcbackmap.backmapping.deliver import Pieces, deliver, same_topology
+from hpcbackmap.backmapping.deliver import Pieces, deliver
 from hpcbackmap.backmapping.driver import AnotherPlan, descend
 from hpcbackmap.backmapping.output import open_output, stored_plan
 from hpcbackmap.backmapping.plan import Plan
@@ -34,6 +34,7 @@ from hpcbackmap.runtime.files import write_whole
 from hpcbackmap.runtime.mpi import on_first_rank
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.runtime.stopping import StopSignals
+from hpcbackmap.trajectories.companion import names_same_atoms
 
 __all__ = ["backmap_files", "backmap_in_memory"]
 
@@ -222,7 +223,7 @@ def _source(reader, particles, path: str, request: Request) -> FileSource:
 def _prepare(request: Request, targets: Targets, source: FileSource) -> None:
     """The folder of a run that is to be begun or continued."""
     if targets.topology and not request.force:
-        same_topology(targets.topology, source.only.ladder.topology)
+        names_same_atoms(targets.topology, source.only.ladder.topology.to_mdtraj())
     targets.scratch.mkdir(exist_ok=True)
 
 

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
+from hpcbackmap.trajectories.companion import topology_beside
 
 __all__ = ["STORE", "Request", "Targets", "check_request"]
 
 WRITTEN = (".xtc", ".dcd", ".pdb", ".cif", ".gro")
-NEED_TOPOLOGY = (".xtc", ".dcd")
-"""Formats that name no atoms: a topology is written beside them."""
 STORE = ".zarr"
 BAD_FRAMES = ("stop", "skip", "repair")
 FRAMES = re.compile(r"-?\d*:-?\d*(:[1-9]\d*)?")
@@ -69,9 +68,7 @@ class Targets:
     @property
     def topology(self) -> Path | None:
         """Written beside formats that name no atoms."""
-        if self.output.suffix in NEED_TOPOLOGY:
-            return self.output.with_name(f"{self.output.stem}_top.pdb")
-        return None
+        return topology_beside(self.output)
 
     @property
     def record(self) -> Path:

@@ -5,16 +5,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import mdtraj
 import numpy as np
 
 from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError, Interrupted
-from hpcbackmap.runtime.files import free_output, is_url, only_writer, scratch_of
+from hpcbackmap.runtime.files import free_output, is_url, only_writer, scratch_of, write_whole
 from hpcbackmap.runtime.mpi import LocalComm, on_first_rank, raise_together
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.store.store import FrameStore
 from hpcbackmap.store.system import StoredSystem
+from hpcbackmap.trajectories.companion import names_same_atoms, topology_beside
 from hpcbackmap.trajectories.concatenate import join_files
 from hpcbackmap.trajectories.writer import TrajectoryWriter, require_suffix
 
@@ -42,9 +44,10 @@ def export(
     """Write frames ``start``, ``start + stride``, … before ``stop`` as XTC, DCD or multi-model PDB.
 
     output: with ``{frame}`` in its name, one file for every frame, called by its number. system: may be left
-    out if the store holds one. comm: ranks that share the work (collective). A PDB of one frame is a topology
-    for the other two. force: write over files that are there. Heavy atoms and C-alpha have their names; beads
-    are called CG in residues BEA, one each.
+    out if the store holds one. comm: ranks that share the work (collective). Beside XTC and DCD stands
+    ``NAME_top.pdb``; beside members of a backmapping ``NAME.xtc.rows.csv``, which says of each frame of the
+    file which member of which input frame it is. force: write over files that are there. Heavy atoms and
+    C-alpha have their names; beads are called CG in residues BEA, one each.
     Frames without numbers (quarantined ones) are left out, and told.
     Returns the number of frames written. A file appears under its name when it is whole.
     Raises ConfigError for an unknown suffix, a URL or no system, InputError for frames that do not exist,
@@ -74,7 +77,14 @@ def export(
     with ExitStack() as held:
         if shared:
             on_first_rank(comm, lambda: _claim(output, force, held))
-        written = _written(stored, resolution, output, part, mine, comm, force)
+        beside = None if FRAME in output.name else topology_beside(output)
+        if beside and not force:
+            topology = _topology(stored, resolution)
+            on_first_rank(comm, lambda: names_same_atoms(beside, topology))
+        wrote = _written(stored, resolution, output, part, mine, comm, force)
+        written = sum(len(each.rows) for each in wrote)
+        if written and FRAME not in output.name:
+            on_first_rank(comm, lambda: _beside(stored, resolution, output, beside, wrote))
     if not written:
         raise InputError(f"{output}: none of the frames has coordinates that are numbers")
     if comm.rank == 0 and written < len(frames):
@@ -90,55 +100,89 @@ def _claim(output: Path, force: bool, held: ExitStack) -> None:
     free_output(output, force)
 
 
-def _written(stored, resolution: str, output: Path, part: Path, mine, comm, force: bool) -> int:
-    """Frames that all ranks have written."""
-    written, error = 0, None
+class Wrote(NamedTuple):
+    """What a rank has written: frames of the store in order, int64, and the first of them [particles, 3]."""
+
+    rows: np.ndarray
+    first: np.ndarray | None
+
+
+def _written(
+    stored, resolution: str, output: Path, part: Path, mine, comm, force: bool
+) -> list[Wrote]:
+    """What each rank has written."""
+    wrote, error = Wrote(np.zeros(0, dtype=np.int64), None), None
     try:
         with StopSignals() as signals:
             pieces = _pieces(stored, resolution, mine, signals)
             if FRAME in output.name:
-                written = _write_single(stored, resolution, output, pieces, force)
+                wrote = _write_single(stored, resolution, output, pieces, force)
             else:
-                written = _write(stored, resolution, part, pieces, force)
+                wrote = _write(stored, resolution, part, pieces, force)
     except HpcbackmapError as failure:
         error = failure
     try:
         raise_together(comm, error)
         if part != output:
-            parts = comm.gather(part if written else None)
+            parts = comm.gather(part if len(wrote.rows) else None)
             on_first_rank(comm, lambda: _join(parts, output))
     finally:
         if part != output:
             part.unlink(missing_ok=True)
-    return comm.allreduce(written)
+    return comm.bcast(comm.gather(wrote))
 
 
 def _write(
     stored: StoredSystem, resolution: str, part: Path, pieces: Iterator[tuple], force: bool
-) -> int:
-    """Pieces into one file, if there are any; how many frames."""
-    first, written = next(pieces, None), 0
+) -> Wrote:
+    """Pieces into one file, if there are any."""
+    first, rows = next(pieces, None), []
     if first is None:
-        return 0
+        return Wrote(np.zeros(0, dtype=np.int64), None)
     with TrajectoryWriter(part, _topology(stored, resolution), force) as file:
         for positions, numbers, times in chain([first], pieces):
             file.append(positions, numbers, times)
-            written += len(positions)
-    return written
+            rows.append(numbers)
+    return Wrote(np.concatenate(rows), first[0][0])
 
 
 def _write_single(
     stored: StoredSystem, resolution: str, output: Path, pieces: Iterator[tuple], force: bool
-) -> int:
-    topology, written = _topology(stored, resolution), 0
+) -> Wrote:
+    topology, rows = _topology(stored, resolution), [np.zeros(0, dtype=np.int64)]
     width = len(str(stored.n_frames - 1))
     for positions, numbers, times in pieces:
         for i, number in enumerate(numbers):
             name = output.name.replace(FRAME, f"{number:0{width}d}")
             with TrajectoryWriter(output.with_name(name), topology, force) as file:
                 file.append(positions[i : i + 1], numbers[i : i + 1], times[i : i + 1])
-        written += len(positions)
-    return written
+        rows.append(numbers)
+    return Wrote(np.concatenate(rows), None)
+
+
+def _beside(
+    stored: StoredSystem, resolution: str, output: Path, topology: Path | None, wrote: list[Wrote]
+) -> None:
+    """The topology of the file, and of members of a backmapping which is which."""
+    if topology is not None:
+        first = next(each.first for each in wrote if each.first is not None)
+        with TrajectoryWriter(topology, _topology(stored, resolution), force=True) as file:
+            file.append(first[None], np.zeros(1, dtype=np.int64), np.zeros(1))
+    if "member" not in stored.observables:
+        return
+    rows = np.concatenate([each.rows for each in wrote])
+    frames, members = (
+        stored.read_observable(name, 0, stored.n_frames)[rows]
+        for name in ("source_frame", "member")
+    )
+    if members.any() or len(rows) < stored.n_frames:
+        lines = [
+            f"{k},{frame},{member}"
+            for k, (frame, member) in enumerate(zip(frames, members, strict=True))
+        ]
+        table = output.with_name(f"{output.name}.rows.csv")
+        write_whole(table, "\n".join(["frame,source_frame,member", *lines, ""]))
+        log.info("%s: rows are input frames, of each all members: see %s", output, table)
 
 
 def _pieces(

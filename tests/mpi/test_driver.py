@@ -149,7 +149,12 @@ def test_ranks_export_one_file_in_order(campaign_folder, undisturbed, tmp_path, 
     if suffix != "pdb":
         export(open_store(store), "fg", tmp_path / "top.pdb", stop=1)
         assert mdtraj.load(str(three), top=str(tmp_path / "top.pdb")).n_frames == written
-    assert {path.name for path in tmp_path.iterdir()} <= {one.name, three.name, "top.pdb"}
+    tables = {f"{path.name}.rows.csv" for path in (one, three)}
+    assert {path.name for path in tmp_path.iterdir()} <= tables | {
+        one.name, three.name, "top.pdb", "1_top.pdb", "3_top.pdb",
+    }  # fmt: skip
+    first, second = ((tmp_path / name).read_text() for name in sorted(tables))
+    assert first == second
 
 
 def test_output_is_accounted_for(campaign_folder, undisturbed):

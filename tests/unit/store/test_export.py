@@ -8,13 +8,13 @@ import mdtraj
 import numpy as np
 import pytest
 
-from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.config.campaign import Campaign, StoreConfig
 from hpcbackmap.ingest.ingest import ingest
 from hpcbackmap.runtime.errors import ConfigError, InputError, Interrupted, OutputError
 from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.store import export as module
 from hpcbackmap.store.export import export
-from hpcbackmap.store.store import open_store
+from hpcbackmap.store.store import create_store, open_store
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,29 @@ def test_round_trip(store, tmp_path, monkeypatch, suffix, resolution):
         found = mdtraj.load(str(output), top=str(top))
         assert found.n_frames == written
         np.testing.assert_allclose(found.xyz, expected, rtol=0, atol=5.1e-4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({f"out.{suffix}", "top.pdb"})
+    beside = set() if suffix == "pdb" else {"out_top.pdb"}
+    assert {path.name for path in tmp_path.iterdir()} == {f"out.{suffix}", "top.pdb"} | beside
+    if beside:
+        assert mdtraj.load(str(output), top=str(tmp_path / "out_top.pdb")).n_frames == written
+
+
+def test_a_file_of_members_says_which_is_which(store, tmp_path):
+    """Rows without numbers are left out of the file, and of its table."""
+    members = create_store(
+        tmp_path / "made.zarr", {"trpcage": store.system("trpcage").ladder}, {"trpcage": 6}, ["fg"],
+        StoreConfig(), {}, shard_frames=6, observables={"source_frame": "int64", "member": "int64"},
+    )  # fmt: skip
+    positions = store.system("trpcage").read("fg", 0, 6).copy()
+    positions[3] = np.nan
+    observed = {"source_frame": np.repeat([4, 7, 9], 2), "member": np.tile([0, 1], 3)}
+    members.system("trpcage").write_shard(0, {"fg": positions}, observed)
+    export(members, "fg", tmp_path / "out.dcd")
+    rows = (tmp_path / "out.dcd.rows.csv").read_text().split()
+    assert rows == ["frame,source_frame,member", "0,4,0", "1,4,1", "2,7,0", "3,9,0", "4,9,1"]
+    (tmp_path / "out_top.pdb").write_text("ATOM      1  CA  ALA A   1       0.0     0.0     0.0\n")
+    with pytest.raises(ConfigError, match=r"out_top.pdb: there is another topology of this name"):
+        export(members, "fg", tmp_path / "out.xtc")
+    assert not (tmp_path / "out.xtc").exists()
 
 
 def test_names_and_times(store, tmp_path):

@@ -1,0 +1,41 @@
+"""The topology beside a trajectory whose format names no atoms."""
+
+from pathlib import Path
+
+from hpcbackmap.runtime.errors import ConfigError, InputError
+
+__all__ = ["names_same_atoms", "topology_beside"]
+
+NEED_TOPOLOGY = (".xtc", ".dcd")
+
+
+def topology_beside(output: Path) -> Path | None:
+    """``NAME_top.pdb`` of ``NAME.xtc`` or ``NAME.dcd``; None of formats that name atoms."""
+    if output.suffix in NEED_TOPOLOGY:
+        return output.with_name(f"{output.stem}_top.pdb")
+    return None
+
+
+def names_same_atoms(path: Path, topology) -> bool:
+    """Whether a file is there that names the atoms of ``topology`` (of mdtraj).
+
+    Raises ConfigError if it names others.
+    """
+    from hpcbackmap.trajectories.particles import load_topology
+
+    if not path.exists():
+        return False
+    try:
+        found = load_topology(str(path))
+    except InputError:
+        found = None
+    if found is None or [*map(_name, found.atoms)] != [*map(_name, topology.atoms)]:
+        raise ConfigError(
+            f"{path}: there is another topology of this name; choose another --output, or --force to replace it"
+        )
+    return True
+
+
+def _name(atom) -> tuple:
+    residue = atom.residue
+    return residue.chain.index, residue.resSeq % 10000, residue.name, atom.name  # four PDB columns

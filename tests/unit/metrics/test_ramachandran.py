@@ -1,0 +1,44 @@
+"""Ramachandran outliers: a helix and a strand are none, their mirror images are, glycine may be both."""
+
+import mdtraj
+import numpy as np
+import pytest
+
+from hpcbackmap.metrics.ramachandran import ramachandran_outliers
+from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
+
+
+@pytest.fixture(scope="module")
+def example(example_dir):
+    whole = mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))
+    topology, index, _ = topology_from_mdtraj(whole.topology, whole.xyz[0], "example")
+    return topology, whole.xyz[:100, index]
+
+
+def test_a_simulation_has_few_and_its_mirror_image_many(example):
+    topology, positions = example
+    share = ramachandran_outliers(topology, positions).mean()
+    mirrored = ramachandran_outliers(topology, positions * np.array([1, 1, -1])).mean()
+    assert share < 0.03
+    assert mirrored > 0.3
+
+
+def test_residues_with_both_torsions_count(example):
+    topology, positions = example
+    assert ramachandran_outliers(topology, positions[:1]).shape == (1, topology.n_residues - 2)
+    two = topology_from_sequence(["AG"])
+    assert ramachandran_outliers(two, np.zeros((1, two.n_atoms, 3))).shape == (1, 0)
+
+
+def test_kinds_have_regions_of_their_own():
+    from hpcbackmap.metrics.ramachandran import KINDS, _allowed, _bin
+
+    allowed = dict(zip(KINDS, _allowed(), strict=True))
+    helix, left, strand = (
+        [_bin(np.deg2rad(np.array(x))) for x in pair]
+        for pair in ((-60, -45), (60, -120), (-120, 130))
+    )
+    for kind in KINDS:
+        assert allowed[kind][tuple(helix)]
+    assert allowed["general"][tuple(strand)] and not allowed["proline"][tuple(strand)]
+    assert allowed["glycine"][tuple(left)] and not allowed["general"][tuple(left)]
