@@ -37,6 +37,9 @@ def text_file(path: str):
 
 def text_frames(path: str, start: int, stop: int) -> Iterator[Frame]:
     """Frames ``start`` to ``stop``, as many as there are."""
+    if (start, stop) == (0, 1):
+        yield text_file(path).first
+        return
     key = str(path), _stamp(path)
     at, frames = _open.pop(key, (0, None))
     if frames is None or at > start:

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,10 @@ class GroFile:
             raise InputError(f"{path}: no atoms; this is no GRO file with coordinates")
         self._identity = [line[NAMES] for line in block.lines]
         self.rows = _rows(block, self.path)
+
+    @cached_property
+    def first(self) -> Frame:
+        return next(self.frames())
 
     def frames(self) -> Iterator[Frame]:
         """Every frame. Raises InputError if one has other atoms."""

@@ -7,6 +7,7 @@ time is ``ITEM: TIME`` where that is there, else its step.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +63,10 @@ class LammpsFile:
             raise InputError(f"{path}: no ITEM: ATOMS; this is no LAMMPS dump with coordinates")
         self._ids = self._sorted(block)[0]
         self.rows = self._rows(block)
+
+    @cached_property
+    def first(self) -> Frame:
+        return next(self.frames())
 
     def frames(self) -> Iterator[Frame]:
         for count, block in enumerate(self._blocks()):

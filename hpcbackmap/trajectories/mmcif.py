@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import gemmi
 import numpy as np
@@ -50,6 +51,10 @@ class MmcifFile:
         self.alternates = len(rows.names) - len(self._keep)
         self.rows = Rows(*([column[i] for i in self._keep] for column in rows))
         self._require_same(columns)
+
+    @cached_property
+    def first(self) -> Frame:
+        return next(self.frames())
 
     def frames(self) -> Iterator[Frame]:
         for start, stop in zip(self._models[:-1], self._models[1:], strict=True):

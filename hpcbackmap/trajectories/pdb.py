@@ -7,6 +7,7 @@ hybrid-36, chains of one or two letters, element and segment where there are som
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +51,10 @@ class PdbFile:
         self._identity = [line[IDENTITY] for line in model.lines]
         self.alternates = len(model.lines) - len(self._keep)
         self.rows = _rows(model, self._keep, self.path)
+
+    @cached_property
+    def first(self) -> Frame:
+        return next(self.frames())
 
     def frames(self) -> Iterator[Frame]:
         """Every model. Raises InputError if one has other atoms, or the same in another order."""
@@ -157,21 +162,36 @@ def _occupancy(line: bytes, number: int, path: str) -> float:
 
 
 def _rows(model: _Model, keep: np.ndarray, path: str) -> Rows:
+    """Fields that repeat are understood once."""
     rows = Rows([], [], [], [], [], [], [model.strands[i] for i in keep], [])
-    for i in keep:
+    texts: dict[bytes, str] = {}
+    elements: dict[bytes, str] = {}
+    last, residue = b"", ("", " ", 0, "")
+    for i in keep.tolist():
         line = model.lines[i].rstrip(b"\r\n")
-        name, chain = _residue_and_chain(line)
-        number, insertion = _number(line)
-        if number is None:
-            raise bad_line(path, model.numbers[i], f"{decode(line[22:26])!r} is no residue number")
-        rows.names.append(decode(line[12:16]))
-        rows.residue_names.append(name)
-        rows.numbers.append(number)
-        rows.insertions.append(insertion)
-        rows.chains.append(chain)
-        rows.segments.append(decode(line[72:76]))
-        rows.elements.append(_element(line))
+        if line[17:27] != last:
+            last, residue = line[17:27], _residue(line, model.numbers[i], path)
+        rows.residue_names.append(residue[0])
+        rows.chains.append(residue[1])
+        rows.numbers.append(residue[2])
+        rows.insertions.append(residue[3])
+        for field, column in ((line[12:16], rows.names), (line[72:76], rows.segments)):
+            if field not in texts:
+                texts[field] = decode(field)
+            column.append(texts[field])
+        if (field := line[76:78]) not in elements:
+            elements[field] = decode(field).capitalize() if decode(field).isalpha() else ""
+        rows.elements.append(elements[field])
     return rows
+
+
+def _residue(line: bytes, number: int, path: str) -> tuple[str, str, int, str]:
+    """Name, chain, number and insertion code."""
+    name, chain = _residue_and_chain(line)
+    found, insertion = _number(line)
+    if found is None:
+        raise bad_line(path, number, f"{decode(line[22:26])!r} is no residue number")
+    return name, chain, found, insertion
 
 
 def _residue_and_chain(line: bytes) -> tuple[str, str]:
@@ -188,8 +208,3 @@ def _number(line: bytes) -> tuple[int | None, str]:
     if line[26:27].isdigit():
         return read_hybrid36(line[22:27]), ""
     return read_hybrid36(line[22:26]), decode(line[26:27])
-
-
-def _element(line: bytes) -> str:
-    text = decode(line[76:78])
-    return text.capitalize() if text.isalpha() else ""
