@@ -32,9 +32,13 @@ CHAIN_NAMES = ("CA", "BB")
 
 
 class WholeSites:
-    """Makes frames of one reading whole: residues along their chains, each particle beside its residue."""
+    """Makes frames of one reading whole: residues along their chains, each particle beside its residue.
 
-    def __init__(self, reading: Reading):
+    gather: also brings chains together; else only in frames of which the box cuts a chain.
+    """
+
+    def __init__(self, reading: Reading, gather: bool):
+        self._gather = gather
         self.site, self.anchor = _anchor(reading)
         self._topology = reading.topology
         particles, residues = [], []
@@ -66,7 +70,8 @@ class WholeSites:
 
         if self._mender is None:
             links = bonds_of(self._topology, coarse=True)
-            self._mender = Mender(len(self.anchor), links, gather=True)
+            chains = np.array(self._topology.chain_index)
+            self._mender = Mender(len(self.anchor), links, self._gather, chains)
         sites, _ = self._mender.mend(whole[:, self.anchor], cells)
         for frame in np.flatnonzero(usable_cells(cells)):
             cell = cells[frame].astype(np.float64)

@@ -20,6 +20,7 @@ from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.representations.detect import detect, read_as
 from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.trajectories.formats import may_be_crystal
 from hpcbackmap.trajectories.frames import FrameReader, Frames
 from hpcbackmap.trajectories.particles import Particles
 
@@ -100,7 +101,7 @@ class FileSystem:
     """Frames of files as C-alpha traces.
 
     reader: the frames. chosen: particles of them that are read, int64. reading: what these are. rules: of
-    their sites. on_bad_frame: ``skip``, ``repair`` or ``stop``.
+    their sites. on_bad_frame: ``skip``, ``repair`` or ``stop``. gather: chains are brought together.
     """
 
     reader: FrameReader
@@ -109,6 +110,7 @@ class FileSystem:
     ladder: Ladder
     rules: SiteRules
     on_bad_frame: str = "skip"
+    gather: bool = True
     name: str = SYSTEM
     first_frame: int = 0
 
@@ -168,7 +170,7 @@ class FileSystem:
 
     @cached_property
     def _whole(self) -> WholeSites:
-        return WholeSites(self.reading)
+        return WholeSites(self.reading, self.gather)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,12 +231,13 @@ def file_source(
         subset = replace(subset, positions=_typical(shown, subset.steps, subset))
     take = detect if representation == "auto" else partial(read_as, representation)
     reading = take(subset, shown)
-    whole = WholeSites(reading)
+    gather = not may_be_crystal(path)
+    whole = WholeSites(reading, gather)
     cells = None if read.cells is None else read.cells[good]
     sites = whole(frames[good], cells)[:, whole.anchor]
     rules = measure_rules(reading.topology, whole.site, sites)
     ladder = build_ladder(reading.topology, ["fg", "ca"])
-    system = FileSystem(reader, chosen, reading, ladder, rules, on_bad_frame)
+    system = FileSystem(reader, chosen, reading, ladder, rules, on_bad_frame, gather)
     return FileSource(path, system, options)
 
 

@@ -26,17 +26,16 @@ from hpcbackmap.trajectories.checks import (
     require_links,
     require_numbers,
 )
+from hpcbackmap.trajectories.formats import may_be_crystal
 from hpcbackmap.trajectories.particles import Particles, load_topology, read_particles
 from hpcbackmap.trajectories.periodic import Mender, whole_along_order
 from hpcbackmap.trajectories.reader import describe_file, holds_topology, read_frames
-from hpcbackmap.trajectories.text import suffix_of
 from hpcbackmap.trajectories.units import length_unit, wrong_unit
 
 __all__ = ["Piece", "SourceFile", "SystemSurvey", "planned_beads", "survey_system"]
 
 log = logging.getLogger(__name__)
 
-CRYSTALS = (".pdb", ".ent", ".cif", ".mmcif", ".pdbx")
 SHOWN_BEADS = 12
 """Lines of the bead table in the log."""
 
@@ -100,6 +99,14 @@ class SystemSurvey:
             return bead_links(self.ladder, self.resolution)
         return bonds_of(self.topology, coarse=self.resolution == "ca")
 
+    @property
+    def _chains(self) -> np.ndarray | None:
+        """Of each particle; None for beads."""
+        if self.ladder is not None:
+            return None
+        chains = np.array(self.topology.chain_index)
+        return chains if self.resolution == "ca" else chains[self.topology.atom_residue]
+
     def read(self, start: int, stop: int) -> Iterator[tuple]:
         """Positions, steps, times and cells of the `read_pieces` of frames ``start`` to ``stop``."""
         for piece in self.read_pieces(start, stop):
@@ -117,7 +124,8 @@ class SystemSurvey:
                 continue
             first = (max(start, file.start) - file.start) * self.stride
             last = (min(stop, file.stop) - file.start - 1) * self.stride + 1
-            mender = Mender(len(self.index), self.links, gather=not _is_crystal(file.path))
+            gather = not may_be_crystal(file.path)
+            mender = Mender(len(self.index), self.links, gather, self._chains)
             number = first
             for piece, times, cells in read_frames(file.path, file_topology, first, last):
                 skip = -(number - first) % self.stride
@@ -221,7 +229,7 @@ def _atoms(config, particles: Particles, file_topology, path: str, first: np.nda
         )
     require_numbers(first[None, selected], np.zeros(1, int), path)
     found = subset.topology(here)
-    if cells is not None and (_broken_chain(found[0]) or not _is_crystal(path)):
+    if cells is not None and (_broken_chain(found[0]) or not may_be_crystal(path)):
         chains = np.array([subset.residues[row].chain for row in subset.residue])
         joined = subset.topology(whole_along_order(here, cells[0], chains))
         found = max(found, joined, key=lambda each: sum(each[0].bonded) + len(each[0].disulphides))
@@ -258,11 +266,6 @@ def _show_beads(survey: SystemSurvey, file_topology: mdtraj.Topology) -> None:
 def _broken_chain(topology: Topology) -> bool:
     chain = np.array(topology.chain_index)
     return bool((~np.array(topology.bonded)[1:] & (chain[1:] == chain[:-1])).any())
-
-
-def _is_crystal(path: str) -> bool:
-    """Whether the cell in a file may be that of a crystal, whose author chose where each chain is."""
-    return suffix_of(path) in CRYSTALS
 
 
 def _find_files(config: SystemConfig) -> list[str]:

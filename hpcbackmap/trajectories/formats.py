@@ -11,7 +11,7 @@ from hpcbackmap.trajectories.mmcif import MmcifFile
 from hpcbackmap.trajectories.pdb import PdbFile
 from hpcbackmap.trajectories.text import Frame, suffix_of
 
-__all__ = ["NAMED_TEXT", "TEXT", "is_text", "text_file", "text_frames"]
+__all__ = ["NAMED_TEXT", "TEXT", "is_text", "may_be_crystal", "text_file", "text_frames"]
 
 TEXT = {
     ".pdb": PdbFile, ".ent": PdbFile, ".pdb1": PdbFile, ".brk": PdbFile, ".cif": MmcifFile, ".mmcif": MmcifFile,
@@ -22,12 +22,19 @@ TEXT = {
 NAMED_TEXT = tuple(suffix for suffix, kind in TEXT.items() if kind is not LammpsFile)
 """Text that names particles and residues."""
 
+CRYSTALS = tuple(suffix for suffix, kind in TEXT.items() if kind in (PdbFile, MmcifFile))
+
 _open: dict[tuple, tuple[int, Iterator[Frame]]] = {}
 """The text last read, and its next frame: reading on must not begin at the first line again."""
 
 
 def is_text(path: str) -> bool:
     return suffix_of(path) in TEXT
+
+
+def may_be_crystal(path: str) -> bool:
+    """Whether the cell in a file may be that of a crystal, whose author chose where each chain is."""
+    return suffix_of(path) in CRYSTALS
 
 
 def text_file(path: str):

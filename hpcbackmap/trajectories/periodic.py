@@ -12,22 +12,27 @@ from hpcbackmap.trajectories.checks import Links
 
 __all__ = ["Mender", "whole_along_order"]
 
+COMPLEX = 8
+"""Chains that may belong together; more are a solution of molecules."""
 _AROUND = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
 
 
 class Mender:
     """Makes frames of one system whole; the first particle stays where it is.
 
-    links: known distances; particles that they join form a fragment. Each further fragment is taken in the
-    image nearest to the one before it (distance of centres): in frames that the box cuts, and with
-    ``gather`` in all frames that have a cell.
+    links: known distances; particles that they join form a fragment. chains: of each particle, int [N];
+    default: every fragment is one. Each further fragment of a chain, and of up to `COMPLEX` chains each further
+    one, is taken in the image nearest to one that is placed: in frames that the box cuts, and with ``gather``
+    in all frames that have a cell. More chains are a solution, and each stays where its first particle is.
     """
 
-    def __init__(self, n_particles: int, links: Links, gather: bool):
+    def __init__(
+        self, n_particles: int, links: Links, gather: bool, chains: np.ndarray | None = None
+    ):
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-        self._links, self._gather = links, gather
+        self._links = links
         graph = coo_array(
             (np.ones(len(links.pairs)), (links.pairs[:, 0], links.pairs[:, 1])),
             shape=(n_particles, n_particles),
@@ -39,6 +44,13 @@ class Mender:
         for particles in self._fragments:
             order, before = breadth_first_order(graph, particles[0], directed=False)
             self._parent[order[1:]] = before[order[1:]]
+        firsts = np.array([particles[0] for particles in self._fragments])
+        chain = np.arange(count) if chains is None else np.asarray(chains)[firsts]
+        groups = [np.flatnonzero(chain == k) for k in dict.fromkeys(chain.tolist())]
+        self._groups = [group for group in groups if len(group) > 1]
+        if len(groups) <= COMPLEX:
+            self._groups = [np.arange(count)] if count > 1 else []
+        self._gather = gather and len(self._groups) > 0
 
     def mend(
         self, positions: np.ndarray, cells: np.ndarray | None
@@ -51,7 +63,7 @@ class Mender:
         if cells is None:
             return positions, changed
         wanted = usable_cells(cells)
-        if not self._gather or len(self._fragments) == 1:
+        if not self._gather:
             wanted &= self._links.broken(positions).any(axis=1)
         if not wanted.any():
             return positions, changed
@@ -73,16 +85,40 @@ class Mender:
             steps += steps[above]
             above = above[above]
         images = steps.transpose(1, 0, 2).astype(np.float64)
-        if len(self._fragments) == 1:
-            return images
         whole = positions + images @ cells
-        centres = [whole[:, particles].mean(axis=1) for particles in self._fragments]
-        for number in range(1, len(centres)):
-            gap = centres[number] - centres[number - 1]
-            shift = nearest_image(gap, cells, inverse)
-            centres[number] = centres[number] + np.einsum("fi,fij->fj", shift, cells)
-            images[:, self._fragments[number]] += shift[:, None]
+        for group in self._groups:
+            fragments = [self._fragments[number] for number in group]
+            centres = np.stack([whole[:, particles].mean(axis=1) for particles in fragments], 1)
+            for frame in range(len(positions)):
+                shifts = gathered(centres[frame], cells[frame], inverse[frame])
+                for particles, shift in zip(fragments, shifts, strict=True):
+                    images[frame, particles] += shift
         return images
+
+
+def gathered(centres: np.ndarray, cell: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """Whole numbers [n, 3] of cell vectors that bring centres [n, 3] together, the first one staying.
+
+    Each is taken beside the nearest of those that are placed, in the order of their distances: a droplet stays
+    one, whatever the order of its molecules in the file.
+    """
+    shifts = np.zeros((len(centres), 3))
+    left = np.arange(1, len(centres))
+    best, gaps = np.zeros((len(left), 3)), np.full(len(left), np.inf)
+    newest = centres[0]
+    while len(left):
+        cells, inverses = (np.broadcast_to(each, (len(left), 3, 3)) for each in (cell, inverse))
+        gap = centres[left] - newest
+        shift = nearest_image(gap, cells, inverses)
+        length = np.linalg.norm(gap + shift @ cell, axis=1)
+        nearer = length < gaps
+        best[nearer], gaps[nearer] = shift[nearer], length[nearer]
+        place = int(gaps.argmin())
+        number = left[place]
+        shifts[number] = best[place]
+        newest = centres[number] + best[place] @ cell
+        left, best, gaps = (np.delete(each, place, axis=0) for each in (left, best, gaps))
+    return shifts
 
 
 def whole_along_order(positions: np.ndarray, cell: np.ndarray, chains: np.ndarray) -> np.ndarray:

@@ -101,6 +101,38 @@ def test_what_another_image_does_not_mend_is_refused(trpcage, example_dir, tmp_p
         list(survey.read(0, len(trpcage)))
 
 
+def chains_of_three(starts, cell):
+    """Straight chains of three particles 0.38 nm apart that begin at ``starts``, wrapped into a box."""
+    steps = np.arange(3)[:, None] * np.array([0.38, 0, 0])
+    positions = (np.asarray(starts, dtype=float)[:, None] + steps).reshape(1, -1, 3)
+    pairs = np.array([(3 * c + i, 3 * c + i + 1) for c in range(len(starts)) for i in (0, 1)])
+    links = Links(pairs, np.full(len(pairs), 0.25), np.full(len(pairs), 0.5), str)
+    return positions % np.diag(cell), positions, links
+
+
+def test_molecules_of_a_solution_are_whole_and_stay_in_their_box():
+    """200 chains anywhere: nearest to the one before would walk boxes away."""
+    cell = np.eye(3) * 10.0
+    starts = np.random.default_rng(0).uniform(0, 10, (200, 3))
+    wrapped, whole, links = chains_of_three(starts, cell)
+    found, changed = Mender(600, links, gather=True).mend(wrapped, cell[None])
+    assert changed.all() and np.abs(found - whole).max() < 1e-9
+    apart, _, _ = chains_of_three(starts % 9, cell)
+    found, changed = Mender(600, links, gather=True).mend(apart, cell[None])
+    assert not changed.any() and (found == apart).all(), "none is cut, none is moved"
+
+
+def test_a_complex_comes_together_whatever_the_order_of_its_chains():
+    """A ring of chains over the corner of the box, every second one listed first, one in two pieces."""
+    cell = np.eye(3) * 10.0
+    ring = [[9.0 + 0.5 * k, 9.5 + 0.3 * k, 9.8] for k in (0, 2, 4, 1, 3)]
+    wrapped, whole, links = chains_of_three(ring, cell)
+    pieces = Links(np.delete(links.pairs, 9, axis=0), links.low[1:], links.high[1:], str)
+    chains = np.repeat(np.arange(5), 3)
+    found, _ = Mender(15, pieces, gather=True, chains=chains).mend(wrapped, cell[None])
+    np.testing.assert_allclose(about_first(found), about_first(whole), atol=1e-9)
+
+
 @pytest.mark.parametrize("cell", [np.zeros((3, 3)), np.eye(3) * 0.1, np.full((3, 3), np.nan)])
 def test_a_placeholder_is_no_box(cell):
     """Bonds are not made shorter with what stands for "no box" in XTC and PDB files."""
