@@ -5,7 +5,7 @@ its leaves, numbered so that the finest stage counts fastest.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from hpcbackmap.stages.base import Stage, collate
 from hpcbackmap.stages.given import Given
 from hpcbackmap.stages.noise import frame_noise
 
-__all__ = ["Chain", "Descent", "load_chain"]
+__all__ = ["Chain", "Chains", "Descent", "load_chain"]
 
 Nodes = dict[int | None, Tensor]
 """Samples of one stage by their number among those of a frame; None is the mode."""
@@ -124,6 +124,43 @@ class Chain:
         if member is None:
             return None
         return 0 if number < 0 else member // self._leaves[number]
+
+
+class Chains(Mapping[str, Chain]):
+    """The chain of each system by name, made when it is asked for first: a rank meets few of many systems.
+
+    ladders: by system. Raises InputError at once for a molecule that a stage cannot treat.
+    """
+
+    def __init__(
+        self,
+        stages: list[Stage],
+        ladders: Callable[[str], Ladder],
+        names: Iterable[str],
+        device: torch.device,
+        draws: Sequence[int] | None = None,
+    ):
+        self.device = device
+        self._made = dict.fromkeys(names)
+        self._make = lambda name: Chain(stages, ladders(name), device, draws)
+        for name in self._made:
+            for stage in stages:
+                try:
+                    stage.require(ladders(name))
+                except InputError as error:
+                    raise InputError(f"system {name}: {error}") from None
+
+    def __getitem__(self, name: str) -> Chain:
+        chain = self._made[name]
+        if chain is None:
+            chain = self._made[name] = self._make(name)
+        return chain
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 class Descent:

@@ -3,12 +3,13 @@
 import logging
 import os
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from hpcbackmap.backmapping.chain import Chain, load_chain
+from hpcbackmap.backmapping.chain import Chains, load_chain
 from hpcbackmap.backmapping.output import create_output, open_output, stored_plan
-from hpcbackmap.backmapping.pipeline import Groups, Link, RemoteChain, serve
+from hpcbackmap.backmapping.pipeline import Groups, Link, RemoteChains, serve
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.planning import (
     chosen_frames,
@@ -90,7 +91,7 @@ def descend(
     stages = load_chain(stage_folders(campaign), campaign.descent())
     draws = list(campaign.draws().values())
     frames = chosen_frames(campaign, source)
-    chains = {name: _chain(stages, source, name, device, draws) for name in frames}
+    chains = _chains(stages, source, frames, device, draws)
     groups = Groups(pipeline, len(stages), comm.rank, comm.size) if pipeline else None
     plan = on_first_rank(
         comm, lambda: _plan_and_output(campaign, source, frames, chains, output, comm.size, plain)
@@ -110,11 +111,11 @@ def descend(
         return on_first_rank(comm, lambda: _finish(plan, output, part, time.monotonic() - started))
 
 
-def _chain(stages, source: Source, system: str, device, draws) -> Chain:
+def _chains(stages, source: Source, names: Iterable[str], device, draws) -> Chains:
     try:
-        return Chain(stages, source.system(system).ladder, device, draws)
+        return Chains(stages, lambda name: source.system(name).ladder, names, device, draws)
     except InputError as error:
-        raise InputError(f"{source.path}: system {system}: {error}") from None
+        raise InputError(f"{source.path}: {error}") from None
 
 
 def _device(comm, wanted: str):
@@ -122,9 +123,8 @@ def _device(comm, wanted: str):
 
     torch.set_num_threads(1)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_deterministic_debug_mode(
-        "warn"
-    )  # loads no compiler, as use_deterministic_algorithms does
+    # use_deterministic_algorithms does the same and loads torch's compilers
+    torch.set_deterministic_debug_mode("warn")
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ResourceError("--device cuda: this machine has no GPU that PyTorch can use")
     if wanted == "cpu" or not torch.cuda.is_available():
@@ -175,7 +175,7 @@ def _work(plan, source, output, chains, comm, todo, stop, deadline, groups: Grou
     link = None
     if groups and groups.upstream is not None and groups.writes:
         link = Link(comm, groups.upstream)
-        chains = {name: RemoteChain(chain, name, link) for name, chain in chains.items()}
+        chains = RemoteChains(chains, link)
     if groups and not groups.writes:
         serve(groups, chains, comm)
     else:

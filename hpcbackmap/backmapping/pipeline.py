@@ -7,7 +7,7 @@ the bits.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 
 import numpy as np
@@ -108,7 +108,20 @@ class RemoteChain:
         return self._link.answer()
 
 
-def serve(groups: Groups, chains: dict[str, Chain], comm) -> None:
+class RemoteChains:
+    """The `RemoteChain` of each system by name, made when it is asked for first."""
+
+    def __init__(self, chains: Mapping[str, Chain], link: Link):
+        self._chains, self._link = chains, link
+        self._made: dict[str, RemoteChain] = {}
+
+    def __getitem__(self, name: str) -> RemoteChain:
+        if name not in self._made:
+            self._made[name] = RemoteChain(self._chains[name], name, self._link)
+        return self._made[name]
+
+
+def serve(groups: Groups, chains: Mapping[str, Chain], comm) -> None:
     """Run this rank's stage for the ranks below until all of them are done."""
     asked: deque[int] = deque()
     open_ranks = groups.downstream

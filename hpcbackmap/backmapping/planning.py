@@ -12,7 +12,7 @@ from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.files import sha256_of
 
 if TYPE_CHECKING:
-    from hpcbackmap.backmapping.chain import Chain
+    from hpcbackmap.backmapping.chain import Chains
 
 __all__ = [
     "chosen_frames",
@@ -31,7 +31,7 @@ def make_plan(
     source: Source,
     folders: dict[str, Path],
     frames: dict[str, list[list[int]]],
-    chains: dict[str, "Chain"],
+    chains: "Chains",
     ranks: int,
     there: dict | None,
 ) -> Plan:
@@ -49,7 +49,7 @@ def make_plan(
         **_settled(campaign, source, folders, frames),
         batch_frames=1 if measure else sizes["batch_frames"],
         shard_frames=1 if measure else sizes["shard_frames"],
-        device=next(iter(chains.values())).device.type,
+        device=chains.device.type,
     )
     return _with_sizes(plan, source, chains, ranks, sizes) if measure else plan
 

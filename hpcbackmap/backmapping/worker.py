@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from hpcbackmap.backmapping.census import count_structures
-from hpcbackmap.backmapping.chain import Chain, Descent
+from hpcbackmap.backmapping.chain import Chain, Chains, Descent
 from hpcbackmap.backmapping.output import open_output
+from hpcbackmap.backmapping.pipeline import RemoteChains
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.records import Records
 from hpcbackmap.backmapping.source import Source, read_coarse
@@ -37,7 +38,7 @@ class Worker:
         plan: Plan,
         source: Source,
         output: Path,
-        chains: dict[str, Chain],
+        chains: Chains | RemoteChains,
         stop: StopSignals,
         journal: Path,
         tell: Callable[[int, int, float], None],

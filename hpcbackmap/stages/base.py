@@ -121,6 +121,10 @@ class Stage(nn.Module, ABC, Generic[S]):
         """Train with blocks of message passing computed a second time rather than kept."""
         recompute_blocks(self)
 
+    def require(self, ladder: Ladder) -> None:
+        """Raises InputError if this stage cannot treat a molecule; costs next to nothing beside `describe`."""
+        self.require_molecule(ladder)
+
     @abstractmethod
     def describe(self, ladder: Ladder) -> S:
         """Static description of one molecule. Raises InputError if this stage cannot treat it."""

@@ -26,7 +26,7 @@ def build_stage(name: str, config: ModelConfig, ladders: list[Ladder], seed: int
         torch.manual_seed(seed)
         stage = new_stage(fine, coarse, config, ladders[0])
     for ladder in ladders:
-        stage.describe(ladder)
+        stage.require(ladder)
     return stage
 
 

@@ -17,6 +17,10 @@ from hpcbackmap.training.ranks.world import World
 __all__ = ["Feed", "StageInputs"]
 
 
+KEPT_BATCHES = 64
+"""Descriptions of several systems as one that are kept: with few systems the same ones meet again."""
+
+
 @dataclass(frozen=True)
 class StageInputs:
     """fine [F, N, 3], coarse [F, B, 3], noise [F, B, L] on the device; n_frames counts F x systems.
@@ -53,6 +57,7 @@ class Feed:
         self.clusters = clusters
         self._described: dict[str, System] = {}
         self._single: dict[str, System] = {}
+        self._joined: dict[tuple[str, ...], System] = {}
 
     def stream(
         self,
@@ -103,7 +108,7 @@ class Feed:
             fine, coarse = fine.reshape(-1, one.n_fine, 3), coarse.reshape(-1, one.n_coarse, 3)
             noise = self._noise(key, batch.frames, one.n_coarse)
         else:
-            system = collate(systems).to(self.device)
+            system = self._together(tuple(batch.systems))
             parts = [
                 self._noise(key, [frame], one.n_coarse)
                 for frame, one in zip(batch.frames, systems, strict=True)
@@ -132,7 +137,7 @@ class Feed:
     def _read(self, name: str, frames: np.ndarray, key: str) -> StageInputs:
         stored = self.store.system(name)
         fine, coarse = (
-            np.concatenate([stored.read(resolution, int(i), int(i) + 1) for i in frames])
+            stored.read_at(resolution, frames)
             for resolution in (self.stage.fine, self.stage.coarse)
         )
         noise = self._noise(key, frames + stored.first_frame, self._describe(name).n_coarse)
@@ -155,9 +160,21 @@ class Feed:
             self._single[name] = collate([self._describe(name)]).to(self.device)
         return self._single[name]
 
+    def _together(self, names: tuple[str, ...]) -> System:
+        """A batch of several systems, on the device; the last ones stay."""
+        if names not in self._joined:
+            while len(self._joined) >= KEPT_BATCHES:
+                del self._joined[next(iter(self._joined))]
+            self._joined[names] = collate([self._alone(name) for name in names])
+        return self._joined[names]
+
     def _noise(self, key: str, frames, n_beads: int) -> np.ndarray:
         stream = f"{self.stage.name}/{key}"
         return frame_noise(self.seed, stream, list(frames), 0, n_beads, self.stage.elbo_noise)
 
     def _on_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+        """Copied beside the computation where the device is a GPU, which only page-locked memory allows."""
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)

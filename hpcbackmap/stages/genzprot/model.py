@@ -38,7 +38,7 @@ from hpcbackmap.stages.genzprot.keep_known import keep_known
 from hpcbackmap.stages.genzprot.push import push
 from hpcbackmap.stages.genzprot.restraints import held_rows, pick_held
 from hpcbackmap.stages.genzprot.settle import settle
-from hpcbackmap.stages.genzprot.system import FLAGS, ResidueSystem, residue_system
+from hpcbackmap.stages.genzprot.system import FLAGS, ResidueSystem, require_trace, residue_system
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, bin_of, draw, log_density
 from hpcbackmap.stages.given import Given
 from hpcbackmap.stages.layers import geometry
@@ -117,8 +117,12 @@ class Genzprot(Stage[ResidueSystem]):
             self.known = nn.Embedding(self.ladder.topology.n_residues, width)
             nn.init.zeros_(self.known.weight)
 
-    def describe(self, ladder: Ladder) -> ResidueSystem:
+    def require(self, ladder: Ladder) -> None:
         self.require_molecule(ladder)
+        require_trace(ladder, self.coarse)
+
+    def describe(self, ladder: Ladder) -> ResidueSystem:
+        self.require(ladder)
         return residue_system(ladder, self.coarse)
 
     def encode(self, fine: Tensor, system: ResidueSystem) -> Tensor:

@@ -13,7 +13,7 @@ from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.system import Beads, Particles, Plain, Summed, System
 
-__all__ = ["FLAGS", "ResidueSystem", "residue_system"]
+__all__ = ["FLAGS", "ResidueSystem", "require_trace", "residue_system"]
 
 FLAGS = 6
 """Per residue: bonded to the one before, to the one after, OXT, disulphide, zero of the plane, proline next."""
@@ -79,16 +79,18 @@ class ResidueSystem(System):
     levels: Summed
 
 
-def residue_system(ladder: Ladder, coarse: str) -> ResidueSystem:
-    """Description of one molecule.
-
-    Raises InputError if ``coarse`` is not the C-alpha trace of the heavy atoms.
-    """
-    topology = ladder.topology
+def require_trace(ladder: Ladder, coarse: str) -> None:
+    """Raises InputError if ``coarse`` is not the C-alpha trace of the heavy atoms."""
     if not ladder.is_calpha(coarse):
         raise InputError(
             f"{coarse}: a genzprot stage starts from the C-alpha atoms of the heavy atoms"
         )
+
+
+def residue_system(ladder: Ladder, coarse: str) -> ResidueSystem:
+    """Description of one molecule. Raises InputError as `require_trace`."""
+    require_trace(ladder, coarse)
+    topology = ladder.topology
     z = build_zmatrix(topology)
     atom_index, slot = _dense(topology)
     torsion_index, torsion_mask = _torsions(topology, z.role)

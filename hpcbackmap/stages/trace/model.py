@@ -57,11 +57,14 @@ class Trace(Stage[TraceSystem]):
             if hasattr(module, "bf16"):
                 module.bf16 = True
 
-    def describe(self, ladder: Ladder) -> TraceSystem:
+    def require(self, ladder: Ladder) -> None:
         if not ladder.is_calpha(self.fine):
             raise InputError(
                 f"stage {self.name}: trace places C-alpha atoms, {self.fine} is no trace"
             )
+
+    def describe(self, ladder: Ladder) -> TraceSystem:
+        self.require(ladder)
         return trace_system(ladder, self.fine, self.coarse)
 
     def at_step(self, step: int) -> None:

@@ -3,12 +3,16 @@
 from dataclasses import replace
 
 import mdtraj
+import pytest
+import torch
 
 from hpcbackmap.backmapping import driver
+from hpcbackmap.backmapping.chain import Chains
 from hpcbackmap.config.campaign import Campaign, GenzprotConfig
 from hpcbackmap.ingest.ingest import ingest
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.build import build_stage
@@ -40,3 +44,26 @@ def test_a_run_that_comes_second_takes_the_sizes_of_the_first(example_dir, tmp_p
     monkeypatch.setattr(driver, "create_output", after_another_run)
     found = driver.backmap(campaign, LocalComm(), part=(0, 1))
     assert (found["structures"], found["shards_missing"]) == (4, 0)
+
+
+def test_chains_are_made_when_a_system_is_met():
+    ladders = {
+        name: build_ladder(topology_from_sequence([letters]), ["fg", "ca"])
+        for name, letters in {"a": "ACDEF", "b": "GHIKLM"}.items()
+    }
+    stage = build_stage("ca-fg", GenzprotConfig(width=8, layers=1), list(ladders.values()), 0)
+    described, describe = [], stage.describe
+    stage.describe = lambda ladder: described.append(ladder) or describe(ladder)
+    chains = Chains([stage], ladders.__getitem__, ladders, torch.device("cpu"))
+    assert list(chains) == ["a", "b"] and described == []
+    assert chains["b"] is chains["b"]
+    assert described == [ladders["b"]]
+
+
+def test_a_molecule_that_does_not_fit_is_named_before_anything_is_made():
+    fits = build_ladder(topology_from_sequence(["ACDEF"]), ["fg", "ca"])
+    other = build_ladder(topology_from_sequence(["ACDEF"]), ["fg", "com"])
+    stage = build_stage("ca-fg", GenzprotConfig(width=8, layers=1), [fits], 0)
+    ladders = {"a": fits, "b": other}
+    with pytest.raises(InputError, match="system b: "):
+        Chains([stage], ladders.__getitem__, ladders, torch.device("cpu"))
