@@ -128,7 +128,7 @@ def _open(path, top, option: str) -> Structures:
     topology, index, _ = topology_from_mdtraj(found, first, path)
     if len(index) != topology.n_atoms:
         raise InputError(f"{path}: holds C-alpha atoms only; the judge compares heavy atoms")
-    pieces = (positions[:, index] for positions, *_ in read_frames(path, found, 0, n_frames))
+    pieces = (positions for positions, *_ in read_frames(path, found, 0, n_frames, atoms=index))
     return Structures(path, topology, n_frames, chain([next(pieces)], pieces))
 
 

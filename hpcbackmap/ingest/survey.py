@@ -127,9 +127,10 @@ class SystemSurvey:
             gather = not may_be_crystal(file.path)
             mender = Mender(len(self.index), self.links, gather, self._chains)
             number = first
-            for piece, times, cells in read_frames(file.path, file_topology, first, last):
+            frames = read_frames(file.path, file_topology, first, last, atoms=self.index)
+            for piece, times, cells in frames:
                 skip = -(number - first) % self.stride
-                positions = piece[skip :: self.stride][:, self.index]
+                positions = piece[skip :: self.stride]
                 steps = np.arange(number, number + len(piece))[skip :: self.stride]
                 number += len(piece)
                 if len(positions) == 0:

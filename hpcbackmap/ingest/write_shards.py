@@ -63,10 +63,12 @@ def _levels(store, survey: SystemSurvey, start: int, stop: int) -> Iterator[tupl
     """Pieces of frames at every stored resolution, and their observables."""
     ladder = store.system(survey.name).ladder
     for piece in survey.read_pieces(start, stop):
-        positions = piece.positions
+        positions, finest = piece.positions, store.resolutions[0]
         if store.attributes["quantised"]:
-            positions = layout.from_quanta(layout.to_quanta(positions))
-        levels = ladder.coarsen(positions, start=store.resolutions[0])
+            quanta = layout.to_quanta(positions)
+            levels = ladder.coarsen(layout.from_quanta(quanta), start=finest) | {finest: quanta}
+        else:
+            levels = ladder.coarsen(positions, start=finest)
         yield levels, {"step": piece.steps, "time": piece.times, MENDED: piece.mended}
 
 

@@ -83,7 +83,12 @@ def compressors() -> list:
 
 
 def to_quanta(positions: np.ndarray) -> np.ndarray:
-    """Positions (nm) as int32 multiples of the quantum; what is not a number stays recognisable."""
+    """Positions (nm) as int32 multiples of the quantum; what is not a number stays recognisable.
+
+    Multiples that are given stay.
+    """
+    if positions.dtype == np.int32:
+        return positions
     scaled = np.rint(positions.astype(np.float64) / QUANTUM_NM)
     return np.where(np.isfinite(scaled), scaled, _UNKNOWN).astype(np.int32)
 

@@ -133,17 +133,16 @@ class ShardedArrays:
         """
         array, file = self.array(path), self.file(path, shard)
         start = shard * array.shards[0]
+        stored = layout.to_quanta(values) if _quantised(array) else values
         with writing(self.path):
             if file is not None:
                 file.unlink(missing_ok=True)  # zarr would merge with what is there, damaged or not
-            array[start : start + len(values)] = (
-                layout.to_quanta(values) if _quantised(array) else values
-            )
+            array[start : start + len(values)] = stored
             if file is not None:
                 flush(file)
                 for folder in file.parents[: array.ndim + 1]:
                     flush(folder)
-        return layout.as_read(values, array.dtype, _quantised(array))
+        return layout.as_read(stored, array.dtype, _quantised(array))
 
     def _require_files(self, path: str, shards: range) -> None:
         for shard in shards:

@@ -43,6 +43,8 @@ FAR = 1000.0
 COARSEST = 1e-3
 """nm that the numbers of a file may be apart: the precision of XTC."""
 _WITH_TOPOLOGY = (*NAMED_TEXT, ".h5", ".hdf5", ".lh5", ".gsd")
+_CHOOSING = (".xtc", ".trr")
+"""Formats of which mdtraj holds one whole frame at a time and the chosen atoms of all."""
 _BEAD = mdtraj.element.virtual
 
 
@@ -85,17 +87,24 @@ def first_frames(path: str, topology, count: int) -> tuple[np.ndarray, np.ndarra
 
 
 def read_frames(
-    path: str, topology, start: int, stop: int, exactly: bool = True
+    path: str,
+    topology,
+    start: int,
+    stop: int,
+    exactly: bool = True,
+    atoms: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Pieces of frames ``start`` to ``stop``: positions float32 [n, atoms, 3] (nm), times [n] (ps), and
     unit cells [n, 3, 3] (nm; rows are vectors; zeros for none) or None.
 
-    topology: has ``n_atoms``. Raises InputError if the file cannot be read or, with ``exactly``, ends before
+    topology: has ``n_atoms``. atoms: those to read, int64, in this order; default: all. What is left out of
+    XTC and TRR is never in memory. Raises InputError if the file cannot be read or, with ``exactly``, ends before
     ``stop``. A file `FAR` from the origin is moved by `origin_of` it.
     """
-    size = max(1, int(PIECE_BYTES / (12 * topology.n_atoms)))
+    held = topology.n_atoms if atoms is None or suffix_of(path) not in _CHOOSING else len(atoms)
+    size = max(1, int(PIECE_BYTES / (12 * held)))
     origin = origin_of(path, topology)
-    for positions, times, cells in _pieces(path, topology, start, stop, size):
+    for positions, times, cells in _pieces(path, topology, start, stop, size, atoms):
         start += len(positions)
         if origin.any():
             _require_digits(path, positions)
@@ -137,18 +146,25 @@ class _Count:
         self.n_atoms = n_atoms
 
 
-def _pieces(path: str, topology, start: int, stop: int, size: int) -> Iterator[tuple]:
-    """Positions (of text in float64), times and cells, as the file has them."""
+def _pieces(
+    path: str, topology, start: int, stop: int, size: int, atoms: np.ndarray | None = None
+) -> Iterator[tuple]:
+    """Positions (of text in float64) of chosen atoms, times and cells, as the file has them."""
     with reading(path):
         if is_text(path):
             _require_atoms(path, topology, text_file(path).rows.n_atoms)
-            yield from _text_pieces(path, start, stop, size)
+            for positions, *rest in _text_pieces(path, start, stop, size):
+                yield _chosen(positions, atoms), *rest
         elif is_gsd(path):
             for piece in read_gsd(path, start, stop, size):
                 _require_atoms(path, topology, piece[0].shape[1])
-                yield piece
+                yield _chosen(piece[0], atoms), *piece[1:]
         else:
-            yield from _mdtraj_pieces(path, topology, start, stop, size)
+            yield from _mdtraj_pieces(path, topology, start, stop, size, atoms)
+
+
+def _chosen(positions: np.ndarray, atoms: np.ndarray | None) -> np.ndarray:
+    return positions if atoms is None else positions[:, atoms]
 
 
 def _text_pieces(path: str, start: int, stop: int, size: int) -> Iterator[tuple]:
@@ -170,20 +186,28 @@ def _cells(group: list[Frame]) -> np.ndarray | None:
     return np.stack([np.zeros((3, 3)) if frame.cell is None else frame.cell for frame in group])
 
 
-def _mdtraj_pieces(path: str, topology, start: int, stop: int, size: int) -> Iterator[tuple]:
+def _mdtraj_pieces(
+    path: str, topology, start: int, stop: int, size: int, atoms: np.ndarray | None
+) -> Iterator[tuple]:
+    rising = back = None
+    if atoms is not None:
+        rising, back = np.unique(atoms, return_inverse=True)
+        back = None if np.array_equal(rising, atoms) else back
+    expected = topology.n_atoms if rising is None else len(rising)
     with _no_c_output():
         file = _open(path, topology)
         if start:
             file.seek(start)
     with file:
         while start < stop:
-            piece = _read(file, path, topology, min(size, stop - start))
+            piece = _read(file, path, topology, min(size, stop - start), rising)
             if len(piece) == 0:
                 return
-            _require_atoms(path, topology, piece.n_atoms)
+            if piece.n_atoms != expected:
+                _require_atoms(path, topology, piece.n_atoms)
             with np.errstate(all="ignore"):
                 cells = piece.unitcell_vectors
-            yield piece.xyz, piece.time, cells
+            yield _chosen(piece.xyz, back), piece.time, cells
             start += len(piece)
 
 
@@ -289,16 +313,25 @@ def _announced_atoms(path: str) -> tuple[int, int] | None:
     return None
 
 
-def _read(file, path: str, topology, n_frames: int) -> mdtraj.Trajectory:
+def _read(
+    file, path: str, topology, n_frames: int, atoms: np.ndarray | None = None
+) -> mdtraj.Trajectory:
     if holds_topology(path):
-        return file.read_as_traj(n_frames=n_frames)
-    return file.read_as_traj(_beads(topology.n_atoms), n_frames=n_frames)
+        return file.read_as_traj(n_frames=n_frames, atom_indices=atoms)
+    return file.read_as_traj(_beads(topology.n_atoms), n_frames=n_frames, atom_indices=atoms)
 
 
-@lru_cache(maxsize=2)
+class _Anonymous(mdtraj.Topology):
+    """Particles without names: some of them are as good as so many others, which takes no time to make."""
+
+    def subset(self, atom_indices) -> mdtraj.Topology:
+        return _beads(len(atom_indices))
+
+
+@lru_cache(maxsize=4)
 def _beads(count: int) -> mdtraj.Topology:
     """So many particles: mdtraj's readers want a topology."""
-    top = mdtraj.Topology()
+    top = _Anonymous()
     residue = top.add_residue("X", top.add_chain())
     for _ in range(count):
         top.add_atom("X", _BEAD, residue)
