@@ -98,8 +98,8 @@ def read_frames(
     unit cells [n, 3, 3] (nm; rows are vectors; zeros for none) or None.
 
     topology: has ``n_atoms``. atoms: those to read, int64, in this order; default: all. What is left out of
-    XTC and TRR is never in memory. Raises InputError if the file cannot be read or, with ``exactly``, ends before
-    ``stop``. A file `FAR` from the origin is moved by `origin_of` it.
+    XTC and TRR is never in memory. Raises InputError if the file cannot be read or, with ``exactly``, ends
+    before ``stop``. A file `FAR` from the origin is moved by `origin_of` it.
     """
     held = topology.n_atoms if atoms is None or suffix_of(path) not in _CHOOSING else len(atoms)
     size = max(1, int(PIECE_BYTES / (12 * held)))
