@@ -14,7 +14,7 @@ __all__ = ["KINDS", "bond_nats", "kinds_of_residues"]
 
 KINDS = ("ca", "com", "bb")
 TRANS, CIS, CIS_SHARE = 0.380, 0.295, 0.004
-SPREADS = (0.006, 0.010, 0.015, 0.020, 0.028)
+SPREADS = (0.006, 0.010, 0.015, 0.020, 0.028, 0.040)
 """Standard deviations that C-alpha distances of a file may have, nm; the likeliest is taken."""
 COM_SPREAD = 0.060
 BB, BB_SPREAD = 0.334, 0.030
@@ -39,16 +39,10 @@ def bond_nats(lengths: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.
 
     first, second: residue types of the two beads [L].
     """
-    calpha = max((_calpha(lengths, spread) for spread in SPREADS), key=np.sum)
-    expected = REACH[first] + REACH[second]
-    return np.stack(
-        [
-            calpha,
-            _mixed(_normal(lengths, expected, COM_SPREAD)),
-            _mixed(_normal(lengths, BB, BB_SPREAD)),
-        ],
-        -1,
-    )
+    com = _mixed(_normal(lengths, REACH[first] + REACH[second], COM_SPREAD))
+    tried = [_calpha(lengths, spread) for spread in SPREADS]
+    calpha = max(tried, key=lambda nats: np.logaddexp(nats, com).sum())
+    return np.stack([calpha, com, _mixed(_normal(lengths, BB, BB_SPREAD))], -1)
 
 
 def _calpha(lengths: np.ndarray, spread: float) -> np.ndarray:

@@ -42,9 +42,13 @@ __all__ = ["detect", "read_as"]
 
 SURE = 0.7
 """Nats a bond by which one reading must be likelier than the next to be taken without asking."""
+ALONE = ("ca", "com", "bb", "sc")
+"""Readings of one bead per residue: its name does not matter."""
 FEW_BONDS = 3
 FEW_PARTICLES = 3
 """Residues of more particles have atoms, among which some are hydrogens; a bead may be called HIS."""
+BONDED = 0.17
+"""nm; CA and CB as atoms are nearer (0.153), a side-chain centre of that name is farther in most residues."""
 MOST = 0.9
 """Share of residues that make a rule."""
 LONGEST = {"ca": 0.6, "backbone": 0.6, "com": 1.3, "bb": 0.65, "sc": 2.0}
@@ -86,7 +90,7 @@ def detect(particles: Particles, frames: np.ndarray | None = None) -> Reading:
     protein.words.clear()
     name, why = _by_names(protein)
     if name is None:
-        name, why = _by_distances(protein, particles.positions[None] if frames is None else frames)
+        name, why = _by_distances(protein, _sample(protein, frames))
     reading = _read(name, _protein(particles), frames)
     return _with_words(reading, [f"read as {name}: {REPRESENTATIONS[name].meaning} ({why})"])
 
@@ -226,16 +230,14 @@ def _beyond_backbone() -> tuple[str, ...]:
 
 
 def _beside_calpha(protein: _Protein, others: Counter) -> tuple[str, str]:
-    name, count = others.most_common(1)[0]
-    if count < sum(others.values()) * MOST:
-        return "ca", f"CA in every residue; {', '.join(sorted(others)[:6])} beside it are not used"
-    if name == "CB" and _median_gap(protein, "CA", "CB") < 0.17:
+    side_chains = sum(name != "GLY" for name in protein.sequence)
+    present = [name for name, count in others.items() if count >= MOST * side_chains]
+    if "CB" in present and _median_gap(protein, "CA", "CB") < BONDED:
         return "ca+cb", "CA and CB, a bond apart"
-    if name in COM_NAMES:
-        return "ca+com", f"CA and {name} in every residue"
-    if name in SIDE_NAMES:
-        return "ca+sc", f"CA and {name} in every residue"
-    return "ca", f"CA in every residue; {name} beside it is not used"
+    for representation, names in (("ca+com", COM_NAMES), ("ca+sc", SIDE_NAMES)):
+        for name in set(names) & set(present):
+            return representation, f"CA and {name} in every residue"
+    return "ca", f"CA in every residue; {', '.join(sorted(others)[:6])} beside it are not used"
 
 
 def _median_gap(protein: _Protein, first: str, second: str) -> float:
@@ -283,6 +285,8 @@ def _by_distances(protein: _Protein, frames: np.ndarray) -> tuple[str, str]:
         )
     seen = f"one bead per residue, {called}, neighbours {lengths.mean():.3f} ± {lengths.std():.3f} nm apart"
     mean = nats.mean(0)
+    if names == ["CA"]:
+        mean[:, KINDS.index("bb")] -= SURE
     total = mean.mean(0)
     mixed = kinds_of_residues(mean, first, len(beads))
     gain = mean[np.arange(len(first)), mixed[first]].mean() - total.max()
@@ -299,6 +303,15 @@ def _by_distances(protein: _Protein, frames: np.ndarray) -> tuple[str, str]:
             f"--representation {best} or --representation {second}"
         )
     return best, f"{seen}, as those of {REPRESENTATIONS[best].meaning} are"
+
+
+def _sample(protein: _Protein, frames: np.ndarray | None) -> np.ndarray:
+    """Frames [F, P, 3] to measure: those that were given, else the first of the file."""
+    if frames is not None:
+        return frames
+    if protein.particles.positions is None:
+        raise InputError("no frame to tell what the particles are; give a trajectory")
+    return protein.particles.positions[None]
 
 
 def _bonds(protein: _Protein, beads: np.ndarray, frames: np.ndarray):
@@ -336,7 +349,7 @@ def _unclear(protein: _Protein) -> ConfigError:
 
 def _read(name: str, protein: _Protein, frames: np.ndarray | None) -> Reading:
     entry = REPRESENTATIONS[name]
-    protein, sites = _sites(name, entry, protein)
+    sites = _sites(name, entry, protein)
     anchor = sites["backbone"][:, 1] if entry.site == "backbone" else sites[entry.site]
     kinds = _kinds(name, protein, anchor, frames)
     if kinds is not None:
@@ -352,20 +365,16 @@ def _read(name: str, protein: _Protein, frames: np.ndarray | None) -> Reading:
     left_out = dict(protein.left_out)
     if unused:
         left_out[f"not part of {name}: " + ", ".join(sorted(unused)[:6])] = sum(unused.values())
-    topology = _topology(protein, entry.site, anchor)
+    topology = _topology(protein, entry.site, anchor, _sample(protein, frames))
     return Reading(name, topology, sites, beads, left_out, list(protein.words))
 
 
-def _sites(name: str, entry: Representation, protein: _Protein):
+def _sites(name: str, entry: Representation, protein: _Protein) -> dict[str, np.ndarray]:
     """Particle of each residue by role; residues that lack theirs are refused by name."""
     site = []
     for residue, own in enumerate(protein.members):
         found = next((own[one] for one in entry.names if one in own), None)
-        if (
-            found is None
-            and (not entry.names or entry.site == "ca" or name == "sc")
-            and len(own) == 1
-        ):
+        if found is None and name in ALONE and len(own) == 1:
             found = next(iter(own.values()))
         if found is None:
             wanted = " or ".join(entry.names) or "a single bead"
@@ -385,15 +394,14 @@ def _sites(name: str, entry: Representation, protein: _Protein):
                 f"residue {protein.label(residue)} has no {BACKBONE[slot]}, which backbone needs; leave the "
                 "residue out with --select, or use --representation ca"
             )
-    return protein, sites
+    return sites
 
 
 def _kinds(name: str, protein: _Protein, anchor: np.ndarray, frames) -> np.ndarray | None:
     """Of centres of mass: residues whose bead is a C-alpha atom, bool [R]."""
     if name != "com":
         return None
-    frames = protein.particles.positions[None] if frames is None else frames
-    first, _, _, nats = _bonds(protein, anchor, frames)
+    first, _, _, nats = _bonds(protein, anchor, _sample(protein, frames))
     if not len(first):
         return np.zeros(len(anchor), dtype=bool)
     return kinds_of_residues(nats[..., :2].mean(0), first, len(anchor)) == 0
@@ -421,11 +429,11 @@ def _side_beads(entry: Representation, protein: _Protein, sites: dict) -> SideBe
     return SideBeads(particles, residue, masses / weights[:, None], weights, entry.tolerance)
 
 
-def _topology(protein: _Protein, site: str, anchor: np.ndarray) -> Topology:
+def _topology(protein: _Protein, site: str, anchor: np.ndarray, frames: np.ndarray) -> Topology:
     rows = [protein.particles.residues[i] for i in protein.rows]
     used = sorted({row.chain for row in rows})
     chain = tuple(used.index(row.chain) for row in rows)
-    bonded = _bonded(protein, rows, site, anchor)
+    bonded = _bonded(protein, rows, site, frames[:, anchor])
     ends = [i + 1 == len(rows) or chain[i + 1] != chain[i] for i in range(len(rows))]
     place = {int(row): i for i, row in enumerate(protein.rows)}
     codes = tuple(row.insertion for row in rows)
@@ -443,11 +451,12 @@ def _topology(protein: _Protein, site: str, anchor: np.ndarray) -> Topology:
     )
 
 
-def _bonded(protein: _Protein, rows, site: str, anchor: np.ndarray) -> tuple[bool, ...]:
-    """To the residue before: in one chain, and not so far apart that a piece must be missing."""
-    particles = protein.particles
-    gap = np.diff(particles.positions[anchor].astype(np.float64), axis=0)
-    far = np.linalg.norm(_shortest(gap, particles.cell), axis=-1)
+def _bonded(protein: _Protein, rows, site: str, places: np.ndarray) -> tuple[bool, ...]:
+    """To the residue before: in one chain, and not so far apart, as the median of frames ``places`` [F, R,
+    3], that a piece must be missing.
+    """
+    gap = np.diff(places.astype(np.float64), axis=1)
+    far = np.median(np.linalg.norm(_shortest(gap, protein.particles.cell), axis=-1), axis=0)
     bonded = [False]
     for i in range(1, len(rows)):
         consecutive = 0 <= rows[i].number - rows[i - 1].number <= 1

@@ -164,6 +164,24 @@ def test_beads_named_by_residue(protein, letters):
     assert reading.topology.sequence == sequence
 
 
+def test_backbone_beads_of_another_name_are_told_by_distance(protein):
+    plain = particles(protein, "bb")
+    reading = detect(particles(protein, "bb", names=["B"] * len(plain.names)))
+    assert reading.representation == "bb"
+    assert reading.sites["bb"].tolist() == list(range(len(plain.names)))
+    with pytest.raises(ConfigError, match=r"--representation bb"):
+        detect(particles(protein, "bb", names=["CA"] * len(plain.names)))
+
+
+def test_one_bad_frame_breaks_no_chain(protein):
+    plain = particles(protein, "ca")
+    torn = plain.positions.copy()
+    torn[70:] += 5.0
+    frames = np.stack([torn, plain.positions, plain.positions])
+    reading = detect(particles(protein, "ca", positions=torn), frames)
+    assert sum(reading.topology.bonded) == protein.topology.n_residues - 1
+
+
 def test_modified_residues_become_their_parents_and_others_are_counted(protein):
     plain = particles(protein, "ca")
     rows = list(plain.residues)
