@@ -16,6 +16,7 @@ from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, collate
+from hpcbackmap.stages.centring import about, centre_of
 from hpcbackmap.stages.given import Given
 from hpcbackmap.stages.noise import frame_noise
 
@@ -185,8 +186,8 @@ class Descent:
         self.given = given
         self.coarse, self.frames, self.members = coarse, frames, list(members)
         self.seed, self.attempt = seed, attempt
-        self.centre = coarse.astype(np.float64).mean(axis=1, keepdims=True)
-        positions = torch.from_numpy((coarse - self.centre).astype(np.float32))
+        self.centre = centre_of(coarse)
+        positions = torch.from_numpy(about(coarse, self.centre))
         self.nodes: Nodes = {None if self.members[0] is None else 0: positions}
         self.finished: list[dict[int | None, np.ndarray]] = []
 

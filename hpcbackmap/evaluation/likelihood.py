@@ -21,6 +21,7 @@ from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError
 from hpcbackmap.runtime.mpi import raise_together
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, System, collate
+from hpcbackmap.stages.centring import about, centre_of
 from hpcbackmap.stages.collapse import spread_and_error
 from hpcbackmap.stages.ladder_volume import importance_bound
 from hpcbackmap.stages.noise import frame_noise
@@ -170,11 +171,11 @@ def _judge(store: FrameStore, stages: list[Stage], block: Block, seed: int) -> d
         system = collate([stage.describe(stored.ladder)])
         device = next(stage.parameters()).device
         fine, coarse = (
-            read_frames(store, block.system, resolution, block.frames).astype(np.float64)
+            read_frames(store, block.system, resolution, block.frames)
             for resolution in (stage.fine, stage.coarse)
         )
-        centre = coarse.mean(1, keepdims=True)
-        positions = [torch.from_numpy(x - centre).float().to(device) for x in (fine, coarse)]
+        centre = centre_of(coarse)
+        positions = [torch.from_numpy(about(x, centre)).to(device) for x in (fine, coarse)]
         nats[stage.name] = stage_nats(stage, *positions, system.to(device), numbers, seed)
         _require_finite(nats[stage.name], stage.name, block)
     return nats

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hpcbackmap.stages.base import Stage, System, collate
+from hpcbackmap.stages.centring import about, centre_of, centred_together
 from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.store.split import FrameRange
 from hpcbackmap.store.store import FrameStore
@@ -23,7 +24,8 @@ KEPT_BATCHES = 64
 
 @dataclass(frozen=True)
 class StageInputs:
-    """fine [F, N, 3], coarse [F, B, 3], noise [F, B, L] on the device; n_frames counts F x systems.
+    """fine [F, N, 3], coarse [F, B, 3], noise [F, B, L] on the device; n_frames counts F x systems. Each
+    molecule is about the centre of its beads.
 
     position: global sample counter after the batch.
     """
@@ -114,6 +116,7 @@ class Feed:
                 for frame, one in zip(batch.frames, systems, strict=True)
             ]
             noise = np.concatenate(parts, axis=1)
+        fine, coarse = centred_together(fine, coarse, system.fine_sizes, system.coarse_sizes)
         return StageInputs(
             self._on_device(fine),
             self._on_device(coarse),
@@ -140,10 +143,11 @@ class Feed:
             stored.read_at(resolution, frames)
             for resolution in (self.stage.fine, self.stage.coarse)
         )
+        centre = centre_of(coarse)
         noise = self._noise(key, frames + stored.first_frame, self._describe(name).n_coarse)
         return StageInputs(
-            self._on_device(fine),
-            self._on_device(coarse),
+            self._on_device(about(fine, centre)),
+            self._on_device(about(coarse, centre)),
             self._alone(name),
             self._on_device(noise),
             len(frames),

@@ -107,3 +107,37 @@ def test_validation_reads_each_block_once(example_dir, tmp_path, monkeypatch):
     expected = np.concatenate([read(store.system("trpcage"), "fg", i, i + 1) for i in chosen])
     gap = np.diff(inputs.fine.numpy() - expected, axis=1)
     assert np.abs(gap).max() < 1e-6
+
+
+def test_a_molecule_far_from_the_origin_is_shown_as_one_beside_it(tmp_path, example_dir):
+    """As backmapping shows it: about the centre of its beads."""
+    topology, positions = load_example(example_dir, 8)
+    ladder = build_ladder(topology, LADDER)
+    stage = build_stage("ca-fg", SMALL, [ladder], 0)
+    shown = []
+    for name, shift in (("near", 0.0), ("far", 64.0)):
+        moved = (positions + np.float32(shift)).astype(np.float32)
+        write_store(tmp_path / name, ladder, moved, ["fg", "ca", "ucg5"], {}, {})
+        feed = Feed(open_store(tmp_path / name), stage, 0, CPU)
+        (inputs,) = feed.fixed([FrameRange("trpcage", 0, 8)], 8, 8, "x")
+        assert np.abs(inputs.coarse.numpy().mean(1)).max() < 1e-5
+        batch = StreamBatch(
+            *(feed.store.system("trpcage").read(level, 0, 8) for level in ("fg", "ca")),
+            ["trpcage"],
+            np.arange(8),
+            8,
+        )
+        assert torch.equal(feed.inputs(batch, "x").fine, inputs.fine)
+        shown.append(inputs.fine.numpy())
+    assert np.abs(shown[0] - shown[1]).max() < 1e-5
+
+
+def test_each_of_several_molecules_is_about_its_own_centre(several):
+    stage = build_stage("ca-fg", SMALL, [several.system("a").ladder], 0)
+    inputs = Feed(several, stage, 0, CPU).inputs(batch_of(several, ["a", "b", "c"]), "x")
+    for beads in inputs.coarse.split([6, 5, 9], dim=1):
+        assert beads.mean(1).abs().max() < 1e-6
+    calpha = (
+        several.system("b").ladder.topology.ca_index + several.system("a").ladder.topology.n_atoms
+    )
+    assert torch.equal(inputs.fine[0, calpha], inputs.coarse[0, 6:11])
