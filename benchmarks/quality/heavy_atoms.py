@@ -19,8 +19,7 @@ import mdtraj
 import numpy as np
 import torch
 
-from hpcbackmap.evaluation.accumulate import Totals
-from hpcbackmap.evaluation.summary import summarise
+from hpcbackmap.evaluation.bootstrap import Totals, summarise
 from hpcbackmap.metrics.judge import METRICS, judge, judge_alone
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder

@@ -19,6 +19,7 @@ from hpcbackmap.runtime.errors import HpcbackmapError, Stopped
 from hpcbackmap.runtime.mpi import on_first_rank, raise_together
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.trajectories.concatenate import join_files
+from hpcbackmap.trajectories.units import frame_bytes
 
 if TYPE_CHECKING:
     import mdtraj
@@ -52,7 +53,7 @@ class Pieces:
     def read(self, start: int, stop: int, members: range) -> Iterator[Piece]:
         """Chosen frames ``start`` to ``stop``, counted in the plan."""
         plan, rows = self.plan, self.plan.rows_per_frame
-        size = max(1, int(PIECE_BYTES / (12 * self.topology.n_atoms * rows)))
+        size = max(1, int(PIECE_BYTES / frame_bytes(self.topology.n_atoms * rows)))
         for first in range(start, stop, size):
             last = min(first + size, stop)
             numbers = plan.local_frames(Shard(self.made.name, 0, first, last))

@@ -35,6 +35,7 @@ from hpcbackmap.runtime.mpi import on_first_rank
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.trajectories.companion import names_same_atoms
+from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = ["backmap_files", "backmap_in_memory"]
 
@@ -53,7 +54,7 @@ SHARDS = 64
 SHARD_RESIDUES = (4000, 100_000)
 """A run is cut into about so many shards, each of so many residues of structures: seconds to a minute."""
 SHARD_BYTES = 64e6
-ATOM_BYTES = 12 * 8
+ATOM_BYTES = 8 * frame_bytes(1)
 """Of the heavy atoms of a residue, about."""
 SHOWN = 10
 """Bad frames that are named in the log."""

@@ -10,6 +10,7 @@ from hpcbackmap.backmapping.source import FileSource, Source
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.files import sha256_of
+from hpcbackmap.trajectories.units import frame_bytes
 
 if TYPE_CHECKING:
     from hpcbackmap.backmapping.chain import Chains
@@ -21,9 +22,6 @@ __all__ = [
     "stage_folders",
     "start_resolution",
 ]
-
-FRAME_BYTES = 12
-"""Of one particle in one frame."""
 
 
 def make_plan(
@@ -113,7 +111,7 @@ def _with_sizes(plan: Plan, source: Source, chains, ranks: int, sizes: dict) -> 
     shard = sizes["shard_frames"]
     if shard == "auto":
         particles = sum(system.ladder.n_particles(level) for level in plan.resolutions)
-        size = FRAME_BYTES * particles * plan.rows_per_frame
+        size = frame_bytes(particles) * plan.rows_per_frame
         shard = choose_shard(seconds, size, batch, plan.total_frames, ranks)
     return Plan(**(vars(plan) | {"batch_frames": batch, "shard_frames": shard}))
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcbackmap.protein.residues import TRANS
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.trajectories.checks import CALPHA_RANGE, straight_at
 
 __all__ = ["SiteRules", "find_unusable", "measure_rules", "repaired"]
 
-TRANS = 0.380
-"""C-alpha distance of trans links, nm."""
 REACH = 4.5
 """Standard deviations that a bond may be off before the frame counts as broken."""
 SMALLEST = 0.10

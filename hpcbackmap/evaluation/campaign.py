@@ -7,20 +7,19 @@ from typing import NamedTuple
 import numpy as np
 
 from hpcbackmap.config.campaign import Campaign
-from hpcbackmap.evaluation.accumulate import Totals
 from hpcbackmap.evaluation.baselines import bead_centre, nearest_training_frame
-from hpcbackmap.evaluation.blocks import block_numbers
+from hpcbackmap.evaluation.bootstrap import Totals, block_numbers, summarise
 from hpcbackmap.evaluation.files import evaluate_files
 from hpcbackmap.evaluation.intermediate import RUNG_METRICS, judge_rung
 from hpcbackmap.evaluation.pairing import Pairs, pair_stores, read_members, require_held_out, thin
 from hpcbackmap.evaluation.reading import MOST_FRAMES, read_frames
 from hpcbackmap.evaluation.record import JUDGED_BY, LABELS, Figure, five_figures, write_record
-from hpcbackmap.evaluation.summary import summarise
 from hpcbackmap.metrics.judge import judge, judge_alone
 from hpcbackmap.metrics.registry import METRICS
 from hpcbackmap.runtime.errors import HpcbackmapError, InputError
 from hpcbackmap.runtime.mpi import raise_together
 from hpcbackmap.runtime.versions import versions
+from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = [
     "Figure",
@@ -161,7 +160,9 @@ def _shares(sources: Sources) -> list[list[Piece]]:
     shares: list[list[Piece]] = []
     for item, system, blocks in zip(sources.pairs, systems, numbers, strict=True):
         n_atoms = system.ladder.topology.n_atoms
-        size = max(1, min(MOST_FRAMES, int(BLOCK_BYTES / (12 * n_atoms * item.rows.shape[1]))))
+        size = max(
+            1, min(MOST_FRAMES, int(BLOCK_BYTES / frame_bytes(n_atoms * item.rows.shape[1])))
+        )
         for start, stop in _cuts(blocks, size):
             part = slice(start, stop)
             pairs = Pairs(item.system, item.frames[part], item.rows[part])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hpcbackmap.config.campaign import Campaign
-from hpcbackmap.evaluation.blocks import block_numbers
+from hpcbackmap.evaluation.bootstrap import block_numbers, mean_interval
 from hpcbackmap.evaluation.record import JUDGED_BY
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.versions import versions
@@ -155,8 +155,8 @@ def _figures(
         }
 
     found = means(np.ones(len(elbo), dtype=bool))
-    found["elbo_interval_95"] = _interval(rows, elbo)
-    found["iwae_interval_95"] = _interval(rows, iwae)
+    found["elbo_interval_95"] = mean_interval(elbo, rows.blocks, rows.bootstrap, rows.seed)
+    found["iwae_interval_95"] = mean_interval(iwae, rows.blocks, rows.bootstrap, rows.seed)
     if len(rows.ladders) > 1:
         found["systems"] = {name: means(rows.owner == name) for name in rows.ladders}
     return found
@@ -199,13 +199,3 @@ def _rows(store: FrameStore, blocks: list[Block], bootstrap: int, seed: int) -> 
         bootstrap,
         seed,
     )
-
-
-def _interval(rows: Rows, values: np.ndarray) -> list[float] | None:
-    """95 % bootstrap interval of the mean; None with fewer than two blocks of frames to draw from."""
-    sums, sizes = np.bincount(rows.blocks, weights=values), np.bincount(rows.blocks)
-    if not rows.bootstrap or len(sums) < 2:
-        return None
-    draws = np.random.default_rng(rows.seed).integers(len(sums), size=(rows.bootstrap, len(sums)))
-    means = sums[draws].sum(1) / sizes[draws].sum(1)
-    return [float(x) for x in np.percentile(means, INTERVAL)]

@@ -9,18 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from hpcbackmap.config.campaign import EvaluateConfig
-from hpcbackmap.evaluation.accumulate import Totals
-from hpcbackmap.evaluation.blocks import block_numbers
+from hpcbackmap.evaluation.bootstrap import Totals, block_numbers, summarise
 from hpcbackmap.evaluation.reading import MOST_FRAMES, read_blocks
 from hpcbackmap.evaluation.record import JUDGED_BY, LABELS
-from hpcbackmap.evaluation.summary import summarise
 from hpcbackmap.metrics.judge import judge, judge_alone
 from hpcbackmap.metrics.registry import METRICS
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.versions import versions
 from hpcbackmap.trajectories.checks import require_bonds, require_numbers
-from hpcbackmap.trajectories.units import wrong_unit
+from hpcbackmap.trajectories.units import frame_bytes, wrong_unit
 
 __all__ = ["evaluate_files"]
 
@@ -64,7 +62,7 @@ def evaluate_files(truth, generated, truth_top=None, generated_top=None) -> dict
         )
     (blocks,) = block_numbers([np.arange(real.n_frames)], [[(0, real.n_frames)]])
     judged = {"model": Totals(METRICS), "truth": Totals(METRICS)}
-    size = max(1, min(MOST_FRAMES, int(BLOCK_BYTES / (12 * real.topology.n_atoms))))
+    size = max(1, min(MOST_FRAMES, int(BLOCK_BYTES / frame_bytes(real.topology.n_atoms))))
     start, bonded = 0, _bonded_in_either(real.topology, made.topology)
     for pieces in zip(_of_size(real.blocks, size), _of_size(made.blocks, size), strict=True):
         for structures, positions in zip((real, made), pieces, strict=True):
@@ -143,7 +141,7 @@ def _open_store(path: str) -> Structures:
         )
     system = store.system(store.systems[0])
     topology = system.ladder.topology
-    size = max(1, int(BLOCK_BYTES / (12 * topology.n_atoms)))
+    size = max(1, int(BLOCK_BYTES / frame_bytes(topology.n_atoms)))
     blocks = read_blocks(store, system.name, "fg", 0, system.n_frames, size)
     return Structures(path, topology, system.n_frames, (positions for _, positions in blocks))
 

@@ -44,6 +44,7 @@ from hpcbackmap.runtime.versions import versions
 from hpcbackmap.store.location import exists, remove, size_of
 from hpcbackmap.store.split import split_systems
 from hpcbackmap.store.store import FrameStore, create_store, open_store
+from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = ["ingest"]
 
@@ -351,7 +352,8 @@ def _summary(place: str, surveys: list[SystemSurvey], status: str) -> dict:
     store = open_store(place)
     systems = [store.system(name) for name in store.systems]
     raw = sum(
-        12 * system.n_frames * sum(map(system.n_particles, store.resolutions)) for system in systems
+        frame_bytes(sum(map(system.n_particles, store.resolutions))) * system.n_frames
+        for system in systems
     )
     size = size_of(place)
     return {

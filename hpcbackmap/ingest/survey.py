@@ -15,6 +15,7 @@ import numpy as np
 from hpcbackmap.config.campaign import SystemConfig
 from hpcbackmap.ingest.beads import bead_links, bead_table, match_beads, typical_steps
 from hpcbackmap.ingest.selection import select_particles
+from hpcbackmap.protein.residues import TRANS
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError
@@ -305,7 +306,7 @@ def _require_nm(survey: SystemSurvey, first: np.ndarray, cells: np.ndarray | Non
         steps = links.lengths(positions)[0]
         low, high = typical_steps(links, survey.ladder, survey.resolution)
         kind, right, expected = "beads", "{:.2g} to {:.2g} is right".format, (low, high)
-        if survey.resolution == "com" and len(steps) and (abs(steps - 0.38) < 0.015).all():
+        if survey.resolution == "com" and len(steps) and (abs(steps - TRANS) < 0.015).all():
             log.warning(
                 "%s: all neighbours are 0.38 nm apart, as C-alpha atoms are; is `resolution: ca` meant?",
                 survey.files[0].path,
@@ -317,7 +318,7 @@ def _require_nm(survey: SystemSurvey, first: np.ndarray, cells: np.ndarray | Non
         chain = np.array(survey.topology.chain_index)
         steps = np.linalg.norm(np.diff(sites, axis=0), axis=-1)[chain[1:] == chain[:-1]]
         (low, high), kind = CALPHA_RANGE, "C-alpha atoms"
-        right, expected = "{:.3g} is right".format, (0.38,)
+        right, expected = "{:.3g} is right".format, (TRANS,)
     if len(steps) == 0:
         return
     path, median = survey.files[0].path, float(np.median(steps))

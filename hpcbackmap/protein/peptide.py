@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["CIS_LIMIT", "link_angles"]
+from hpcbackmap.protein.residues import CIS_BORDER
+
+__all__ = ["link_angles"]
 
 CA_C, C_N, N_CA = 0.1525, 0.1329, 0.1458
 ANGLES_DEGREES = {"trans": (116.2, 121.7), "cis": (118.0, 126.0)}
-CIS_LIMIT = 0.34
-"""C-alpha distance (nm) below which a link is taken for cis (0.295 nm; trans 0.380)."""
 _GRID = 512
 
 
@@ -45,7 +45,7 @@ def _angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def link_angles(length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Angles C-CA-CA' and N'-CA'-CA in rad, and whether the link is cis, for C-alpha distances in nm."""
-    cis = length < CIS_LIMIT
+    cis = length < CIS_BORDER
     angles = torch.where(cis.unsqueeze(-1), _look_up(length, "cis"), _look_up(length, "trans"))
     return angles[..., 0], angles[..., 1], cis
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 __all__ = [
     "BACKBONE",
+    "CIS",
+    "CIS_BORDER",
     "ELEMENT_MASS",
     "MAX_ATOMS",
     "RESIDUES",
     "RESIDUE_INDEX",
+    "TRANS",
     "Placement",
     "ResidueTemplate",
     "standard_atom_name",
@@ -24,6 +27,8 @@ BACKBONE = ("N", "CA", "C", "O")
 MAX_ATOMS = 15
 """Heavy atoms of the largest residue (tryptophan, 14) plus OXT."""
 
+TRANS, CIS, CIS_BORDER = 0.38, 0.295, 0.34
+"""nm; C-alpha distance of trans and of cis peptide links, and below what a link is taken for cis."""
 ELEMENT_MASS = {"C": 12.011, "N": 14.007, "O": 15.999, "S": 32.06}
 """Standard atomic weights, g/mol (IUPAC 2021, abridged)."""
 

@@ -10,6 +10,7 @@ from hpcbackmap.evaluation.pairing import Pairs, read_members, thin
 from hpcbackmap.evaluation.reading import read_frames
 from hpcbackmap.metrics.radius_of_gyration import radius_of_gyration
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = ["SHOWN_FRAMES", "Shown", "collect"]
 
@@ -41,7 +42,7 @@ class Shown(NamedTuple):
 def collect(sources: Sources, pairs: Pairs) -> Shown | None:
     """Evenly spaced frames of one system without those that were given up; None if none is left."""
     ladder = sources.truth.system(pairs.system).ladder
-    cost = pairs.rows.shape[1] * ladder.topology.n_atoms * 12
+    cost = frame_bytes(pairs.rows.shape[1] * ladder.topology.n_atoms)
     pairs = thin([pairs], int(np.clip(SHOWN_BYTES // cost, 1, SHOWN_FRAMES)))[0]
     members = read_members(sources.generated, pairs, "fg")
     whole = np.isfinite(members).all((1, 2, 3))

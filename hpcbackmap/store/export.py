@@ -18,6 +18,7 @@ from hpcbackmap.store.store import FrameStore
 from hpcbackmap.store.system import StoredSystem
 from hpcbackmap.trajectories.companion import names_same_atoms, topology_beside
 from hpcbackmap.trajectories.concatenate import join_files
+from hpcbackmap.trajectories.units import frame_bytes
 from hpcbackmap.trajectories.writer import TrajectoryWriter, require_suffix
 
 __all__ = ["export"]
@@ -190,7 +191,7 @@ def _pieces(
 ) -> Iterator[tuple]:
     """Positions [n, particles, 3], numbers [n] and times [n] of the frames that have numbers."""
     kept = "time" in stored.observables
-    size = max(1, int(PIECE_BYTES / (12 * stored.n_particles(resolution))))
+    size = max(1, int(PIECE_BYTES / frame_bytes(stored.n_particles(resolution))))
     for first in range(0, len(frames), size):
         if signals.received:
             raise Interrupted(

@@ -10,6 +10,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = [
     "FORMAT",
@@ -34,7 +35,6 @@ QUANTUM_NM = 0.001
 LADDER_BYTES = 1 << 28
 """A ladder that unpacks to more is none: 100 bytes for each of two million atoms."""
 
-_FRAME_BYTES = 12
 """Three float32 numbers per particle."""
 _CHUNK_GROWTH = 4
 """A coarse chunk covers at most so many finer ones, so that readers of fine blocks decode little in vain."""
@@ -56,7 +56,7 @@ def observable_path(name: str, finest: str) -> str:
 
 def shard_frames(n_particles: int, n_frames: int, config: StoreConfig) -> int:
     """Frames per shard: a power of two near ``shard_mb`` at the finest resolution, no more than needed."""
-    fitting = _power_below(config.shard_mb * 1e6 / (_FRAME_BYTES * n_particles))
+    fitting = _power_below(config.shard_mb * 1e6 / frame_bytes(n_particles))
     needed = 1 << max(0, n_frames - 1).bit_length()
     return min(fitting, needed)
 
@@ -65,7 +65,7 @@ def chunk_frames(n_particles: list[int], shard: int, config: StoreConfig) -> lis
     """Frames per chunk of each resolution, fine to coarse: near ``chunk_mb``, divisors of ``shard``."""
     chunks: list[int] = []
     for count in n_particles:
-        target = _power_below(config.chunk_mb * 1e6 / (_FRAME_BYTES * count))
+        target = _power_below(config.chunk_mb * 1e6 / frame_bytes(count))
         if chunks:
             target = min(target, _CHUNK_GROWTH * chunks[-1])
         chunks.append(max(d for d in range(1, min(target, shard) + 1) if shard % d == 0))

@@ -1,11 +1,14 @@
 """Sharded arrays of a store: read with checksums, written whole, one shard at a time, onto the disk."""
 
 import asyncio
+import os
+import threading
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
+import zarr.api.asynchronous
 
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import flush, is_url, reason, writing
@@ -33,6 +36,7 @@ class ShardedArrays:
         self.folder = None if is_url(path) else Path(path)
         self._root = root
         self._arrays: dict[str, zarr.Array] = {}
+        self._together: dict[str, zarr.AsyncArray] = {}
         self._seen: set[tuple[str, int]] = set()
 
     def array(self, path: str) -> zarr.Array:
@@ -109,22 +113,29 @@ class ShardedArrays:
             self._require_files(path, range(start // size, -(-stop // size)))
 
         async def all_pieces():
-            # zarr has no public way to wait for several reads in one go
+            opened = await asyncio.gather(*[self._opened(path) for path, _, _ in pieces])
             return await asyncio.gather(
                 *[
-                    self.array(path)._async_array.getitem(slice(start, stop))
-                    for path, start, stop in pieces
+                    array.getitem(slice(start, stop))
+                    for array, (_, start, stop) in zip(opened, pieces, strict=True)
                 ]
             )
 
         try:
-            values = sync(all_pieces())
+            values = asyncio.run_coroutine_threadsafe(all_pieces(), _reads()).result()
         except Exception:
             return [self.read(*piece) for piece in pieces]
         return [
             _positions(self.array(path), rows)
             for (path, _, _), rows in zip(pieces, values, strict=True)
         ]
+
+    async def _opened(self, path: str):
+        """The array at ``path`` for reads that are waited for together; opened once."""
+        if path not in self._together:
+            place = f"{self.path}/{path}"
+            self._together[path] = await zarr.api.asynchronous.open_array(store=place, mode="r")
+        return self._together[path]
 
     def write(self, path: str, shard: int, values: np.ndarray) -> np.ndarray:
         """One shard of one array, whole, and onto the disk; returns what `read` will find there.
@@ -156,6 +167,17 @@ class ShardedArrays:
         except Exception:
             return False
         return True
+
+
+@cache
+def _reads() -> asyncio.AbstractEventLoop:
+    """The event loop of reads that are under way at once, in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="reads", daemon=True).start()
+    return loop
+
+
+os.register_at_fork(after_in_child=_reads.cache_clear)  # the thread is not there in the child
 
 
 def _positions(array: zarr.Array, values: np.ndarray) -> np.ndarray:

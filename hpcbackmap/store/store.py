@@ -35,6 +35,7 @@ from hpcbackmap.store.location import (
 )
 from hpcbackmap.store.shards import ShardedArrays
 from hpcbackmap.store.system import StoredSystem, shard_digest
+from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = ["FrameStore", "create_store", "open_store"]
 
@@ -316,7 +317,7 @@ def _share_out(written: np.ndarray, rows: list[np.ndarray], parts: dict[str, lis
 
 def _assign_packs(records: list[dict], config: StoreConfig) -> int:
     """Give every small system its pack, in order; a pack holds up to ``shard_mb``. Returns their number."""
-    sizes = [12e-6 * record["frames"] * record["particles"][0] for record in records]
+    sizes = [1e-6 * frame_bytes(record["particles"][0]) * record["frames"] for record in records]
     small = [i for i, megabytes in enumerate(sizes) if megabytes < config.chunk_mb]
     if len(small) < 2:
         return 0

@@ -20,6 +20,7 @@ from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.store.order import ClusterOrder, FrameOrder, Order
 from hpcbackmap.store.split import FrameRange
 from hpcbackmap.store.store import FrameStore
+from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = ["FrameStream", "StreamBatch"]
 
@@ -127,7 +128,7 @@ class FrameStream:
 
     def _frame_mb(self, system: str) -> float:
         stored = self.store.system(system)
-        return 12e-6 * (stored.n_particles(self.fine) + stored.n_particles(self.coarse))
+        return 1e-6 * frame_bytes(stored.n_particles(self.fine) + stored.n_particles(self.coarse))
 
     def _window_samples(self, systems: set[str]) -> int:
         """Samples per window, a multiple of the batch: two windows fit into the budget."""

@@ -14,6 +14,7 @@ from hpcbackmap.store.split import FrameRange
 from hpcbackmap.store.store import FrameStore
 from hpcbackmap.store.stream import FrameStream
 from hpcbackmap.training.ranks.world import World
+from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = ["Feed", "StageInputs"]
 
@@ -93,7 +94,7 @@ class Feed:
         if len(names) == 1:
             ladder = self.store.system(names.pop()).ladder
             particles = ladder.n_particles(self.stage.fine) + ladder.n_particles(self.stage.coarse)
-            fitting = int(budget_mb / (2 * 12e-6 * particles))
+            fitting = int(1e6 * budget_mb / (2 * frame_bytes(particles)))
             size = max(1, min(most, sum(part.stop - part.start for part in ranges), fitting))
         alone = World(0, 1, 0, "one rank")
         return self.inputs(next(iter(self.stream(ranges, size, alone, budget_mb))), "sample")

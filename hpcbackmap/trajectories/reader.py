@@ -24,6 +24,7 @@ from hpcbackmap.trajectories.cells import cleaned
 from hpcbackmap.trajectories.formats import NAMED_TEXT, is_text, text_file, text_frames
 from hpcbackmap.trajectories.gsd import frame_count, is_gsd, read_gsd
 from hpcbackmap.trajectories.text import Frame, suffix_of
+from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = [
     "FAR",
@@ -102,7 +103,7 @@ def read_frames(
     before ``stop``. A file `FAR` from the origin is moved by `origin_of` it.
     """
     held = topology.n_atoms if atoms is None or suffix_of(path) not in _CHOOSING else len(atoms)
-    size = max(1, int(PIECE_BYTES / (12 * held)))
+    size = max(1, int(PIECE_BYTES / frame_bytes(held)))
     origin = origin_of(path, topology)
     for positions, times, cells in _pieces(path, topology, start, stop, size, atoms):
         start += len(positions)

@@ -5,7 +5,7 @@ import numpy as np
 from hpcbackmap.runtime.errors import ConfigError
 from hpcbackmap.trajectories.text import suffix_of
 
-__all__ = ["fitting_unit", "length_unit", "unit_scale", "wrong_unit"]
+__all__ = ["fitting_unit", "frame_bytes", "length_unit", "unit_scale", "wrong_unit"]
 
 ANGSTROM_FORMATS = (
     ".pdb", ".ent", ".pdb1", ".brk", ".cif", ".mmcif", ".pdbx", ".dcd", ".dtr",
@@ -15,6 +15,11 @@ ANGSTROM_FORMATS = (
 """All others, and stores, are in nm."""
 MOST = (0.1, 0.9)
 """Quantiles of lengths that must fit after a change of unit: a scrambled file has only its median right."""
+
+
+def frame_bytes(particles: int) -> int:
+    """Bytes of one frame of so many particles, as this package holds positions: three float32 each."""
+    return 12 * particles
 
 
 def length_unit(path: str) -> str:

@@ -16,17 +16,15 @@ from ladders import STEPS
 from relaxation import Relaxation
 
 from hpcbackmap.config.campaign import Campaign, EvaluateConfig
-from hpcbackmap.evaluation.accumulate import Totals
 from hpcbackmap.evaluation.baselines import (
     bead_centre,
     cis_links,
     close_trace,
     nearest_training_frame,
 )
-from hpcbackmap.evaluation.blocks import block_numbers
+from hpcbackmap.evaluation.bootstrap import Totals, block_numbers, summarise
 from hpcbackmap.evaluation.intermediate import RUNG_METRICS, judge_rung
 from hpcbackmap.evaluation.likelihood import evaluate_elbo
-from hpcbackmap.evaluation.summary import summarise
 from hpcbackmap.metrics.judge import METRICS, judge
 from hpcbackmap.runtime.mpi import get_comm
 from hpcbackmap.runtime.shipped_weights import shipped_artifact

@@ -8,12 +8,12 @@ differ, as in models that have centres of mass in domains and C-alpha atoms in l
 
 import numpy as np
 
-from hpcbackmap.protein.residues import RESIDUE_INDEX, RESIDUES
+from hpcbackmap.protein.residues import CIS, RESIDUE_INDEX, RESIDUES, TRANS
 
 __all__ = ["KINDS", "bond_nats", "kinds_of_residues"]
 
 KINDS = ("ca", "com", "bb")
-TRANS, CIS, CIS_SHARE = 0.380, 0.295, 0.004
+CIS_SHARE = 0.004
 SPREADS = (0.006, 0.010, 0.015, 0.020, 0.028, 0.040)
 """Standard deviations that C-alpha distances of a file may have, nm; the likeliest is taken."""
 COM_SPREAD = 0.060

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["IDEAL", "POSSIBLE", "Bounds", "cis_links", "close_links", "link_spread"]
+from hpcbackmap.protein.residues import CIS, TRANS
 
-TRANS, CIS = 0.380, 0.295
+__all__ = ["IDEAL", "POSSIBLE", "Bounds", "cis_links", "close_links", "link_spread"]
 
 
 class Bounds(NamedTuple):

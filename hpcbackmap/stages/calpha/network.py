@@ -8,7 +8,7 @@ and nothing else. Handed: a mirrored trace does not give a mirrored answer. Shap
 import torch
 from torch import Tensor, nn
 
-from hpcbackmap.protein.residues import RESIDUES
+from hpcbackmap.protein.residues import RESIDUES, TRANS
 from hpcbackmap.stages.layers.geometry import local_frames
 
 __all__ = ["WINDOW", "CalphaNetwork", "along_chain"]
@@ -18,7 +18,7 @@ WINDOW = 4
 SPAN = 2 * WINDOW + 1
 TYPES = 6
 """Numbers that a residue type is known by."""
-UNIT = 0.38
+UNIT = TRANS
 """nm; lengths are seen in this unit."""
 
 

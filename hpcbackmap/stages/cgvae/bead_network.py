@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcbackmap.config.campaign import CgvaeConfig
-from hpcbackmap.protein.residues import RESIDUES
+from hpcbackmap.protein.residues import CIS_BORDER, RESIDUES
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.stages.base import Normal
 from hpcbackmap.stages.cgvae.elastic import ATOMS, MOST_ELASTIC, TRACE, ElasticNetwork
@@ -25,7 +25,7 @@ from hpcbackmap.stages.cgvae.linear import (
 from hpcbackmap.stages.cgvae.superposition import mean_frame, superposed, surroundings, turned
 from hpcbackmap.stages.layers import geometry
 from hpcbackmap.stages.layers.bead_system import PARTICLE_FEATURES, BeadSystem
-from hpcbackmap.stages.layers.close_trace import LIMIT, recentre
+from hpcbackmap.stages.layers.close_trace import recentre
 from hpcbackmap.stages.layers.network import MLP, MessageLayers
 from hpcbackmap.stages.layers.on_host import HostNumber
 from hpcbackmap.stages.layers.pooling import bead_sums
@@ -107,7 +107,7 @@ class BeadNetwork(nn.Module):
         first, second = system.bond_index.T
         if self.is_trace:
             median = (fine[:, second] - fine[:, first]).norm(dim=-1).median(0).values
-            self.cis[second] = median < LIMIT
+            self.cis[second] = median < CIS_BORDER
         if self.elastic is not None:
             self.elastic.fit(fine, system)
             self.swing.fill_(self._fit_swing(fine, rest, coarse, system))

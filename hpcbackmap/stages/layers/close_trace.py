@@ -8,12 +8,11 @@ mapping onto the beads is untouched.
 import torch
 from torch import Tensor
 
+from hpcbackmap.protein.residues import CIS, TRANS
 from hpcbackmap.stages.layers.bead_system import BeadSystem
 
 __all__ = ["close_calpha", "recentre"]
 
-TRANS, CIS, LIMIT = 0.380, 0.295, 0.34
-"""CA-CA distances of trans and cis links and the border between them, nm."""
 CONTACT = 0.39
 """Smallest distance of C-alpha atoms that are not neighbours, nm."""
 ANGLE = (0.50, 0.73)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from hpcbackmap.protein.residues import TRANS
+
 __all__ = [
     "chain_shape",
     "edge_features",
@@ -156,7 +158,7 @@ def chain_shape(positions: Tensor, before: Tensor, after: Tensor, reach: float) 
     back, ahead = positions[:, before] - positions, positions[:, after] - positions
     lengths = torch.stack([back.norm(dim=-1), ahead.norm(dim=-1), (ahead - back).norm(dim=-1)], -1)
     cosine = (normalize(back, dim=-1) * normalize(ahead, dim=-1)).sum(-1, keepdim=True)
-    features = [lengths / reach, (lengths[..., :2] - 0.38).clamp(-0.2, 0.2) * 10, cosine]
+    features = [lengths / reach, (lengths[..., :2] - TRANS).clamp(-0.2, 0.2) * 10, cosine]
     for first, second in ((before, after), (after, before)):
         a, b, c, d = (
             positions[:, first[first]],

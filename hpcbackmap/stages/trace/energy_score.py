@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hpcbackmap.stages.layers.close_trace import TRANS
+from hpcbackmap.protein.residues import TRANS
 from hpcbackmap.stages.layers.pooling import bead_sums
 from hpcbackmap.stages.trace.network import displacement
 from hpcbackmap.stages.trace.system import TraceSystem

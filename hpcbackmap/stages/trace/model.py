@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from hpcbackmap.config.campaign import TraceConfig
+from hpcbackmap.protein.residues import CIS_BORDER
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.base import Elbo, Stage
-from hpcbackmap.stages.layers.close_trace import LIMIT, close_calpha
+from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.stages.layers.pooling import bead_sums, system_sums
 from hpcbackmap.stages.trace.energy_score import other_noise, trace_scores
 from hpcbackmap.stages.trace.network import LATENT, Context, TraceNetwork
@@ -133,7 +134,7 @@ class Trace(Stage[TraceSystem]):
         terms = trace_scores(draws, fine, context.trace, system)
         links = _lengths(draws, system).unflatten(0, (-1, len(fine))) - _lengths(fine, system)
         terms["bonds"] = links.abs().mean()
-        cis = (_lengths(fine, system) < LIMIT).to(draws.dtype)
+        cis = (_lengths(fine, system) < CIS_BORDER).to(draws.dtype)
         logits = self.network.cis_logits(context)[:, second]
         terms["cis"] = nn.functional.binary_cross_entropy_with_logits(logits, cis)
         nats = self._log_density(fine, draws[: len(fine)].detach(), context, system)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hpcbackmap.config.campaign import TraceConfig
+from hpcbackmap.protein.residues import TRANS
 from hpcbackmap.stages.layers import geometry
-from hpcbackmap.stages.layers.close_trace import TRANS
 from hpcbackmap.stages.layers.network import MLP, Block, MessageLayers
 from hpcbackmap.stages.layers.pooling import bead_sums
 from hpcbackmap.stages.trace.system import (

@@ -7,10 +7,8 @@ import pytest
 from judged_campaign import load_example, make_campaign
 
 from hpcbackmap.evaluation import campaign as evaluation
-from hpcbackmap.evaluation.accumulate import Totals
-from hpcbackmap.evaluation.blocks import MAX_BLOCKS, block_numbers
+from hpcbackmap.evaluation.bootstrap import MAX_BLOCKS, Totals, block_numbers, summarise
 from hpcbackmap.evaluation.pairing import Pairs
-from hpcbackmap.evaluation.summary import summarise
 from hpcbackmap.metrics.registry import METRICS, metric
 from hpcbackmap.metrics.rotamers import STATES
 from hpcbackmap.runtime.mpi import LocalComm
