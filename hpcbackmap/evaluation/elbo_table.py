@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 SAMPLES = 50
 """Noise draws behind the ELBO and the importance-weighted bound."""
-INTERVAL = (2.5, 97.5)
 UNITS = {
     "*_nats_per_frame": "nats per frame; densities in nm^-D on the fibre of D dimensions",
     "*_nats_per_particle": "the same per fine particle (ladder: per heavy atom)",
