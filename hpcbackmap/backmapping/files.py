@@ -30,7 +30,7 @@ from hpcbackmap.backmapping.request import STORE, Request, Targets, check_reques
 from hpcbackmap.backmapping.source import FileSource, file_source
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, ResourceError
-from hpcbackmap.runtime.files import write_whole
+from hpcbackmap.runtime.files import Lock, write_whole
 from hpcbackmap.runtime.mpi import on_first_rank
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.runtime.stopping import StopSignals
@@ -133,6 +133,8 @@ def _descend(
     try:
         result = descend(campaign, source, comm, time_limit, part, **given)
     except AnotherPlan as error:
+        # the other run may be at work: then it is not --force that helps, and nothing is removed
+        on_first_rank(comm, lambda: Lock.take(made / ".lock", request.output or folder).close())
         if not request.force:
             raise OutputError(
                 f"{folder}: a run that has not ended had another {error.difference}; give the same options to "

@@ -17,7 +17,14 @@ from hpcbackmap.backmapping.request import Request
 from hpcbackmap.config.campaign import GenzprotConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
-from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, Stopped
+from hpcbackmap.runtime.errors import (
+    ConfigError,
+    InputError,
+    OutputError,
+    ResourceError,
+    Stopped,
+)
+from hpcbackmap.runtime.files import Lock
 from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.build import build_stage
@@ -376,6 +383,19 @@ def test_other_options_do_not_continue_a_run(trace, artifact, tmp_path, stopped)
     before = len(stopped)
     backmap(trace[0], tmp_path / "o.dcd", trace[1], artifact=artifact, seed=5, force=True)
     assert len(stopped) - before == FRAMES
+
+
+def test_a_run_at_work_is_named_and_left_alone(trace, artifact, tmp_path, stopped):
+    made = tmp_path / ".o.dcd.hpcbackmap" / "shards"
+    assert made.is_dir()
+    lock = Lock.take(made / ".lock", "it")
+    lock.sign()
+    before = sorted(path.name for path in made.iterdir())
+    for force in (False, True):
+        with pytest.raises(ResourceError, match=rf"o.dcd: process {os.getpid()} on .* is writing"):
+            backmap(trace[0], tmp_path / "o.dcd", trace[1], artifact=artifact, seed=5, force=force)
+    assert sorted(path.name for path in made.iterdir()) == before
+    lock.close()
 
 
 def test_input_is_never_replaced(trace, artifact, tmp_path):
