@@ -153,8 +153,9 @@ def require_known_residues(particles: Particles) -> None:
         for residue, name in zip(particles.residue, particles.names, strict=True)
         if name in CHAIN_NAMES
     }
+    letters = {template.letter for template in RESIDUES.values()}
     for number, row in enumerate(particles.residues):
-        kind = residue_kind(row.name)
+        kind = "" if row.name in letters else residue_kind(row.name)
         if number in of_chain and kind in ("unknown", "D-residue"):
             what = "a D-residue" if kind == "D-residue" else "unknown residue"
             raise InputError(

@@ -18,6 +18,8 @@ SITES = {"CA": 0, "BB": 1}
 """Particles that stand for their residue, the first that is there."""
 WRAPS = {9999, 99999}
 """Numbers after which files with four and five columns for them count from 0 or 1 again."""
+FEW_LETTERS = 4
+"""Residue names of one letter that are no code of amino acids: K may be potassium, W water."""
 SHORTEST_COPY = 5
 """Residues of a molecule that is known again."""
 PEPTIDE = 0.20
@@ -129,7 +131,9 @@ def _counted_on(numbers: list[int]) -> list[int]:
 
 def _starts(rows, index, first, numbers, positions, cells, molecule) -> list[int]:
     """The residue that begins each molecule."""
-    small = [residue_kind(rows.residue_names[p]) in SMALL for p in first]
+    names = [rows.residue_names[p] for p in first]
+    letters = len({name for name in names if len(name) == 1}) > FEW_LETTERS
+    small = [residue_kind(name) in SMALL and not (letters and len(name) == 1) for name in names]
     steps = residue_steps(rows.names, index, len(first), positions, cells)
     linked = _peptide_links(rows.names, index, len(first), positions, cells)
     far = max(APART, 2 * float(np.nanmedian(steps))) if np.isfinite(steps).any() else np.inf

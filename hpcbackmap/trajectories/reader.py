@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -43,7 +44,8 @@ FAR = 1000.0
 """nm from the origin beyond which a file's frames are moved back: 32-bit numbers are 6e-5 nm apart there."""
 COARSEST = 1e-3
 """nm that the numbers of a file may be apart: the precision of XTC."""
-_WITH_TOPOLOGY = (*NAMED_TEXT, ".h5", ".hdf5", ".lh5", ".gsd")
+HDF5 = (".h5", ".hdf5", ".lh5")
+_WITH_TOPOLOGY = (*NAMED_TEXT, *HDF5, ".gsd")
 _CHOOSING = (".xtc", ".trr")
 """Formats of which mdtraj holds one whole frame at a time and the chosen atoms of all."""
 _BEAD = mdtraj.element.virtual
@@ -221,7 +223,8 @@ def _count_frames(path: str, topology) -> int:
             raise InputError(f"{path}: truncated, {n_frames} of {promised} frames are there")
         if n_frames == 0:
             return 0
-        _require_atoms(path, topology, file.read(n_frames=1)[0].shape[1])
+        block = file.read(n_frames=1)
+        _require_atoms(path, topology, (block if hasattr(block, "shape") else block[0]).shape[1])
         file.seek(n_frames - 1)
         # the second: pieces of a frame not counted
         if len(_read(file, path, topology, 2)) != 1:
@@ -233,6 +236,8 @@ def _count_frames(path: str, topology) -> int:
 def reading(path: str):
     """Turns what libraries raise about ``path`` into InputError; refuses what is no file."""
     require_file(path)
+    if suffix_of(path) in HDF5 and find_spec("tables") is None:
+        raise InputError(f"{path}: reading HDF5 needs PyTables (pip install 'hpcbackmap[h5]')")
     try:
         yield
     except (InputError, MemoryError):
@@ -240,7 +245,7 @@ def reading(path: str):
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except ImportError as error:
-        needed = "gsd (pip install 'hpcbackmap[gsd]')" if is_gsd(path) else error.name or "PyTables"
+        needed = "gsd (pip install 'hpcbackmap[gsd]')" if is_gsd(path) else error.name
         raise InputError(f"{path}: reading this format needs {needed}") from None
     except Exception as error:  # mdtraj's readers raise nearly every class there is
         reason = textwrap.shorten(str(error) or type(error).__name__, 120, placeholder=" …")
