@@ -37,12 +37,15 @@ REACH = np.array([_REACH[name] for name in RESIDUES])
 def bond_nats(lengths: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Log likelihood of bond lengths [F, L] under each of `KINDS`: nats [F, L, 3].
 
-    first, second: residue types of the two beads [L].
+    first, second: residue types of the two beads [L]. Lengths that are no numbers speak for nothing.
     """
+    known = np.isfinite(lengths)
+    lengths = np.where(known, lengths, TRANS)
     com = _mixed(_normal(lengths, REACH[first] + REACH[second], COM_SPREAD))
     tried = [_calpha(lengths, spread) for spread in SPREADS]
     calpha = max(tried, key=lambda nats: np.logaddexp(nats, com).sum())
-    return np.stack([calpha, com, _mixed(_normal(lengths, BB, BB_SPREAD))], -1)
+    nats = np.stack([calpha, com, _mixed(_normal(lengths, BB, BB_SPREAD))], -1)
+    return np.where(known[..., None], nats, 0.0)
 
 
 def _calpha(lengths: np.ndarray, spread: float) -> np.ndarray:

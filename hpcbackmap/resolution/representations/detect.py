@@ -306,9 +306,10 @@ def _by_distances(protein: _Protein, frames: np.ndarray) -> tuple[str, str]:
 
 
 def _sample(protein: _Protein, frames: np.ndarray | None) -> np.ndarray:
-    """Frames [F, P, 3] to measure: those that were given, else the first of the file."""
+    """Frames [F, P, 3] to measure: those that were given and are all numbers, else the first of the file."""
     if frames is not None:
-        return frames
+        good = np.isfinite(frames).all(axis=(1, 2))
+        return frames[good] if good.any() else frames
     if protein.particles.positions is None:
         raise InputError("no frame to tell what the particles are; give a trajectory")
     return protein.particles.positions[None]
