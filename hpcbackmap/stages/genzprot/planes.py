@@ -1,8 +1,8 @@
 """Distribution of the peptide planes of a chain: how far each turns about its C-alpha pair.
 
 Two neighbouring planes meet in the angle N-CA-C, which is narrow (111 +- 3 degrees) and known exactly from
-their rotations; so every second plane is drawn on its own and the others given both neighbours, with
-a penalty on that angle beside what the network learned.
+their rotations, as is where their O and N lie; so every second plane is drawn on its own and the others given
+both neighbours, with a penalty on that angle and on O and N that touch beside what the network learned.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hpcbackmap.protein.residues import RESIDUES
+from hpcbackmap.protein.residues import BACKBONE, RESIDUES
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, centres, draw, harmonics, log_density
@@ -19,6 +19,11 @@ __all__ = ["BINS", "PlaneHead", "angle_tables"]
 
 BINS = 72
 HARMONICS = 4
+TOUCH = 0.24
+"""nm; O and N of neighbouring planes that are closer overlap."""
+TOUCH_SOFTNESS = 0.01
+"""Overlap (nm) that costs one nat."""
+CARBON, OXYGEN = BACKBONE.index("C"), BACKBONE.index("O")
 ANGLE, SPREAD = -0.36, 0.07
 """Starting mean and standard deviation of cos(N-CA-C) under the penalty."""
 
@@ -88,16 +93,41 @@ class PlaneHead(nn.Module):
             excess = cosines - rest[residue].unsqueeze(-1)
             weight = (0.5 * stiff[residue] * there).unsqueeze(-1)
             total = total + weight * excess.square()
-        return total
+        return total + self._contact(turned, bins, tables, follows, system)
+
+    @staticmethod
+    def _contact(
+        turned: Tensor, bins: Tensor, tables: "AngleTables", follows: Tensor, system: ResidueSystem
+    ) -> Tensor:
+        """Penalty of O and N of a plane at every bin that touch O and N of its neighbours: [F, R, BINS].
+
+        turned [F, R, 3] and bins [BINS, 3]: 1, cosine and sine of the planes and of every bin.
+        """
+        oxygen, nitrogen = (torch.einsum("bk,frkx->frbx", bins, x) for x in tables[1:])
+        is_o, is_n = (torch.einsum("frk,frkx->frx", turned, x) for x in tables[1:])
+        before, after = system.bead_previous, system.bead_next
+        depth = 0.0
+        for atoms, others, there, at in (
+            (oxygen, is_o, follows, after),
+            (oxygen, is_n, follows, after),
+            (oxygen, is_o, system.bonded & system.leads, before),
+            (nitrogen, is_o, system.bonded & system.leads, before),
+        ):
+            gap = (atoms - others[:, at].unsqueeze(2)).square().sum(-1).sqrt()
+            depth = depth + (TOUCH - gap).clamp_min(0) * there.unsqueeze(-1)
+        return depth / TOUCH_SOFTNESS
 
 
 class AngleTables(NamedTuple):
     """cos(N-CA-C) of residue i is u^T at[i] v for u, v = (1, cos, sin) of the planes before and after it.
 
-    at: [F, R, 3, 3].
+    at: [F, R, 3, 3]. oxygen, nitrogen: [F, R, 3, 3], O of residue i and N of the next lie at u^T oxygen[i] and
+    u^T nitrogen[i], nm.
     """
 
     at: Tensor
+    oxygen: Tensor
+    nitrogen: Tensor
 
 
 def angle_tables(coarse: Tensor, rigid: Tensor, system: ResidueSystem) -> AngleTables:
@@ -121,7 +151,15 @@ def angle_tables(coarse: Tensor, rigid: Tensor, system: ResidueSystem) -> AngleT
         [nothing, turn.cos() * p - turn.sin() * n, turn.cos() * n + turn.sin() * p], -2
     )
     to_n = torch.cat([-at_n.cos() * a, nothing, nothing], -2) + at_n.sin() * across
-    return AngleTables(torch.einsum("frik,frjk->frij", to_n[:, system.bead_previous], to_c))
+    nitrogen = link[..., 0, None, None] * to_n
+    nitrogen = torch.cat([nitrogen[..., :1, :] + following.unsqueeze(-2), nitrogen[..., 1:, :]], -2)
+    c, o = (rigid[:, system.atom_index[:, slot]][..., None, None] for slot in (CARBON, OXYGEN))
+    along, out = (c[..., 0, :, :] * at_c.cos(), c[..., 0, :, :] * at_c.sin())
+    swing = at_c - o[..., 1, :, :]
+    along, out = along - o[..., 0, :, :] * swing.cos(), out - o[..., 0, :, :] * swing.sin()
+    oxygen = torch.cat([coarse.unsqueeze(-2) + along * a, out * p, out * n], -2)
+    at = torch.einsum("frik,frjk->frij", to_n[:, system.bead_previous], to_c)
+    return AngleTables(at, oxygen, nitrogen)
 
 
 def _ones_cos_sin(angle: Tensor) -> Tensor:

@@ -59,6 +59,22 @@ def test_planes_know_the_angle_between_them(kix):
     assert float((cosine - true)[:, between].abs().max()) < 1e-6
 
 
+def test_planes_know_where_their_oxygen_and_nitrogen_are(kix):
+    topology, fine = kix
+    _, system, coarse, _ = make(topology, fine)
+    internal = internal_of(fine, system)
+    tables = angle_tables(coarse, internal, system)
+    turn = internal[:, system.torsion_index[:, Role.PLANE], 2]
+    u = torch.stack([torch.ones_like(turn), turn.cos(), turn.sin()], -1)
+    oxygen, nitrogen = (torch.einsum("frk,frkx->frx", u, x) for x in tables[1:])
+    n, _, _, o = (fine[:, system.atom_index[:, k]] for k in range(4))
+    gap = (nitrogen - n[:, system.bead_next])[:, system.leads]
+    assert float(gap.abs().max()) < 1e-9
+    out_of_plane = (oxygen - o)[:, system.leads].norm(dim=-1)
+    assert float(out_of_plane.max()) < 0.03, "O is taken to be in the plane of CA, C and N"
+    assert float(out_of_plane.median()) < 0.003
+
+
 def test_latents_are_the_bins_of_the_truth(kix):
     topology, fine = kix
     stage, system, coarse, _ = make(topology, fine)
