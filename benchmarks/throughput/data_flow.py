@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,30 +154,16 @@ def solvated() -> None:
                 positions.sum()
 
         show("300 of 30,300 atoms of 60 frames: all read | chosen", least(all_atoms), least(chosen))
-        show(
-            "  most memory beyond that before",
-            peak_mb(chosen_all(path, None)),
-            peak_mb(chosen_all(path, 300)),
-            "MB",
-        )
+        show("  most memory of arrays", held_mb(all_atoms), held_mb(chosen), "MB")
 
 
-def chosen_all(path: str, atoms: int | None) -> str:
-    return (
-        "import numpy as np, resource\n"
-        "from hpcbackmap.trajectories.reader import read_frames\n"
-        "class Top: n_atoms = 30_300\n"
-        f"path, atoms = {path!r}, {None if atoms is None else f'np.arange({atoms})'}\n"
-        "next(read_frames(path, Top, 0, 1, exactly=False))\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "for positions, *_ in read_frames(path, Top, 0, 60, atoms=atoms): positions[:, :300].sum()\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
-    )
-
-
-def peak_mb(code: str) -> float:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(done.stdout) / 1024
+def held_mb(work: Callable[[], object]) -> float:
+    """Most memory of arrays at a time."""
+    tracemalloc.start()
+    work()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most / 2**20
 
 
 def rounding() -> None:
