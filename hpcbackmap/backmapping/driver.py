@@ -17,13 +17,13 @@ from hpcbackmap.backmapping.planning import (
     stage_folders,
     start_resolution,
 )
-from hpcbackmap.backmapping.progress import Progress
 from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.source import Source
 from hpcbackmap.backmapping.worker import Worker
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import InputError, OutputError, ResourceError, Stopped
 from hpcbackmap.runtime.mpi import on_first_rank
+from hpcbackmap.runtime.progress import Progress
 from hpcbackmap.runtime.stopping import StopSignals
 
 __all__ = ["AnotherPlan", "backmap", "descend"]
@@ -171,21 +171,21 @@ def _announce(plan: Plan, comm, device, todo: list[Shard]) -> None:
 
 def _work(plan, source, output, chains, comm, todo, stop, deadline, groups: Groups | None) -> None:
     structures = sum(shard.stop - shard.start for shard in todo) * plan.rows_per_frame
-    progress, counter = Progress(comm, structures), comm.counter()
+    counter = comm.counter()
     link = None
     if groups and groups.upstream is not None and groups.writes:
         link = Link(comm, groups.upstream)
         chains = RemoteChains(chains, link)
-    if groups and not groups.writes:
-        serve(groups, chains, comm)
-    else:
-        journal = Records(plan, output).folder / f"rank{comm.rank}.jsonl"
-        worker = Worker(plan, source, output, chains, stop, journal, progress.tell)
-        worker.run(todo, counter, deadline)
-    if link:
-        link.close()
-    counter.free()
-    progress.close()
+    with Progress(comm, structures, "structures", given_up="quarantined") as progress:
+        if groups and not groups.writes:
+            serve(groups, chains, comm)
+        else:
+            journal = Records(plan, output).folder / f"rank{comm.rank}.jsonl"
+            worker = Worker(plan, source, output, chains, stop, journal, progress.tell)
+            worker.run(todo, counter, deadline)
+        if link:
+            link.close()
+        counter.free()
 
 
 def _finish(plan: Plan, output: Path, part: tuple[int, int], seconds: float) -> dict:

@@ -262,9 +262,9 @@ def _backmap_files(inputs: list[str], request, time_limit, part) -> dict:
 
 def _set_progress(seconds: float | None) -> None:
     if seconds is not None:
-        from hpcbackmap.backmapping import progress
+        from hpcbackmap.runtime.progress import set_pause
 
-        progress.TERMINAL_SECONDS = progress.LOG_SECONDS = seconds or float("inf")
+        set_pause(seconds)
 
 
 def _part(text: str | None) -> tuple[int, int]:

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from hpcbackmap.config.campaign import Campaign
-from hpcbackmap.ingest.progress import FrameProgress
 from hpcbackmap.ingest.shard_records import (
     Unit,
     Written,
@@ -39,6 +38,7 @@ from hpcbackmap.runtime.errors import (
 )
 from hpcbackmap.runtime.files import flush, is_url, sha256_of, writing
 from hpcbackmap.runtime.mpi import on_first_rank, raise_together
+from hpcbackmap.runtime.progress import Progress
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.runtime.versions import versions
 from hpcbackmap.store.location import exists, remove, size_of
@@ -119,7 +119,10 @@ def _fill(store: FrameStore, surveys: list[SystemSurvey], comm) -> list[tuple[Un
         log.info("%s: %d frames are there from an earlier ingest", store.path, earlier)
     total = sum(survey.n_frames for survey in surveys)
     error: HpcbackmapError | None = None
-    with FrameProgress(comm, earlier, total) as progress, StopSignals() as stop:
+    with (
+        Progress(comm, total, "frames", earlier, bar=True) as progress,
+        StopSignals() as stop,
+    ):
         stops = comm.counter()  # one rank that is asked to stop stops all
         try:
             for unit, written in fill_units(store, surveys, mine):

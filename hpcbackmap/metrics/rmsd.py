@@ -5,6 +5,8 @@ Shapes: F frames, A atoms. All lengths nm.
 
 import numpy as np
 
+from hpcbackmap.protein.geometry import superpose
+
 __all__ = ["aligned_rmsd", "pairwise_rmsd", "rmsd", "superpose"]
 
 
@@ -16,27 +18,6 @@ def rmsd(mobile: np.ndarray, target: np.ndarray) -> np.ndarray:
 def aligned_rmsd(mobile: np.ndarray, target: np.ndarray) -> np.ndarray:
     """RMSD of every frame after its own best proper superposition, [F]."""
     return rmsd(superpose(mobile, target), target)
-
-
-def superpose(
-    mobile: np.ndarray,
-    target: np.ndarray,
-    mobile_sites: np.ndarray | None = None,
-    target_sites: np.ndarray | None = None,
-) -> np.ndarray:
-    """``mobile`` [F, A, 3] moved as a rigid body onto ``target`` (Kabsch 1976), never mirrored.
-
-    The movement is the one that superposes ``mobile_sites`` on ``target_sites`` [F, B, 3]; by
-    default the atoms themselves.
-    """
-    mobile_sites = mobile if mobile_sites is None else mobile_sites
-    target_sites = target if target_sites is None else target_sites
-    mobile_centre = mobile_sites.mean(-2, keepdims=True, dtype=np.float64)
-    target_centre = target_sites.mean(-2, keepdims=True, dtype=np.float64)
-    covariance = np.swapaxes(mobile_sites - mobile_centre, -1, -2) @ (target_sites - target_centre)
-    u, _, vt = np.linalg.svd(covariance)
-    u[..., :, -1] *= np.sign(np.linalg.det(u) * np.linalg.det(vt))[..., None]
-    return (mobile - mobile_centre) @ (u @ vt) + target_centre
 
 
 def pairwise_rmsd(mobile: np.ndarray, target: np.ndarray) -> np.ndarray:
