@@ -49,7 +49,7 @@ class _Block(NamedTuple):
     line: int
 
     @property
-    def count(self) -> int:
+    def n_atoms(self) -> int:
         return len(self.values) // len(self.columns)
 
 
@@ -163,7 +163,7 @@ class LammpsFile:
 
     def _rows(self, block: _Block) -> Rows:
         _, order = self._sorted(block)
-        count = block.count
+        count = block.n_atoms
         blank = [""] * count
 
         def texts(name: str, default: list[str]) -> list[str]:

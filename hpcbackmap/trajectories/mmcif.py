@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from functools import cached_property
+from operator import itemgetter
 
 import gemmi
 import numpy as np
@@ -39,7 +40,7 @@ class MmcifFile:
             for tag, column in COLUMN.items()
         }
         self._positions = np.stack(
-            [_floats(columns[f"Cartn_{axis}"], self.path, axis) for axis in "xyz"], axis=1
+            [_floats(columns[f"Cartn_{axis}"] or [], self.path, axis) for axis in "xyz"], axis=1
         )
         self._models = self._model_starts(columns["pdbx_PDB_model_num"])
         self._cell = _cell(block)
@@ -49,7 +50,7 @@ class MmcifFile:
         rows = _rows(own, self.path)
         self._keep = _kept(own, rows)
         self.alternates = len(rows.names) - len(self._keep)
-        self.rows = Rows(*([column[i] for i in self._keep] for column in rows))
+        self.rows = Rows._make([column[i] for i in self._keep] for column in rows)
         self._require_same(columns)
 
     @cached_property
@@ -162,7 +163,7 @@ def _kept(columns: dict, rows: Rows) -> list[int]:
             weight = gemmi.cif.as_number(occupancies[i]) if occupancies else 1.0
             here = weights.setdefault(residue, {})
             here[letter] = here.get(letter, 0.0) + (weight if np.isfinite(weight) else 1.0)
-    best = {residue: max(found, key=found.get) for residue, found in weights.items()}
+    best = {residue: max(found.items(), key=itemgetter(1))[0] for residue, found in weights.items()}
     return [i for i, letter in enumerate(letters) if not letter or letter == best[residues[i]]]
 
 

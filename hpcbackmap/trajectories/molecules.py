@@ -118,14 +118,13 @@ def _rejoined(rows: Rows, index, first, positions, cells):
 
 def _counted_on(numbers: list[int]) -> list[int]:
     """Numbers that wrapped at the width of their column, counted on."""
-    offset, counted, last = 0, [], None
-    for number in numbers:
+    offset, counted = 0, []
+    for last, number in zip([numbers[0], *numbers[:-1]], numbers, strict=True):
         if last in WRAPS and number in (0, 1):
             offset += last + 1 - number
-        elif last is not None and number < last:
+        elif number < last:
             offset = 0
         counted.append(number + offset)
-        last = number
     return counted
 
 

@@ -338,8 +338,8 @@ def _pairs(disulphides, residues, chains) -> list[tuple[int, int]]:
     for row, residue in enumerate(residues):
         key = chains[residue.chain].id, residue.number, residue.insertion
         place.setdefault(key, row)
-    pairs = [(place.get(a), place.get(b)) for a, b in disulphides]
-    return sorted((min(a, b), max(a, b)) for a, b in pairs if None not in (a, b) and a != b)
+    pairs = [(place[a], place[b]) for a, b in disulphides if a in place and b in place]
+    return sorted((min(a, b), max(a, b)) for a, b in pairs if a != b)
 
 
 def _remarks(particles: Particles) -> list[str]:
@@ -349,7 +349,12 @@ def _remarks(particles: Particles) -> list[str]:
     )
     return [
         f"{particles.source}: {words}"
-        for words in (*_backward(particles), *_together(particles, protein), *_all_near(particles))
+        for words in (
+            *_backward(particles),
+            *_numbered_twice(particles, protein),
+            *_together(particles, protein),
+            *_all_near(particles, protein),
+        )
     ]
 
 
@@ -365,6 +370,21 @@ def _backward(particles: Particles) -> Iterator[str]:
                 f"the residue numbers of chain {letter} run backwards, from {numbers[0]} to {numbers[-1]}; the "
                 "order of the file is taken for that from the N- to the C-terminus"
             )
+
+
+def _numbered_twice(particles: Particles, protein: np.ndarray) -> Iterator[str]:
+    """Residues of one chain and number without insertion codes: files would join them."""
+    seen: set[tuple] = set()
+    for number in np.flatnonzero(protein):
+        row = particles.residues[number]
+        key = row.chain, row.number, row.insertion
+        if key in seen:
+            yield (
+                f"{particles.label(int(number))} has the number of a residue before it and no insertion code; "
+                "the residues of its chain are renumbered from the first on"
+            )
+            return
+        seen.add(key)
 
 
 def _together(particles: Particles, protein: np.ndarray) -> Iterator[str]:
@@ -388,9 +408,10 @@ def _together(particles: Particles, protein: np.ndarray) -> Iterator[str]:
     )
 
 
-def _all_near(particles: Particles) -> Iterator[str]:
+def _all_near(particles: Particles, protein: np.ndarray) -> Iterator[str]:
     """C-alpha atoms as at cis peptide bonds, of which a protein has one in 300."""
-    steps = particles.steps[np.isfinite(particles.steps)]
+    both = protein & np.roll(protein, 1)
+    steps = particles.steps[both & np.isfinite(particles.steps)]
     near = int(((steps > CIS[0]) & (steps < CIS[1])).sum())
     usual = int(((steps > TRANS[0]) & (steps < TRANS[1])).sum())
     if "CA" not in particles.names or "BB" in particles.names:

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -145,7 +146,9 @@ def _kept(model: _Model, path: str) -> np.ndarray:
             here[letter] = here.get(letter, 0.0) + _occupancy(line, number, path)
     if not occupied:
         return np.arange(len(model.lines))
-    best = {residue: max(found, key=found.get) for residue, found in occupied.items()}
+    best = {
+        residue: max(found.items(), key=itemgetter(1))[0] for residue, found in occupied.items()
+    }
     keep = [
         i
         for i, line in enumerate(model.lines)

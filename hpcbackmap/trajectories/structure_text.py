@@ -56,6 +56,10 @@ class _Text:
     def begin(self, file: BinaryIO, cell: np.ndarray | None) -> None:
         """What stands before the first frame."""
 
+    def frame(self, file: BinaryIO, positions: np.ndarray, number: int, time: float, cell) -> None:
+        """One frame [P, 3] with its number, time (ps) and cell [3, 3] (zeros for none)."""
+        raise NotImplementedError
+
     def end(self, file: BinaryIO) -> None:
         """What stands after the last."""
 
@@ -177,7 +181,7 @@ class MmcifText(_Text):
     @cached_property
     def _template(self) -> str:
         lines = []
-        firsts = {}
+        firsts: dict[int, int] = {}
         for atom in self.atoms:
             row = self.residues[atom.residue.index]
             first = firsts.setdefault(row.chain, atom.residue.index)

@@ -3,6 +3,7 @@
 import logging
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -57,6 +58,7 @@ class TrajectoryWriter:
         self._frames = 0
         self._finished = False
         self._with_cells: bool | None = None
+        self._file: Any = None
         self._text = structure_text(self.output.suffix, topology) if self.is_text else None
 
     @property

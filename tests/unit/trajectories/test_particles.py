@@ -92,6 +92,19 @@ def test_insertion_codes_stay_and_numbering_may_jump_inside_a_chain(calphas, tmp
     assert found.label(6) == f"H:{found.residues[6].name}100A"
 
 
+def test_numbers_twice_are_said_and_waters_are_not_cis(calphas, tmp_path):
+    lost = numbers(95, 6) + [" 100 "] * 4 + numbers(101, 10)
+    waters = [
+        f"HETATM  9{k:02d}  O   HOH A {200 + k}    {60 + 3 * k:8.3f}   0.000   0.000  1.00  0.00"
+        for k in range(20)
+    ]
+    found = read_particles(write(tmp_path / "h.pdb", [*relabelled(calphas, lost), *waters]))
+    (word,) = found.words
+    assert (
+        f"{found.label(6)} has the number of a residue before it" in word and "renumbered" in word
+    )
+
+
 def test_numbers_beyond_their_columns(calphas, tmp_path):
     labels = numbers(9993, 7) + ["A000 ", "A001 ", "A002 "] + ["   0 ", "   1 "] * 5
     wide = read_particles(write(tmp_path / "h36.pdb", relabelled(calphas[:10], labels[:10])))
