@@ -239,7 +239,7 @@ def report(tables: dict, chains: int, arguments) -> list[str]:
     for noise, rows in tables.items():
         name = f"bonds ± {10 * noise:.2f} Å" if noise else "beads as they are"
         lines += [
-            f"## {name.capitalize()}",
+            f"## {name[0].upper()}{name[1:]}",
             "",
             "| from | way | Cα error, Å | RMSD, Å | backbone, Å | χ1, % | D | cis | broken | CPU-ms | target |",
             "|---|---|---|---|---|---|---|---|---|---|---|",

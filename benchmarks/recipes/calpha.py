@@ -27,18 +27,25 @@ from hpcbackmap.resolution.representations.bead_tables import (
     side_chain_masses,
 )
 from hpcbackmap.stages.calpha.network import CalphaNetwork
-from hpcbackmap.stages.sealed import seal
+from hpcbackmap.stages.sealed import read_sealed, seal
+
+
+def _martini3_side_masses(residue: str) -> np.ndarray:
+    """Glycine has no side-chain bead: its backbone bead stands for it."""
+    return (backbone_masses if residue == "GLY" else side_chain_masses)(residue)
 
 
 def _martini2_side_masses(residue: str) -> np.ndarray:
-    return (martini2_backbone_masses if residue == "ALA" else side_chain_masses)(residue)
+    """Nor has alanine."""
+    bare = residue in ("GLY", "ALA")
+    return (martini2_backbone_masses if bare else side_chain_masses)(residue)
 
 
 KINDS = {
     "com": (residue_masses,),
     "bb": (backbone_masses,),
     "sc": (side_chain_masses,),
-    "bb+sc": (backbone_masses, side_chain_masses),
+    "bb+sc": (backbone_masses, _martini3_side_masses),
     "martini2": (martini2_backbone_masses, _martini2_side_masses),
 }
 ACADEMIC = "Acellera/moleculekit"
@@ -46,6 +53,7 @@ ACADEMIC = "Acellera/moleculekit"
 NOISE = 0.02
 """Largest displacement of the beads, nm per axis, in every second training chain."""
 RESIDUES_A_STEP = 3000
+RATE = 3e-3
 
 
 def main() -> None:
@@ -55,6 +63,7 @@ def main() -> None:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--data", type=Path, default=os.environ.get("HPCBACKMAP_DATA"))
     parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--start", type=Path, help="Weights to go on from, at a third of the rate.")
     parser.add_argument("--output", type=Path, default=Path("."))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -64,8 +73,13 @@ def main() -> None:
     valid = chains(Path(arguments.data) / "static_more", "val")
     tables = [shares_of(table) for table in KINDS[arguments.kind]]
     network = CalphaNetwork(len(tables))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, arguments.steps, pct_start=0.05)
+    rate = RATE
+    if arguments.start:
+        weights, _ = read_sealed(arguments.start)
+        network.load_state_dict({key: value.float() for key, value in weights.items()})
+        rate = RATE / 3
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, arguments.steps, pct_start=0.05)
     clusters: dict[str, list] = {}
     for chain in train:
         clusters.setdefault(chain["cluster"], []).append(chain)

@@ -43,7 +43,7 @@ def errors(protein, calpha: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("name", "limit"),
-    [("com", 0.040), ("bb", 0.030), ("martini3", 0.026), ("martini2", 0.026)],
+    [("com", 0.040), ("bb", 0.030), ("martini3", 0.026), ("martini2", 0.026), ("sc", 0.060)],
 )
 def test_beads_become_calpha_atoms(protein, name, limit):
     """Root mean square error below ``limit``, a third of what the beads are off as C-alpha atoms."""
