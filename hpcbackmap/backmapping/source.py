@@ -145,7 +145,8 @@ class FileSystem:
                 "skip, or close their traces with --on-bad-frame repair"
             )
         particles = _filled(particles, unusable)
-        trace, given = calpha_trace(self.reading, particles), given_of(self.reading, particles)
+        trace = calpha_trace(self.reading, particles, self.rules.scatter)
+        given = given_of(self.reading, particles)
         positions, moved = trace.calpha.copy(), np.sqrt(np.square(trace.moved).mean(-1))
         finite = [place for place in unusable if np.isfinite(sites[place]).all()]
         if finite and self.on_bad_frame == "repair" and self._whole.site == "ca":
@@ -196,6 +197,7 @@ class FileSource:
             **self.options,
             "representation": self.only.reading.representation,
             "on_bad_frame": self.only.on_bad_frame,
+            "scatter": self.only.rules.scatter,
             "molecule": self.only.ladder.digest[:16],
         }
 

@@ -53,8 +53,9 @@ def to_calpha(reading: Reading, positions: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def calpha_trace(reading: Reading, positions: np.ndarray) -> Trace:
-    """The same with what closing did.
+def calpha_trace(reading: Reading, positions: np.ndarray, scatter: float | None = None) -> Trace:
+    """The same with what closing did. scatter: standard deviation (nm) of the links of the whole input, which
+    says better than the few links of a frame whether its trace fluctuates.
 
     Backbone atoms are taken as they are. C-alpha atoms are moved only where a peptide cannot span their
     distance, or, in a trace that fluctuates as bead models do, to ideal links. Other beads go through the
@@ -73,6 +74,8 @@ def calpha_trace(reading: Reading, positions: np.ndarray) -> Trace:
     if "ca" in sites:
         found = local[:, sites["ca"]]
         spread = link_spread(found, bonded)
+        if scatter is not None:
+            spread = torch.full_like(spread, scatter)
         steady = (spread < FLUCTUATING).view(-1, 1, 1)
         bounds = torch.where(steady, torch.tensor(POSSIBLE), torch.tensor(IDEAL))
     else:

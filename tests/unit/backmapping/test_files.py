@@ -242,6 +242,23 @@ def test_a_bad_frame_stops_the_run_or_is_repaired_where_asked(damaged, artifact,
     assert made.n_frames == 6 and (abs(steps - 0.38) < 0.01)[0].all()
 
 
+def test_frames_of_atoms_are_not_moved_though_one_of_them_scatters(truth, artifact, tmp_path):
+    """The bonds of one frame are few; those of all frames say that nothing here is a spring."""
+    calpha = truth.atom_slice(truth.topology.select("name CA"))
+    steps = np.diff(calpha.xyz[3], axis=0)
+    length = np.linalg.norm(steps, axis=-1, keepdims=True)
+    wide = length + np.where(np.arange(19)[:, None] % 2, 0.013, -0.013)
+    calpha.xyz[3, 1:] = calpha.xyz[3, 0] + np.cumsum(steps / length * wide, axis=0)
+    calpha.save_dcd(str(tmp_path / "in.dcd"))
+    calpha[0].save_pdb(str(tmp_path / "in.pdb"))
+    result = backmap(
+        tmp_path / "in.dcd", tmp_path / "o.dcd", tmp_path / "in.pdb", artifact=artifact
+    )
+    made = mdtraj.load(result["output"][0], top=result["topology"])
+    assert result["closed_frames"] == 0
+    np.testing.assert_allclose(calpha_of(made), calpha.xyz, atol=2e-5)
+
+
 def test_without_a_good_frame_there_is_no_output(truth, artifact, tmp_path):
     calpha = truth[:2].atom_slice(truth.topology.select("name CA"))
     calpha.xyz[:, 3] = np.nan
