@@ -17,6 +17,6 @@ def test_every_cell_runs(monkeypatch):
     assert len(cells) >= 7 and all(not cell["outputs"] for cell in cells)
     before, names = set(os.listdir()), {"__name__": "notebook"}
     for number, cell in enumerate(cells):
-        exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)  # noqa: S102
+        exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
     assert len(names["members"]) == 5 and names["view"](names["members"]) is not None
     assert set(os.listdir()) == before, "it leaves nothing behind"
