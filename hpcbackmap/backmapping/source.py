@@ -198,7 +198,7 @@ class FileSource:
             "representation": self.only.reading.representation,
             "on_bad_frame": self.only.on_bad_frame,
             "scatter": self.only.rules.scatter,
-            "molecule": self.only.ladder.digest[:16],
+            "ladder": self.only.ladder.digest[:16],
         }
 
     @cached_property
