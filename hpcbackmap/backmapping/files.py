@@ -134,7 +134,7 @@ def _descend(
         result = descend(campaign, source, comm, time_limit, part, **given)
     except AnotherPlan as error:
         # the other run may be at work: then it is not --force that helps, and nothing is removed
-        on_first_rank(comm, lambda: Lock.take(made / ".lock", request.output or folder).close())
+        on_first_rank(comm, lambda: _require_idle((made, folder), request.output or folder))
         if not request.force:
             raise OutputError(
                 f"{folder}: a run that has not ended had another {error.difference}; give the same options to "
@@ -146,6 +146,13 @@ def _descend(
     return Finished(plan, made, result["shards_missing"], result["quarantined"])
 
 
+def _require_idle(folders: tuple[Path, ...], output: Path) -> None:
+    """Raises ResourceError that names a run which fills or delivers what is in ``folders``."""
+    for folder in folders:
+        if (folder / ".lock").exists():
+            Lock.take(folder / ".lock", output).close()
+
+
 @contextmanager
 def only_delivery(folder: Path, comm):
     """Whether this run delivers: of parts that end together, one does."""
@@ -153,7 +160,8 @@ def only_delivery(folder: Path, comm):
 
         def lock() -> bool:
             try:
-                held.enter_context(only_run(folder, 0, 1))
+                sign = held.enter_context(only_run(folder, 0, 1))
+                sign()
             except (ResourceError, OutputError):
                 if folder.exists() and not (folder / ".lock").exists():
                     raise

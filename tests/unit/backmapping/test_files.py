@@ -402,10 +402,12 @@ def test_other_options_do_not_continue_a_run(trace, artifact, tmp_path, stopped)
     assert len(stopped) - before == FRAMES
 
 
-def test_a_run_at_work_is_named_and_left_alone(trace, artifact, tmp_path, stopped):
+@pytest.mark.parametrize("where", ["shards", "."])
+def test_a_run_at_work_is_named_and_left_alone(trace, artifact, tmp_path, stopped, where):
+    """Whether it fills its shards or delivers what they hold."""
     made = tmp_path / ".o.dcd.hpcbackmap" / "shards"
     assert made.is_dir()
-    lock = Lock.take(made / ".lock", "it")
+    lock = Lock.take(made.parent / where / ".lock", "it")
     lock.sign()
     before = sorted(path.name for path in made.iterdir())
     for force in (False, True):
