@@ -73,7 +73,8 @@ class WholeSites:
             chains = np.array(self._topology.chain_index)
             self._mender = Mender(len(self.anchor), links, self._gather, chains)
         sites, _ = self._mender.mend(whole[:, self.anchor], cells)
-        for frame in np.flatnonzero(usable_cells(cells)):
+        numbers = np.isfinite(whole).all(axis=(1, 2))
+        for frame in np.flatnonzero(usable_cells(cells) & numbers):
             cell = cells[frame].astype(np.float64)
             gap = whole[frame, self._particles].astype(np.float64) - sites[frame, self._residues]
             gap -= np.rint(gap @ np.linalg.inv(cell)) @ cell

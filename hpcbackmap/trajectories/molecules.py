@@ -210,14 +210,14 @@ def _distances(a: np.ndarray, b: np.ndarray, positions, cells) -> np.ndarray:
     result = np.full(len(a) + 1, np.nan)
     if positions is None or len(positions) == 0 or len(a) == 0:
         return result
-    lengths = []
-    for number, frame in enumerate(positions):
-        gap = frame[b].astype(np.float64) - frame[a]
-        if cells is not None and usable_cells(cells[number : number + 1])[0]:
-            cell = cells[number]
-            gap -= np.rint(gap @ np.linalg.inv(cell)) @ cell
-        lengths.append(np.linalg.norm(gap, axis=1))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # distances that are no number in any frame
+        warnings.simplefilter("ignore", RuntimeWarning)  # positions may be no numbers
+        lengths = []
+        for number, frame in enumerate(positions):
+            gap = frame[b].astype(np.float64) - frame[a]
+            if cells is not None and usable_cells(cells[number : number + 1])[0]:
+                cell = cells[number]
+                gap -= np.rint(gap @ np.linalg.inv(cell)) @ cell
+            lengths.append(np.linalg.norm(gap, axis=1))
         result[1:] = np.nanmedian(lengths, axis=0)
     return result

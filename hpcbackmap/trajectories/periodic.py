@@ -57,12 +57,12 @@ class Mender:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Positions [F, N, 3] with whole molecules, and which frames had to be changed, bool [F].
 
-        Frames without a cell [F, 3, 3] come back as they are.
+        Frames without a cell [F, 3, 3], and those with positions that are no numbers, come back as they are.
         """
         changed = np.zeros(len(positions), dtype=bool)
         if cells is None:
             return positions, changed
-        wanted = usable_cells(cells)
+        wanted = usable_cells(cells) & np.isfinite(positions).all(axis=(1, 2))
         if not self._gather:
             wanted &= self._links.broken(positions).any(axis=1)
         if not wanted.any():

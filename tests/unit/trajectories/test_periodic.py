@@ -141,3 +141,16 @@ def test_a_placeholder_is_no_box(cell):
     found, changed = Mender(2, pair, gather=True).mend(positions, cell[None])
     assert not changed.any()
     np.testing.assert_array_equal(found, positions)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_frame_without_numbers_hurts_no_other_frame():
+    wrapped, whole, links = chains_of_three([[9.9, 5, 5]], np.eye(3) * 10.0)
+    frames = np.concatenate([wrapped] * 3)
+    frames[1, 1] = np.nan
+    frames[2, 0, 2] = np.inf
+    found, changed = Mender(3, links, gather=True).mend(
+        frames, np.tile(np.eye(3) * 10.0, (3, 1, 1))
+    )
+    assert changed.tolist() == [True, False, False]
+    np.testing.assert_allclose(found[0], whole[0])
