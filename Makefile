@@ -2,6 +2,7 @@
 # make test    the tests; PYTEST_ARGS="tests/unit -x" chooses among them
 # make check   what to run before a commit: lint, types, quick tests
 # make lint    ruff
+# make types   mypy
 # make docs    the documentation as a site, in site/
 # make coverage  the tests, with lines and branches counted: coverage.xml and a table
 #
@@ -19,7 +20,7 @@ MPI := $(shell command -v mpirun >/dev/null 2>&1 || echo ,mpi)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint docs coverage clean
+.PHONY: demo test check lint types docs coverage clean
 
 demo: $(READY)
 	$(BIN)/hpcbackmap demo
@@ -27,12 +28,15 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-check: lint
+check: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not trains" tests/unit
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+
+types: $(READY)
+	$(BIN)/mypy
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[docs]"

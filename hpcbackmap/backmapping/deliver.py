@@ -16,7 +16,7 @@ from hpcbackmap.backmapping.request import Targets
 from hpcbackmap.backmapping.source import FileSystem
 from hpcbackmap.backmapping.workspace import ShardFiles
 from hpcbackmap.runtime.errors import HpcbackmapError, Stopped
-from hpcbackmap.runtime.mpi import on_first_rank, raise_together
+from hpcbackmap.runtime.mpi import Comm, on_first_rank, raise_together
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.trajectories.concatenate import join_files
 from hpcbackmap.trajectories.units import frame_bytes
@@ -77,13 +77,14 @@ class Pieces:
                 topology,
                 time=np.concatenate([piece.times[rows] for piece, rows in pairs]),
             )
-            if all(piece.cells is not None for piece in read):
-                one.unitcell_vectors = np.concatenate([piece.cells[rows] for piece, rows in pairs])
+            cells = [piece.cells[rows] for piece, rows in pairs if piece.cells is not None]
+            if len(cells) == len(pairs):
+                one.unitcell_vectors = np.concatenate(cells)
             found.append(one)
         return found
 
 
-def deliver(pieces: Pieces, targets: Targets, comm, signals: StopSignals) -> None:
+def deliver(pieces: Pieces, targets: Targets, comm: Comm, signals: StopSignals) -> None:
     """Write all members to their files, and a topology beside formats that have none; collective.
 
     Structures without numbers are left out. Raises OutputError, Stopped after a stop signal (the same command
@@ -95,7 +96,7 @@ def deliver(pieces: Pieces, targets: Targets, comm, signals: StopSignals) -> Non
     on_first_rank(comm, lambda: _write_topology(pieces, targets))
 
 
-def _deliver_some(pieces: Pieces, targets: Targets, members: range, comm, signals) -> None:
+def _deliver_some(pieces: Pieces, targets: Targets, members: range, comm: Comm, signals) -> None:
     files = [targets.files[member] for member in members]
     total, parts = pieces.plan.total_frames, []
     error: HpcbackmapError | None = None

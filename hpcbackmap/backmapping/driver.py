@@ -22,7 +22,7 @@ from hpcbackmap.backmapping.source import Source
 from hpcbackmap.backmapping.worker import Worker
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import InputError, OutputError, ResourceError, Stopped
-from hpcbackmap.runtime.mpi import on_first_rank
+from hpcbackmap.runtime.mpi import Comm, on_first_rank
 from hpcbackmap.runtime.progress import Progress
 from hpcbackmap.runtime.stopping import StopSignals
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 def backmap(
     campaign: Campaign,
-    comm,
+    comm: Comm,
     time_limit: float | None = None,
     part: tuple[int, int] = (0, 1),
     pipeline: list[int] | None = None,
@@ -76,7 +76,7 @@ class AnotherPlan(OutputError):
 def descend(
     campaign: Campaign,
     source: Source,
-    comm,
+    comm: Comm,
     time_limit: float | None = None,
     part: tuple[int, int] = (0, 1),
     pipeline: list[int] | None = None,
@@ -118,7 +118,7 @@ def _chains(stages, source: Source, names: Iterable[str], device, draws) -> Chai
         raise InputError(f"{source.path}: {error}") from None
 
 
-def _device(comm, wanted: str):
+def _device(comm: Comm, wanted: str):
     import torch
 
     torch.set_num_threads(1)
@@ -149,7 +149,7 @@ def _plan_and_output(
     return plan
 
 
-def _missing(plan: Plan, output: Path, comm, part: tuple[int, int]) -> list[Shard]:
+def _missing(plan: Plan, output: Path, comm: Comm, part: tuple[int, int]) -> list[Shard]:
     """Shards still to do, in order; the ranks share the reading of what is there. Collective."""
     shards = plan.part(*part)
     records, store = Records(plan, output), open_output(output)
@@ -158,7 +158,7 @@ def _missing(plan: Plan, output: Path, comm, part: tuple[int, int]) -> list[Shar
     return [shard for i, shard in enumerate(shards) if not parts[i % comm.size][i // comm.size]]
 
 
-def _announce(plan: Plan, comm, device, todo: list[Shard]) -> None:
+def _announce(plan: Plan, comm: Comm, device, todo: list[Shard]) -> None:
     log.info(
         "backmapping %d frames x %d on %d rank(s), device %s: %d of %d shards of %d frames to do, "
         "batches of %d frames",
@@ -169,7 +169,9 @@ def _announce(plan: Plan, comm, device, todo: list[Shard]) -> None:
         log.info("%d rank(s) have nothing to do", comm.size - len(todo))
 
 
-def _work(plan, source, output, chains, comm, todo, stop, deadline, groups: Groups | None) -> None:
+def _work(
+    plan, source, output, chains, comm: Comm, todo, stop, deadline, groups: Groups | None
+) -> None:
     structures = sum(shard.stop - shard.start for shard in todo) * plan.rows_per_frame
     counter = comm.counter()
     link = None

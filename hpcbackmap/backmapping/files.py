@@ -31,7 +31,7 @@ from hpcbackmap.backmapping.source import FileSource, file_source
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, ResourceError
 from hpcbackmap.runtime.files import Lock, write_whole
-from hpcbackmap.runtime.mpi import on_first_rank
+from hpcbackmap.runtime.mpi import Comm, on_first_rank
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.trajectories.companion import names_same_atoms
@@ -63,7 +63,7 @@ SHOWN = 10
 def backmap_files(
     inputs: "list[str] | mdtraj.Trajectory",
     request: Request,
-    comm,
+    comm: Comm,
     time_limit: float | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> dict:
@@ -122,7 +122,7 @@ def _descend(
     request: Request,
     folder: Path,
     plain: bool,
-    comm,
+    comm: Comm,
     time_limit: float | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> Finished:
@@ -154,7 +154,7 @@ def _require_idle(folders: tuple[Path, ...], output: Path) -> None:
 
 
 @contextmanager
-def only_delivery(folder: Path, comm):
+def only_delivery(folder: Path, comm: Comm):
     """Whether this run delivers: of parts that end together, one does."""
     with ExitStack() as held:
 
@@ -370,7 +370,7 @@ def _by_frame(quarantined: list[dict], members: int) -> list[dict]:
     return found
 
 
-def _deliver(done: Finished, source: FileSource, targets: Targets, comm) -> None:
+def _deliver(done: Finished, source: FileSource, targets: Targets, comm: Comm) -> None:
     if targets.output.suffix == STORE:
         on_first_rank(comm, lambda: _move(done.made, targets.output))
         return

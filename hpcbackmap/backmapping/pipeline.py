@@ -14,6 +14,7 @@ import numpy as np
 
 from hpcbackmap.backmapping.chain import Chain, Descent
 from hpcbackmap.runtime.errors import ConfigError
+from hpcbackmap.runtime.mpi import MpiComm
 
 __all__ = ["Groups", "Link", "RemoteChain", "serve"]
 
@@ -49,7 +50,7 @@ class Groups:
 class Link:
     """A writer's way to the rank above it: requests up, finished stages down, in order."""
 
-    def __init__(self, comm, upstream: int):
+    def __init__(self, comm: MpiComm, upstream: int):
         self._comm, self._upstream = comm, upstream
         self._under_way = 0
 
@@ -121,7 +122,7 @@ class RemoteChains:
         return self._made[name]
 
 
-def serve(groups: Groups, chains: Mapping[str, Chain], comm) -> None:
+def serve(groups: Groups, chains: Mapping[str, Chain], comm: MpiComm) -> None:
     """Run this rank's stage for the ranks below until all of them are done."""
     asked: deque[int] = deque()
     open_ranks = groups.downstream

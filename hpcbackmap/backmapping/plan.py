@@ -69,7 +69,8 @@ class Plan:
 
     def local_frames(self, shard: Shard) -> list[int]:
         """Local index in the input store of every frame of a shard, in order."""
-        chosen, before = [], 0
+        chosen: list[int] = []
+        before = 0
         for part in (range(*bounds) for bounds in self.frames[shard.system]):
             chosen += part[max(shard.start - before, 0) : max(shard.stop - before, 0)]
             before += len(part)

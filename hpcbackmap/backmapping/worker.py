@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from hpcbackmap.backmapping.census import count_structures
 from hpcbackmap.backmapping.chain import Chain, Chains, Descent
 from hpcbackmap.backmapping.output import open_output
-from hpcbackmap.backmapping.pipeline import RemoteChains
+from hpcbackmap.backmapping.pipeline import RemoteChain, RemoteChains
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.records import Records
 from hpcbackmap.backmapping.source import Source, read_coarse
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """Draws of a structure before it is given up."""
+
+Spent = defaultdict[str, float]
+"""Seconds by what they were spent on."""
 
 
 class _StopAsked(Exception):
@@ -57,7 +60,7 @@ class Worker:
         """
         longest, waited = 0.0, time.perf_counter()
         while self.stop.received is None and (number := counter.next()) < len(todo):
-            spent = Counter(counter=time.perf_counter() - waited)
+            spent: Spent = defaultdict(float, counter=time.perf_counter() - waited)
             begun = time.monotonic()
             if deadline is not None and begun + 1.2 * longest > deadline:
                 break
@@ -70,7 +73,7 @@ class Worker:
         if self.stop.received is not None:
             counter.next(len(todo))  # no shard is left for the other ranks, which so stop, too
 
-    def _shard(self, shard: Shard, spent: Counter) -> None:
+    def _shard(self, shard: Shard, spent: Spent) -> None:
         plan = self.plan
         local = plan.local_frames(shard)
         with _timed(spent, "read"):
@@ -91,7 +94,7 @@ class Worker:
             )
             for part in parts
         )
-        chain, quarantined = self.chains[shard.system], []
+        chain, quarantined = self.chains[shard.system], list[dict]()
         blocks: dict[str, list[np.ndarray]] = {name: [] for name in plan.resolutions}
         begun, known = time.perf_counter(), 0
         for part, (descent, drawn) in zip(parts, chain.run_all(descents), strict=True):
@@ -118,7 +121,7 @@ class Worker:
         blocks: dict[str, list[np.ndarray]],
         frames: list[int],
         quarantined: list[dict],
-        spent: Counter,
+        spent: Spent,
         moved: np.ndarray,
     ) -> None:
         """Batches of a shard, which are used up, as one whole; then its record and a line in the journal.
@@ -150,9 +153,8 @@ class Worker:
 
     def _facts(self, system: str, made: np.ndarray, moved: np.ndarray) -> dict[str, float]:
         """What a user of files is told about structures [rows, A, 3] and their closed traces."""
-        counts: dict[str, float] = count_structures(
-            self.source.system(system).ladder.topology, made
-        )
+        topology = self.source.system(system).ladder.topology
+        counts: dict[str, float] = dict(count_structures(topology, made))
         if moved.any():
             counts["closed"] = int((moved > 0).sum())
             counts["moved"] = float(moved.sum())
@@ -187,7 +189,7 @@ class Worker:
                     drawn[member][name] = positions.copy()
                     drawn[member][name][frame] = redrawn[member][name][frame]
                 del failed[frame, member]
-        reasons = {
+        reasons: dict[tuple[int, int], tuple[str | None, str]] = {
             (frame, member): (None, reason)
             for frame, reason in unusable.items()
             for member in range(plan.rows_per_frame)
@@ -195,13 +197,13 @@ class Worker:
         for place, stage in failed.items():
             draws = 1 if plan.mode else ATTEMPTS
             reasons[place] = (stage, f"output of {stage} is not finite in any of {draws} draw(s)")
-        for (frame, member), (stage, reason) in sorted(reasons.items()):
+        for (frame, member), (culprit, reason) in sorted(reasons.items()):
             quarantined.append(
                 {
                     "system": system,
                     "frame": int(descent.frames[frame]),
                     "member": member,
-                    "stage": stage,
+                    "stage": culprit,
                     "reason": reason,
                 }
             )
@@ -214,7 +216,7 @@ class Worker:
         return levels
 
 
-def _first_failure(drawn: list[dict], chain: Chain) -> dict[tuple[int, int], str]:
+def _first_failure(drawn: list[dict], chain: Chain | RemoteChain) -> dict[tuple[int, int], str]:
     """The coarsest stage whose positions are not finite, by (place in the batch, place among members)."""
     failed: dict[tuple[int, int], str] = {}
     for stage in chain.stages:
@@ -228,7 +230,7 @@ def _first_failure(drawn: list[dict], chain: Chain) -> dict[tuple[int, int], str
 class _timed:
     """Adds the seconds of a block to ``spent[name]``."""
 
-    def __init__(self, spent: Counter, name: str):
+    def __init__(self, spent: Spent, name: str):
         self.spent, self.name = spent, name
 
     def __enter__(self) -> None:

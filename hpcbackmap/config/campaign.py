@@ -545,8 +545,8 @@ class Campaign(Model):
 
         Of a path its name counts; what it holds, the steps compare by content.
         """
-        watching = {"train": CHANGE_NO_WEIGHT, "node_group": True}
-        elsewhere = {"workdir": True, "node_groups": True, "stages": {"__all__": watching}}
+        watching: Any = {"train": CHANGE_NO_WEIGHT, "node_group": True}
+        elsewhere: Any = {"workdir": True, "node_groups": True, "stages": {"__all__": watching}}
         record = with_paths(self.model_dump(mode="json"), lambda path: Path(path).name)
         bare = Campaign.model_validate(record).model_dump_json(exclude=elsewhere)
         return hashlib.sha256(bare.encode()).hexdigest()

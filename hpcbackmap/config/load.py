@@ -8,6 +8,7 @@ import difflib
 import json
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hpcbackmap.runtime.shipped_weights import SHIPPED, shipped_artifact
 __all__ = ["load_campaign", "resolved_yaml"]
 
 
-def load_campaign(path: str | Path, overrides: list[str] = ()) -> Campaign:
+def load_campaign(path: str | Path, overrides: Sequence[str] = ()) -> Campaign:
     """Read a campaign; ``overrides`` are ``dotted.key=value`` strings with YAML values.
 
     Raises ConfigError naming the file and the key.

@@ -8,6 +8,7 @@ import numpy as np
 
 from hpcbackmap.evaluation.reading import read_blocks, read_frames
 from hpcbackmap.metrics.rmsd import pairwise_rmsd, superpose
+from hpcbackmap.protein.residues import CIS_BORDER
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 
@@ -57,10 +58,8 @@ def nearest_training_frames(store, ranges, system: str, beads: np.ndarray) -> np
 
 def cis_links(topology: Topology, calpha: np.ndarray) -> np.ndarray:
     """Whether the link to the residue before is cis in most frames: bool [R]; calpha [F, R, 3]."""
-    from hpcbackmap.stages.layers.close_trace import LIMIT
-
     length = np.linalg.norm(np.diff(calpha, axis=1), axis=-1)
-    cis = np.median(length, axis=0) < LIMIT
+    cis = np.median(length, axis=0) < CIS_BORDER
     return np.append(False, cis) & np.array(topology.bonded)
 
 

@@ -17,8 +17,9 @@ from hpcbackmap.evaluation.record import JUDGED_BY, LABELS, Figure, five_figures
 from hpcbackmap.metrics.judge import judge, judge_alone
 from hpcbackmap.metrics.registry import METRICS
 from hpcbackmap.runtime.errors import HpcbackmapError, InputError
-from hpcbackmap.runtime.mpi import raise_together
+from hpcbackmap.runtime.mpi import Comm, raise_together
 from hpcbackmap.runtime.versions import versions
+from hpcbackmap.store.store import FrameStore, open_store
 from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = [
@@ -42,9 +43,9 @@ class Sources(NamedTuple):
     truth: store of the true frames. own: store with the training frames. ranges: its split.
     """
 
-    truth: object
-    generated: object
-    own: object
+    truth: FrameStore
+    generated: FrameStore
+    own: FrameStore
     ranges: dict
     pairs: list[Pairs]
     held_out: str
@@ -89,7 +90,7 @@ class Judged:
                 self.totals(resolution, row).take(blocks)
 
 
-def evaluate_campaign(campaign: Campaign, comm) -> dict:
+def evaluate_campaign(campaign: Campaign, comm: Comm) -> dict:
     """Judge the backmapped store of a campaign and write ``metrics.json`` in its working folder.
 
     Collective: ranks share the frames; every rank returns the whole record, rank 0 writes it. Memory
@@ -127,7 +128,6 @@ def evaluate_campaign(campaign: Campaign, comm) -> dict:
 def open_sources(campaign: Campaign) -> Sources:
     """Open the stores of a campaign and pair true with generated frames."""
     from hpcbackmap.store.split import split_frames
-    from hpcbackmap.store.store import open_store
 
     own = open_store(campaign.store_place())
     generated = open_store(campaign.path(campaign.backmap.output))

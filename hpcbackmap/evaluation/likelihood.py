@@ -18,7 +18,7 @@ from hpcbackmap.evaluation.elbo_table import SAMPLES, Block, StageNats, elbo_rec
 from hpcbackmap.evaluation.reading import read_frames
 from hpcbackmap.evaluation.record import write_record
 from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError
-from hpcbackmap.runtime.mpi import raise_together
+from hpcbackmap.runtime.mpi import Comm, raise_together
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, System, collate
 from hpcbackmap.stages.centring import about, centre_of
@@ -36,7 +36,7 @@ BLOCK_ATOMS = 16_000
 """Heavy atoms of the frames in a block; it bounds the memory of a pass."""
 
 
-def evaluate_elbo(campaign: Campaign, comm) -> dict:
+def evaluate_elbo(campaign: Campaign, comm: Comm) -> dict:
     """ELBO, importance-weighted bound, KL and use of the latents, stage by stage and for the ladder.
 
     The frames are the held-out test frames, at most ``evaluate.max_frames``. Collective: ranks share the
@@ -96,7 +96,10 @@ def stage_nats(
             ]
         ).double()
         information = stage.information(fine, coarse, system).double()
-        members = tuple(noise("elbo/members", m, stage.noise_width) for m in (0, 1))
+        members = (
+            noise("elbo/members", 0, stage.noise_width),
+            noise("elbo/members", 1, stage.noise_width),
+        )
         spread, error = spread_and_error(stage, fine, coarse, system, members)
     values = (
         log_weights.mean(0),
@@ -109,7 +112,7 @@ def stage_nats(
     return StageNats(*(value.cpu().numpy() for value in values))
 
 
-def _device(comm) -> torch.device:
+def _device(comm: Comm) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", comm.local_rank % torch.cuda.device_count())
@@ -175,8 +178,8 @@ def _judge(store: FrameStore, stages: list[Stage], block: Block, seed: int) -> d
             for resolution in (stage.fine, stage.coarse)
         )
         centre = centre_of(coarse)
-        positions = [torch.from_numpy(about(x, centre)).to(device) for x in (fine, coarse)]
-        nats[stage.name] = stage_nats(stage, *positions, system.to(device), numbers, seed)
+        shown, given = (torch.from_numpy(about(x, centre)).to(device) for x in (fine, coarse))
+        nats[stage.name] = stage_nats(stage, shown, given, system.to(device), numbers, seed)
         _require_finite(nats[stage.name], stage.name, block)
     return nats
 

@@ -21,7 +21,7 @@ def read_blocks(
 def read_frames(store, system: str, resolution: str, frames: np.ndarray) -> np.ndarray:
     """Positions [n, particles, 3] of the numbered frames of a system."""
     wanted = np.unique(frames)
-    return _read(store, system, resolution, wanted)[np.searchsorted(wanted, frames)]
+    return _read(store, system, resolution, wanted.tolist())[np.searchsorted(wanted, frames)]
 
 
 def _read(store, system: str, resolution: str, frames: Sequence[int]) -> np.ndarray:

@@ -37,7 +37,7 @@ from hpcbackmap.runtime.errors import (
     Stopped,
 )
 from hpcbackmap.runtime.files import flush, is_url, sha256_of, writing
-from hpcbackmap.runtime.mpi import on_first_rank, raise_together
+from hpcbackmap.runtime.mpi import Comm, on_first_rank, raise_together
 from hpcbackmap.runtime.progress import Progress
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.runtime.versions import versions
@@ -56,7 +56,7 @@ LADDER_FRAMES = 200
 """Training frames that structure-based beads (blobs, cgae) are made from."""
 
 
-def ingest(campaign: Campaign, comm) -> dict:
+def ingest(campaign: Campaign, comm: Comm) -> dict:
     """Read the campaign's trajectories into its frame store. Collective over ``comm``.
 
     Returns counts: systems, chains, residues, frames in the files and in the store, frames made whole, atoms
@@ -84,7 +84,9 @@ def ingest(campaign: Campaign, comm) -> dict:
     return on_first_rank(comm, lambda: _summary(place, surveys, "written"))
 
 
-def _write_store(campaign, comm, place: str, surveys: list[SystemSurvey], request: dict) -> None:
+def _write_store(
+    campaign, comm: Comm, place: str, surveys: list[SystemSurvey], request: dict
+) -> None:
     partial = place if is_url(place) else place + ".partial"
     training = split_systems(surveys, campaign.split)["train"]
     ladders = _share(comm, surveys, lambda survey: _build_ladder(campaign, survey, training))
@@ -98,7 +100,7 @@ def _write_store(campaign, comm, place: str, surveys: list[SystemSurvey], reques
     on_first_rank(comm, lambda: _finish(store, place, surveys, list(chain(*parts))))
 
 
-def _fill(store: FrameStore, surveys: list[SystemSurvey], comm) -> list[tuple[Unit, Written]]:
+def _fill(store: FrameStore, surveys: list[SystemSurvey], comm: Comm) -> list[tuple[Unit, Written]]:
     """Write what is missing, shared by the ranks; this rank's units, those of an earlier run that it found
     included.
     """
@@ -142,7 +144,7 @@ def _fill(store: FrameStore, surveys: list[SystemSurvey], comm) -> list[tuple[Un
     return done
 
 
-def _share(comm, items: list, work) -> list:
+def _share(comm: Comm, items: list, work) -> list:
     """``work(item)`` of every item, on all ranks; each rank does some."""
     mine, error = [], None
     try:

@@ -27,7 +27,7 @@ def select_particles(file_topology: mdtraj.Topology, config: SystemConfig) -> np
 
 def _listed(file_topology: mdtraj.Topology, config: SystemConfig) -> np.ndarray:
     found: list[int] = []
-    for item in config.beads:
+    for item in config.beads or []:
         if isinstance(item, str):
             here = _select(file_topology, item, config.name)
             if len(here) != 1:

@@ -210,19 +210,19 @@ def _angles(topology: Topology, generated: np.ndarray, truth: np.ndarray) -> dic
     for kind in TORSIONS:
         atoms, residues = torsion_atoms(topology, kind)
         fold = np.where(is_symmetric(topology, kind, residues), np.pi, 2 * np.pi)
-        counts = [
+        made, true = (
             angle_counts((dihedrals(positions, atoms) + np.pi) % fold - np.pi)
             for positions in (generated, truth)
-        ]
-        rows[f"{kind}_jsd_nats"] = _beside(*counts, frames)
+        )
+        rows[f"{kind}_jsd_nats"] = _beside(made, true, frames)
     rows["ramachandran_jsd_nats"] = np.hstack([rows["phi_jsd_nats"], rows["psi_jsd_nats"]])
     (phi, of_phi), (psi, of_psi) = (torsion_atoms(topology, kind) for kind in ("phi", "psi"))
     phi, psi = phi[np.isin(of_phi, of_psi)], psi[np.isin(of_psi, of_phi)]
-    planes = [
+    made, true = (
         plane_counts(dihedrals(positions, phi), dihedrals(positions, psi))
         for positions in (generated, truth)
-    ]
-    rows["ramachandran_joint_jsd_nats"] = _beside(*planes, frames)
+    )
+    rows["ramachandran_joint_jsd_nats"] = _beside(made, true, frames)
     return rows
 
 

@@ -24,8 +24,8 @@ CIS = np.deg2rad(30)
 def link_lengths(topology: Topology, positions: np.ndarray) -> np.ndarray:
     """C-N lengths of the peptide bonds, nm, [F, links]."""
     after = np.flatnonzero(topology.bonded)
-    carbon = [topology.atom_index[i - 1, "C"] for i in after]
-    nitrogen = [topology.atom_index[i, "N"] for i in after]
+    carbon = [topology.atom_index[i - 1, "C"] for i in after.tolist()]
+    nitrogen = [topology.atom_index[i, "N"] for i in after.tolist()]
     return np.linalg.norm(positions[:, carbon] - positions[:, nitrogen], axis=-1)
 
 

@@ -61,7 +61,7 @@ def steric_pair_ratio(
     pairs = pairs[~np.isin(pair_keys(pairs, topology.n_atoms), bonded_keys)]
     true = np.linalg.norm(truth[pairs[:, 0]] - truth[pairs[:, 1]], axis=-1)
     share = np.count_nonzero(true < NEIGHBOURHOOD) / max(1, n_near - len(bonded_keys))
-    links = np.flatnonzero(topology.bonded)
+    links = np.flatnonzero(topology.bonded).tolist()
     nitrogen = [topology.atom_index[i, "N"] for i in links]
     oxygen = [topology.atom_index[i - 1, "O"] for i in links]
     across = np.linalg.norm(generated[nitrogen] - generated[oxygen], axis=-1)

@@ -32,11 +32,11 @@ def renamed_like(topology: Topology, generated: np.ndarray, truth: np.ndarray) -
     if not torsions:
         return generated
     true = dihedrals(truth, np.array(torsions))
-    as_named, exchanged = (
+    as_named, as_exchanged = (
         angle_between(dihedrals(generated, np.array(atoms)), true, np.array(False))
         for atoms in (torsions, others)
     )
-    better = exchanged < as_named
+    better = as_exchanged < as_named
     order = np.tile(np.arange(topology.n_atoms), (len(generated), 1))
     for k, pairs in enumerate(swaps):
         for a, b in pairs:

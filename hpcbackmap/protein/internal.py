@@ -90,8 +90,9 @@ def positions_from_internal(
     slot[order] = torch.arange(len(order), device=order.device)
     placed = ca
     for atoms in torch.split(order, list(counts))[1:]:
-        anchors = (placed[..., slot[i[atoms]], :] for i in (parent, grandparent, great))
-        placed = torch.cat([placed, place_atoms(*anchors, internal[..., atoms, :])], dim=-2)
+        one, two, three = (placed[..., slot[i[atoms]], :] for i in (parent, grandparent, great))
+        more = place_atoms(one, two, three, internal[..., atoms, :])
+        placed = torch.cat([placed, more], dim=-2)
     return placed[..., slot, :]
 
 

@@ -111,7 +111,7 @@ def _template(name: str, letter: str, text: str) -> ResidueTemplate:
         atom, parent, grandparent, great, *chi = row.split()
         placements.append(Placement(atom, parent, grandparent, great, int(chi[0]) if chi else 0))
     atoms = BACKBONE + tuple(row.atom for row in placements)
-    bonds = (("N", "CA"), ("CA", "C"), ("C", "O"))
+    bonds: tuple[tuple[str, str], ...] = (("N", "CA"), ("CA", "C"), ("C", "O"))
     bonds += tuple((row.parent, row.atom) for row in placements) + _RING_CLOSURES.get(name, ())
     return ResidueTemplate(name, letter, atoms, bonds, tuple(placements))
 

@@ -81,8 +81,8 @@ def place_side_chains(backbone: Tensor, kind: Tensor, rigid: Tensor, chi: Tensor
         rows = torch.nonzero(there[:, slot]).squeeze(-1)
         if len(rows) == 0:
             break
-        parents = positions[rows.unsqueeze(-1), anchors[rows, slot]].unbind(1)
-        positions[rows, slot] = attach(*parents, vector[rows, slot])
+        parent, grandparent, great = positions[rows.unsqueeze(-1), anchors[rows, slot]].unbind(1)
+        positions[rows, slot] = attach(parent, grandparent, great, vector[rows, slot])
     _close_prolines(positions, kind, internal)
     return positions
 

@@ -74,7 +74,7 @@ class Topology:
     @cached_property
     def atom_names(self) -> tuple[str, ...]:
         """Heavy-atom names, [A]."""
-        names = []
+        names: list[str] = []
         for residue, oxt in zip(self.sequence, self.has_oxt, strict=True):
             names += RESIDUES[residue].atoms + (("OXT",) if oxt else ())
         return tuple(names)
@@ -310,7 +310,8 @@ def topology_from_residues(
 
 def _read_residues(residues, chain_ids, source):
     """(place in ``residues``, standard name, atoms by name) of those of protein, and what is left out."""
-    found, dropped = [], Counter()
+    found: list[tuple[int, str, dict]] = []
+    dropped: Counter[str] = Counter()
     for place, residue in enumerate(residues):
         parent = modified_parent(residue.name)
         name = standard_residue_name(residue.name) or parent

@@ -74,12 +74,20 @@ def build_zmatrix(topology: Topology) -> ZMatrix:
             role = Role(row.chi) if row.chi else Role.FIXED
             if (topology.sequence[i], row.atom) == ("PRO", "CD"):
                 role = Role.RING
-            anchors = (index[i, name] for name in (row.parent, row.grandparent, row.great))
-            place(i, row.atom, *anchors, role)
+            parent, grandparent, great = (
+                index[i, name] for name in (row.parent, row.grandparent, row.great)
+            )
+            place(i, row.atom, parent, grandparent, great, role)
     for ca in topology.ca_index:
         rows[int(ca)] = (int(ca), int(ca), int(ca), int(Role.CALPHA))
     table = np.array([rows[a] for a in range(topology.n_atoms)], dtype=np.int64)
-    return ZMatrix(*table[:, :3].T, level=_levels(table), role=table[:, 3])
+    return ZMatrix(
+        parent=table[:, 0],
+        grandparent=table[:, 1],
+        great=table[:, 2],
+        level=_levels(table),
+        role=table[:, 3],
+    )
 
 
 def _place_backbone(topology, i, index, place) -> None:

@@ -73,7 +73,10 @@ class Scene:
         figure_width = ax.figure.get_size_inches()[0] * ax.get_position().width
         figure_height = ax.figure.get_size_inches()[1] * ax.get_position().height
         self.points_per_nm = 72 * min(figure_width / extent[0], figure_height / extent[1]) / 2
-        self._segments, self._widths, self._colours, self._order = [], [], [], []
+        self._segments: list[np.ndarray] = []
+        self._widths: list[np.ndarray] = []
+        self._colours: list[np.ndarray] = []
+        self._order: list[np.ndarray] = []
 
     def sticks(self, topology, positions, carbon, radius=0.022, alpha=1.0) -> None:
         """Bonds of heavy atoms [A, 3]; carbons take ``carbon`` RGB [R, 3] of their residue."""
@@ -131,14 +134,17 @@ class Scene:
         order = np.argsort(np.concatenate(self._order), kind="stable")
         self.ax.add_collection(
             LineCollection(
-                np.concatenate(self._segments)[order],
+                list(np.concatenate(self._segments)[order]),
                 linewidths=np.concatenate(self._widths)[order],
                 colors=np.concatenate(self._colours)[order],
                 capstyle="round",
                 zorder=2,
             )
         )
-        self._segments, self._widths, self._colours, self._order = [], [], [], []
+        self._segments: list[np.ndarray] = []
+        self._widths: list[np.ndarray] = []
+        self._colours: list[np.ndarray] = []
+        self._order: list[np.ndarray] = []
 
     def _add(self, start, stop, colours, radius, alpha) -> None:
         """Each rod is a dark rim, a body and two strips of light, at slightly different heights."""

@@ -3,6 +3,8 @@
 Every function takes plain arrays and returns a matplotlib figure. Shapes: n structures, A atoms; nm.
 """
 
+from typing import Any
+
 import numpy as np
 
 from hpcbackmap.evaluation.record import LABELS
@@ -201,6 +203,7 @@ def _steps(ax, values: np.ndarray, edges: np.ndarray, name: str) -> None:
     density, _ = (
         np.histogram(values, edges, density=True) if values.size else (np.zeros(len(edges) - 1), 0)
     )
+    look: dict[str, Any]
     if name == "truth":
         look = {"fill": True, "alpha": 0.3}
     else:

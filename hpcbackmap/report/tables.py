@@ -221,7 +221,7 @@ def _best(item: Metric, rows: list[dict], cells: list, natural: dict | None) -> 
         return set()
     if any(part in item.name for part in AT_ONE):
         cost = {k: abs(value - 1) for k, value in values.items()}
-    elif not item.compares:
+    elif not item.compares and aim is not None:
         cost = {k: abs(value - round(aim, item.digits)) for k, value in values.items()}
     else:
         sign = -1 if any(part in item.name for part in HIGHER) else 1

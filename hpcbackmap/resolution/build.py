@@ -61,7 +61,8 @@ def build_ladder(
     positions: heavy atoms of some frames [F, A, 3], nm; blobs and cgae need them.
     Raises ConfigError for a specification that is not understood, InputError for one that does not fit.
     """
-    resolutions, mappings, definitions = ["fg"], [], {}
+    resolutions, mappings = ["fg"], list[Mapping]()
+    definitions: dict[str, str] = {}
     level = topology.n_atoms
     residue_of = topology.atom_residue
     for spec in specs[1:]:

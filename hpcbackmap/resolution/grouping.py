@@ -20,11 +20,11 @@ def blobs(sites: np.ndarray, n_beads: int, seed: int) -> np.ndarray:
 
 
 def _k_means(features: np.ndarray, n_beads: int, rng: np.random.Generator) -> np.ndarray:
-    centres = [features[rng.integers(len(features))]]
-    while len(centres) < n_beads:
-        gap = np.min([((features - centre) ** 2).sum(-1) for centre in centres], axis=0)
-        centres.append(features[int(np.argmax(gap))])
-    centres = np.array(centres)
+    first = [features[rng.integers(len(features))]]
+    while len(first) < n_beads:
+        gap = np.min([((features - centre) ** 2).sum(-1) for centre in first], axis=0)
+        first.append(features[int(np.argmax(gap))])
+    centres = np.array(first)
     groups = np.zeros(len(features), dtype=np.int64)
     for _ in range(100):
         gap = ((features[:, None] - centres[None]) ** 2).sum(-1)

@@ -11,13 +11,16 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, OutputError, ResourceError
 from hpcbackmap.runtime.launcher import asked_ranks, launched_by_mpi
 
 __all__ = [
     "WAITING_VARIABLE",
+    "Board",
+    "Comm",
+    "Counter",
     "LocalComm",
     "MpiComm",
     "abort",
@@ -37,6 +40,49 @@ GRACE_SECONDS = 2.0
 """That the ranks have to say that they wait, too."""
 TELLERS = 4
 """Ranks, the first, that may say who has not come; all others tell these that they are there."""
+
+
+class Counter(Protocol):
+    """Hands out numbers from 0, each once over all ranks."""
+
+    def next(self, incr: int = 1) -> int: ...
+
+    def free(self) -> None: ...
+
+
+class Board(Protocol):
+    """A row of numbers for each rank, that every rank may read at any time."""
+
+    def put(self, values: list[int]) -> None: ...
+
+    def read(self) -> list[list[int]]: ...
+
+    def free(self) -> None: ...
+
+
+class Comm(Protocol):
+    """What a run needs of its ranks. ``gather`` gives all values on rank 0, None elsewhere."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def local_rank(self) -> int: ...
+
+    def barrier(self) -> None: ...
+
+    def bcast(self, value: Any = None) -> Any: ...
+
+    def gather(self, value: Any) -> Any: ...
+
+    def allreduce(self, value: Any, op: str = "sum") -> Any: ...
+
+    def counter(self) -> Counter: ...
+
+    def board(self, width: int) -> Board: ...
 
 
 class LocalComm:
@@ -295,7 +341,7 @@ def abort(code: int) -> None:
         mpi.COMM_WORLD.Abort(code)
 
 
-def raise_together(comm, error: HpcbackmapError | None) -> None:
+def raise_together(comm: Comm, error: HpcbackmapError | None) -> None:
     """Raise the first rank's error on every rank, so that no rank waits for one that failed. Collective."""
     errors = comm.bcast(comm.gather(error))
     for error in errors:
@@ -303,7 +349,7 @@ def raise_together(comm, error: HpcbackmapError | None) -> None:
             raise error
 
 
-def on_first_rank(comm, work: Callable[[], Any]) -> Any:
+def on_first_rank(comm: Comm, work: Callable[[], Any]) -> Any:
     """``work()`` of rank 0, its result or its error on every rank. Collective.
 
     An OSError (full disk, no permission) becomes OutputError.

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def yaml_value(text: str) -> Any:
         raise ValueError("brackets within brackets, too deep") from None
 
 
-def json_record(path: str | Path, keys: dict[str, type | tuple[type, ...]]) -> dict[str, Any]:
+def json_record(path: str | Path, keys: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object from a file, in which these keys have values of these types.
 
     Raises InputError that names the file and the key; FileNotFoundError where there is no file.
@@ -65,7 +66,7 @@ def json_record(path: str | Path, keys: dict[str, type | tuple[type, ...]]) -> d
     return record
 
 
-def require_keys(record: Any, keys: dict[str, type | tuple[type, ...]], where: str) -> None:
+def require_keys(record: Any, keys: Mapping[str, Any], where: str) -> None:
     """Raises InputError that names the key of a JSON object that is missing, or of another type."""
     if not isinstance(record, dict):
         raise InputError(f"{where}: damaged, not a JSON object")

@@ -6,6 +6,8 @@ import time
 from datetime import timedelta
 from typing import Any
 
+from hpcbackmap.runtime.mpi import Comm
+
 __all__ = ["Progress", "set_pause"]
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ class Progress:
 
     def __init__(
         self,
-        comm,
+        comm: Comm,
         total: int,
         what: str,
         earlier: int = 0,

@@ -67,6 +67,7 @@ class _Child:
         self.reader.start()
 
     def _read(self) -> None:
+        assert self.process.stdout is not None
         with self.log.open("a") as log:
             for line in self.process.stdout:
                 log.write(line)

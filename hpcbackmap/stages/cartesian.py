@@ -40,6 +40,8 @@ class CartesianStage(Stage[B]):
     """
 
     variance = "one per bead, learned as a function of beads and latents"
+    config: CgvaeConfig
+    network: Any
 
     def __init__(self, fine: str, coarse: str, config: CgvaeConfig, network: nn.Module):
         super().__init__(fine, coarse)

@@ -30,7 +30,8 @@ def centred_together(
     finer = np.split(fine, np.cumsum(fine_sizes)[:-1], axis=1)
     beads = np.split(coarse, np.cumsum(coarse_sizes)[:-1], axis=1)
     centres = [centre_of(part) for part in beads]
-    return tuple(
+    finest, coarser = (
         np.concatenate([about(*item) for item in zip(parts, centres, strict=True)], axis=1)
         for parts in (finer, beads)
     )
+    return finest, coarser

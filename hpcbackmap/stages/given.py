@@ -50,8 +50,8 @@ class Given:
 
 def given_of(reading: Reading, positions: np.ndarray) -> Given | None:
     """What frames [F, P, 3] of an input so read hold beside C-alpha atoms; None if nothing."""
-    known = reading.known(positions)
-    known = None if known is None else torch.from_numpy(known)
+    given = reading.known(positions)
+    known = None if given is None else torch.from_numpy(given)
     if reading.beads is None:
         return None if known is None else Given(known)
     residue, n = reading.beads.residue, reading.topology.n_residues

@@ -64,7 +64,7 @@ class System:
         cls.fields = _declared(cls)
 
     @classmethod
-    def of_molecule(cls, fine: int, coarse: int, **fields: Any) -> "System":
+    def of_molecule(cls, fine: int, coarse: int, /, **fields: Any) -> Self:
         """One molecule of ``fine`` particles and ``coarse`` beads; ``fields``: arrays, and tuples of ints.
 
         Raises TypeError where a field is missing or not declared.
@@ -126,7 +126,8 @@ class System:
             _Shift.BEADS: self.n_coarse,
             _Shift.MOLECULES: self.n_systems,
         }
-        return counted.get(self._shift_of(key), 0)
+        how = self._shift_of(key)
+        return counted.get(how, 0) if isinstance(how, _Shift) else 0
 
     def _shift_of(self, key: str) -> "_Shift | _Join | None":
         """Raises TypeError for a public name that is no field."""

@@ -6,6 +6,7 @@ store was made; every array has to be the one that they promise. `verify` reads 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.store import layout
+from hpcbackmap.store.attributes import Attributes, SystemRecord
 
 __all__ = [
     "HASHED_SINCE",
@@ -98,7 +100,7 @@ class _Attributes(_Model):
         return self
 
 
-def check_attributes(path: str, attributes: dict[str, Any]) -> None:
+def check_attributes(path: str, attributes: Mapping[str, Any]) -> None:
     """Raises InputError that names the key if this is no frame store, of a newer format, or if its attributes
     are not those it was made with.
     """
@@ -118,6 +120,7 @@ def check_attributes(path: str, attributes: dict[str, Any]) -> None:
         key = ".".join(map(str, first["loc"]))
         said = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{where}: {key + ': ' if key else ''}{said}; {RECOPY}") from None
+    assert isinstance(version, int), "as the model above has found"
     if version < HASHED_SINCE and "ladders_sha256" not in attributes:
         return
     needed = ("ladders_sha256", *(("content",) if attributes["complete"] else ()))
@@ -131,7 +134,7 @@ def check_attributes(path: str, attributes: dict[str, Any]) -> None:
         )
 
 
-def content_digest(attributes: dict, ladders_sha256: str) -> str:
+def content_digest(attributes: Mapping[str, Any], ladders_sha256: str) -> str:
     """SHA-256 of what a store is made of; library versions do not count."""
     provenance = {
         key: value for key, value in attributes["provenance"].items() if key != "versions"
@@ -153,17 +156,17 @@ class ArrayClaim(NamedTuple):
     scale: float | None
 
 
-def array_claims(attributes: dict) -> dict[str, ArrayClaim]:
+def array_claims(attributes: Attributes) -> dict[str, ArrayClaim]:
     """Every array but the checksums, by its path."""
     length = max(record["ladder"][1] for record in attributes["systems"])
     claims = {"ladders": ArrayClaim((length,), "uint8", None, None, None)}
-    packs: list[list[dict]] = [[] for _ in range(attributes["packs"])]
+    packs: list[list[SystemRecord]] = [[] for _ in range(attributes["packs"])]
     for record in attributes["systems"]:
         if record["pack"] is not None:
             packs[record["pack"]].append(record)
             continue
         frames, shard = record["frames"], record["shard_frames"]
-        shapes = [(frames, count, 3) for count in record["particles"]]
+        shapes: list[tuple[int, ...]] = [(frames, count, 3) for count in record["particles"]]
         _claim(claims, f"systems/{record['name']}", attributes, shapes, frames, shard)
     for number, members in enumerate(packs):
         shapes = [
@@ -175,7 +178,7 @@ def array_claims(attributes: dict) -> dict[str, ArrayClaim]:
     return claims
 
 
-def _claim(claims, folder: str, attributes: dict, shapes: list, frames: int, shard) -> None:
+def _claim(claims, folder: str, attributes: Attributes, shapes: list, frames: int, shard) -> None:
     finest = attributes["resolutions"][0]
     for resolution, shape in zip(attributes["resolutions"], shapes, strict=True):
         quantised = attributes["quantised"] and resolution == finest

@@ -12,7 +12,7 @@ import numpy as np
 
 from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError, Interrupted
 from hpcbackmap.runtime.files import free_output, is_url, only_writer, scratch_of, write_whole
-from hpcbackmap.runtime.mpi import LocalComm, on_first_rank, raise_together
+from hpcbackmap.runtime.mpi import Comm, LocalComm, on_first_rank, raise_together
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.store.store import FrameStore
 from hpcbackmap.store.system import StoredSystem
@@ -109,7 +109,7 @@ class Wrote(NamedTuple):
 
 
 def _written(
-    stored, resolution: str, output: Path, part: Path, mine, comm, force: bool
+    stored, resolution: str, output: Path, part: Path, mine, comm: Comm, force: bool
 ) -> list[Wrote]:
     """What each rank has written."""
     wrote, error = Wrote(np.zeros(0, dtype=np.int64), None), None

@@ -66,7 +66,9 @@ def reaching(place: str, passing: tuple[type[Exception], ...] = ()):
     """
     try:
         yield
-    except (FileNotFoundError, HpcbackmapError, *passing):
+    except (FileNotFoundError, HpcbackmapError):
+        raise
+    except passing:
         raise
     except Exception as error:  # every client has error classes of its own
         if not is_url(place):

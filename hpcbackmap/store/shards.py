@@ -90,11 +90,11 @@ class ShardedArrays:
         Raises InputError that names the shard that is missing or damaged.
         """
         array = self.array(path)
-        size = array.shards[0]
+        size = _rows_of_a_shard(array)
         shards = range(start // size, -(-stop // size))
         self._require_files(path, shards)
         try:
-            values = array[start:stop]
+            values = np.asarray(array[start:stop])
         except Exception as error:  # checksum, codec and file errors have no common class in zarr
             culprit = next(
                 (s for s in shards if not self._readable(array, s * size, (s + 1) * size)),
@@ -109,7 +109,7 @@ class ShardedArrays:
     def read_together(self, pieces: list[tuple[str, int, int]]) -> list[np.ndarray]:
         """What `read` gives for every (path, start, stop), in less time: all are under way at once."""
         for path, start, stop in pieces:
-            size = self.array(path).shards[0]
+            size = _rows_of_a_shard(self.array(path))
             self._require_files(path, range(start // size, -(-stop // size)))
 
         async def all_pieces():
@@ -143,7 +143,7 @@ class ShardedArrays:
         Raises OutputError.
         """
         array, file = self.array(path), self.file(path, shard)
-        start = shard * array.shards[0]
+        start = shard * _rows_of_a_shard(array)
         stored = layout.to_quanta(values) if _quantised(array) else values
         with writing(self.path):
             if file is not None:
@@ -153,7 +153,7 @@ class ShardedArrays:
                 flush(file)
                 for folder in file.parents[: array.ndim + 1]:
                     flush(folder)
-        return layout.as_read(stored, array.dtype, _quantised(array))
+        return layout.as_read(stored, array.dtype.str, _quantised(array))
 
     def _require_files(self, path: str, shards: range) -> None:
         for shard in shards:
@@ -186,3 +186,8 @@ def _positions(array: zarr.Array, values: np.ndarray) -> np.ndarray:
 
 def _quantised(array: zarr.Array) -> bool:
     return "scale" in array.attrs
+
+
+def _rows_of_a_shard(array: zarr.Array) -> int:
+    assert array.shards is not None, "arrays of a store have shards"
+    return array.shards[0]

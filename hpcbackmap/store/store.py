@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -18,6 +19,7 @@ from hpcbackmap.runtime.errors import ConfigError, IncompleteError, InputError, 
 from hpcbackmap.runtime.files import flush, is_url, reason, writing
 from hpcbackmap.store import layout
 from hpcbackmap.store.arrays import CHECKSUMS, create_arrays, create_checksums
+from hpcbackmap.store.attributes import Attributes
 from hpcbackmap.store.claims import (
     HASHED_SINCE,
     RECOPY,
@@ -119,7 +121,7 @@ def create_store(
             }
         )
     packs = _assign_packs(records, config) if packed else 0
-    attributes = {
+    attributes: dict[str, Any] = {
         "format": layout.FORMAT,
         "format_version": layout.VERSION,
         "complete": False,
@@ -152,7 +154,7 @@ class FrameStore:
 
     def __init__(self, path: str, root: zarr.Group):
         self.path = path
-        self.attributes = dict(root.attrs)
+        self.attributes: Attributes = cast(Attributes, dict(root.attrs))
         self.resolutions: tuple[str, ...] = tuple(self.attributes["resolutions"])
         self.digest: str = self.attributes["digest"]
         self._root = root
@@ -190,7 +192,10 @@ class FrameStore:
 
     def read_together(self, pieces: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
         """What `StoredSystem.read` gives for every (system, resolution, start, stop), in less time."""
-        places = [self.system(name).place(*frames) for name, *frames in pieces]
+        places = [
+            self.system(name).place(resolution, start, stop)
+            for name, resolution, start, stop in pieces
+        ]
         return [
             rows.reshape(-1, self.system(name).n_particles(resolution), 3)
             for (name, resolution, *_), rows in zip(
@@ -255,7 +260,7 @@ class FrameStore:
         if array.shape != expected or array.dtype != np.uint8:
             raise InputError(f"{self.path}/{CHECKSUMS}/zarr.json: not a SHA-256 of every shard")
         try:
-            values = array[:]
+            values = np.asarray(array[:])
         except Exception as error:  # checksum, codec and file errors have no common class in zarr
             raise InputError(f"{self.path}/{CHECKSUMS}: damaged ({reason(error)})") from None
         if hashlib.sha256(values.tobytes()).hexdigest() != self.attributes["content"]:
@@ -287,7 +292,7 @@ class FrameStore:
             if hashes is not None:
                 self._keep_checksums(hashes)
             self._root.attrs.update(facts)
-            self.attributes.update(facts)
+            self.attributes.update(cast(Attributes, facts))
             if self._arrays.folder is not None:
                 flush(self._arrays.folder / "zarr.json")
                 flush(self._arrays.folder)

@@ -200,7 +200,7 @@ class FrameStream:
     def _groups(self, numbers: np.ndarray) -> Iterator[list[int]]:
         """Blocks to read at once: four large ones, or many small ones."""
         most = self._budget_mb / 2 / WINDOW_BLOCKS * 4
-        group, megabytes = [], 0.0
+        group, megabytes = list[int](), 0.0
         for number in numbers:
             block = self._blocks[number]
             size = self._frame_mb(block.system) * (block.stop - block.start)
@@ -219,9 +219,9 @@ class FrameStream:
             yield block.system, block.start + int(row), fine[here], coarse[here]
 
     def _batch(self, picked: list[tuple], position: int) -> StreamBatch:
-        names, frames, fine, coarse = zip(*picked, strict=True)
+        names, frames, *both = zip(*picked, strict=True)
         offsets = [self.store.system(name).first_frame for name in names]
         alike = len(set(names)) == 1
-        fine, coarse = (np.concatenate(parts, axis=0 if alike else 1) for parts in (fine, coarse))
+        fine, coarse = (np.concatenate(parts, axis=0 if alike else 1) for parts in both)
         systems = [names[0]] if alike else list(names)
         return StreamBatch(fine, coarse, systems, np.add(offsets, frames), position)

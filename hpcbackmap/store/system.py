@@ -11,6 +11,7 @@ import numpy as np
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.store import layout
+from hpcbackmap.store.attributes import Attributes, SystemRecord
 from hpcbackmap.store.shards import ShardedArrays
 
 __all__ = ["StoredSystem", "shard_digest"]
@@ -27,8 +28,8 @@ class StoredSystem:
     def __init__(
         self,
         arrays: ShardedArrays,
-        record: dict,
-        attributes: dict,
+        record: SystemRecord,
+        attributes: Attributes,
         first_frame: int,
         before: "StoredSystem | None",
     ):
@@ -37,7 +38,7 @@ class StoredSystem:
         self.n_frames: int = record["frames"]
         self.first_frame = first_frame
         self.shard_frames: int = record["shard_frames"]
-        self.sources: list[tuple[str, int, int]] = [tuple(source) for source in record["sources"]]
+        self.sources = [(name, start, stop) for name, start, stop in record["sources"]]
         self.written: dict[int, str] = {}
         self._arrays = arrays
         self._record = record
@@ -46,8 +47,8 @@ class StoredSystem:
         self._particles = dict(zip(self._resolutions, record["particles"], strict=True))
         self._packed = record["pack"] is not None
         self._folder = f"packs/{record['pack']}" if self._packed else f"systems/{self.name}"
-        self._pack_frame = before._pack_frame + before.n_frames if before else 0
-        self._pack_row = {
+        self._pack_frame: int = before._pack_frame + before.n_frames if before else 0
+        self._pack_row: dict[str, int] = {
             name: before._pack_row[name] + before.n_frames * before.n_particles(name)
             if before
             else 0
@@ -97,7 +98,7 @@ class StoredSystem:
         rows = self._arrays.read(path, first, last)
         return rows.reshape(-1, self.n_particles(resolution), 3)
 
-    def read_at(self, resolution: str, frames: Sequence[int]) -> np.ndarray:
+    def read_at(self, resolution: str, frames: Sequence[int] | np.ndarray) -> np.ndarray:
         """Positions of the frames with these ascending numbers; no more of the rest than a block is held."""
         wanted = np.asarray(frames)
         blocks = wanted // self.block_frames(resolution)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.runtime.mpi import raise_together
+from hpcbackmap.runtime.mpi import Comm, raise_together
 from hpcbackmap.store.store import FrameStore, open_store
 from hpcbackmap.store.system import shard_digest
 
@@ -21,7 +21,7 @@ SHOWN = 5
 """Damaged places that the error names."""
 
 
-def verify_store(path: str | Path, comm) -> dict:
+def verify_store(path: str | Path, comm: Comm) -> dict:
     """Read every shard of every array of a store; the ranks of ``comm`` share them. Collective.
 
     Everything that the store vouches for is computed again: its attributes and ladders (digest), shape, type,
@@ -98,7 +98,7 @@ def _shards(store: FrameStore) -> tuple[list[tuple[str, int, int]], list[str]]:
     return found, missing
 
 
-def _raise_damage(comm, damaged: list[str]) -> None:
+def _raise_damage(comm: Comm, damaged: list[str]) -> None:
     """Raises InputError on all ranks if one of them found something."""
     found = [place for part in comm.bcast(comm.gather(damaged)) for place in part]
     error = None

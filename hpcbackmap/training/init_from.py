@@ -37,7 +37,7 @@ def start_from(folder: str | Path, stage: Stage) -> None:
 
 def _molecule(stage: Stage) -> str | None:
     """Digest of the one molecule that a stage fits."""
-    return stage.ladder and stage.ladder.rung_digest(stage.coarse)
+    return None if stage.ladder is None else stage.ladder.rung_digest(stage.coarse)
 
 
 def _shapes(stage: Stage) -> dict[str, tuple[int, ...]]:

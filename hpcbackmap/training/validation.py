@@ -4,6 +4,7 @@ import logging
 import math
 
 import torch
+from torch import Tensor
 
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.collapse import collapse, spread_and_error
@@ -36,15 +37,17 @@ def validate(engine, share: list[tuple[StageInputs, float]]) -> dict[str, float]
 
     ``active_units`` only where the stage counts them.
     """
-    sums = 0
+    sums: Tensor | None = None
     engine.eval()
     with torch.no_grad():
         for inputs, weight in share:
             terms = engine(*inputs.arguments())
             names = [name for name in REPORTED if name in terms]
             values = [terms[name].double() for name in names]
-            sums = sums + weight * torch.stack([*values, torch.ones_like(values[0])])
+            more = weight * torch.stack([*values, torch.ones_like(values[0])])
+            sums = more if sums is None else sums + more
     engine.train()
+    assert sums is not None, "there is something to validate on"
     if torch.distributed.get_world_size() > 1:
         torch.distributed.all_reduce(sums)
     *totals, frames = sums.tolist()
@@ -58,8 +61,8 @@ def warn_of_collapse(stage: Stage, inputs: StageInputs, found: dict[str, float],
         frame_noise(seed, f"{stage.name}/collapse", frames, member, beads, stage.noise_width)
         for member in (0, 1)
     ]
-    noise = tuple(torch.from_numpy(draw).to(inputs.coarse) for draw in draws)
-    moved = spread_and_error(stage, inputs.fine, inputs.coarse, inputs.system, noise)
+    first, second = (torch.from_numpy(draw).to(inputs.coarse) for draw in draws)
+    moved = spread_and_error(stage, inputs.fine, inputs.coarse, inputs.system, (first, second))
     spread, error = (float(value.mean().sqrt()) for value in moved)
     kind = collapse(found.get("active_units", math.inf), spread, error)
     if kind == "posterior":

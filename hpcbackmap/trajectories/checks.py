@@ -31,12 +31,13 @@ STRAIGHT = 5e-4
 """Sine of the bend below which three C-alpha atoms have no plane: what rounding in a PDB file leaves."""
 
 
-def require_numbers(positions: np.ndarray, numbers: Sequence[int], path: str) -> None:
+def require_numbers(positions: np.ndarray, numbers: Sequence[int] | np.ndarray, path: str) -> None:
     """Refuse NaN and inf in ``positions`` [F, particles, 3]. numbers: of the frames in the file."""
     bad = ~np.isfinite(positions).all(axis=(1, 2))
     if bad.any():
+        number = int(numbers[int(np.argmax(bad))])
         raise InputError(
-            f"{path}: frame {int(numbers[np.argmax(bad)])} has coordinates that are not numbers (NaN or inf)"
+            f"{path}: frame {number} has coordinates that are not numbers (NaN or inf)"
         )
 
 

@@ -141,7 +141,7 @@ class FramesInMemory:
 
     @cached_property
     def facts(self) -> dict:
-        digest = hashlib.sha256(np.ascontiguousarray(self.trajectory.xyz)).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(self.trajectory.xyz).data).hexdigest()
         return {"trajectory": f"{self.n_frames} frames, sha256 {digest[:16]}"}
 
     def label(self, frame: int) -> str:

@@ -45,8 +45,8 @@ def _particles(name: str, residue: str) -> Iterator[tuple[str, np.ndarray]]:
         yield "CB", masses(residue, "CB")
     if name in ("martini2", "martini3"):
         table = bead_tables.MARTINI2 if name == "martini2" else bead_tables.MARTINI3
-        for number, bead in enumerate(table[residue]):
-            yield f"SC{number + 1}", bead
+        for number, weights in enumerate(table[residue]):
+            yield f"SC{number + 1}", weights
     if name == "backbone":
         for atom in BACKBONE:
             yield atom, masses(residue, atom)

@@ -189,7 +189,7 @@ def _drop_virtual_sites(of_residue: list[dict[str, int]], left_out: Counter) -> 
 
 
 def _modified_words(protein: _Protein, letters: bool) -> list[str]:
-    changed = Counter()
+    changed: Counter[str] = Counter()
     for row, parent in zip(protein.rows, protein.sequence, strict=True):
         name = protein.particles.residues[row].name.strip().upper()
         if not (letters and len(name) == 1) and standard_residue_name(name) is None:
@@ -411,7 +411,7 @@ def _kinds(name: str, protein: _Protein, anchor: np.ndarray, frames) -> np.ndarr
 def _side_beads(entry: Representation, protein: _Protein, sites: dict) -> SideBeads | None:
     if entry.side is None:
         return None
-    rows = []
+    rows: list[tuple[int, int, np.ndarray]] = []
     for residue, (name, own) in enumerate(zip(protein.sequence, protein.members, strict=True)):
         if entry.site_restrains:
             if entry.site == "com" and not sites["calpha"][residue]:

@@ -5,6 +5,8 @@ C-alpha atoms that the first has found. Every residue sees those `WINDOW` before
 and nothing else. Handed: a mirrored trace does not give a mirrored answer. Shapes: F frames, R residues; nm.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -65,8 +67,9 @@ class CalphaNetwork(nn.Module):
             for seen in (sites, sites + 1)
         )
         for layer in self.rounds:
-            nn.init.zeros_(layer[-1].weight)
-            nn.init.zeros_(layer[-1].bias)
+            last = cast(nn.Sequential, layer)[-1]
+            nn.init.zeros_(cast(nn.Linear, last).weight)
+            nn.init.zeros_(cast(nn.Linear, last).bias)
 
     def forward(self, beads: Tensor, types: Tensor, bonded: Tensor) -> list[Tensor]:
         """C-alpha positions [F, R, 3] after each round.

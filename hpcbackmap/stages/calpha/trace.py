@@ -109,6 +109,7 @@ def _placed(reading: Reading, local: Tensor, bonded: Tensor) -> Tensor:
 def _side_centres(reading: Reading, local: Tensor, site: Tensor) -> Tensor:
     """Centre of mass of the side-chain beads of each residue [F, R, 3]; the site where it has none."""
     beads = reading.beads
+    assert beads is not None
     residue = torch.from_numpy(beads.residue)
     weight = torch.from_numpy(beads.weights)
     total = torch.zeros(site.shape[1]).index_add(0, residue, weight)

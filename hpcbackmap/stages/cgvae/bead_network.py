@@ -40,6 +40,19 @@ MOST_SWING = 4.0
 
 
 class BeadNetwork(nn.Module):
+    scale: Tensor
+    unit: Tensor
+    cis: Tensor
+    reference: Tensor
+    around: Tensor
+    ridge: Tensor
+    basis: Tensor
+    gain: Tensor
+    latent_log_std: Tensor
+    bead_log_spread: Tensor
+    swing: Tensor
+    elastic: ElasticNetwork | None
+
     def __init__(self, config: CgvaeConfig, ladder: Ladder, fine: str, coarse: str):
         super().__init__()
         self.config = config
@@ -59,9 +72,9 @@ class BeadNetwork(nn.Module):
         self.place = MLP(2 * width, width, 3)
         self.log_spread = nn.Linear(width, 1)
         for layer in (
-            self.place[-1],
-            self.prior_head[-1],
-            self.posterior_head[-1],
+            self.place.last,
+            self.prior_head.last,
+            self.posterior_head.last,
             self.log_spread,
         ):
             nn.init.zeros_(layer.weight)
@@ -110,7 +123,7 @@ class BeadNetwork(nn.Module):
             self.cis[second] = median < CIS_BORDER
         if self.elastic is not None:
             self.elastic.fit(fine, system)
-            self.swing.fill_(self._fit_swing(fine, rest, coarse, system))
+            self.swing.fill_(self._fit_swing(self.elastic, fine, rest, coarse, system))
         self.unit.fill_(float(rest.square().mean().sqrt().clamp_min(1e-3)))
 
     def _fit_linear(self, fine: Tensor, coarse: Tensor, system: BeadSystem) -> Tensor:
@@ -162,7 +175,14 @@ class BeadNetwork(nn.Module):
             self.latent_log_std[bead] = model.log_std.to(self.latent_log_std)
             self.bead_log_spread[bead] = model.log_spread
 
-    def _fit_swing(self, fine: Tensor, missed: Tensor, coarse: Tensor, system: BeadSystem) -> float:
+    def _fit_swing(
+        self,
+        elastic: ElasticNetwork,
+        fine: Tensor,
+        missed: Tensor,
+        coarse: Tensor,
+        system: BeadSystem,
+    ) -> float:
         """How much wider than the prior members are drawn, so that the elastic network leaves the right spread.
 
         The network takes away a part of every deviation. Right is the error of relaxed predictions of held-out
@@ -174,9 +194,9 @@ class BeadNetwork(nn.Module):
         local = torch.einsum("fnl,nld->fnd", z[:, system.bead_of], self.basis)
         frames = self._frames(coarse, system)[:, system.bead_of]
         drawn = recentre(torch.einsum("fnij,fni->fnj", frames, local), system)
-        answer = self.elastic(fine - missed)
+        answer = elastic(fine - missed)
         error = (answer - fine).square().mean().sqrt()
-        spread = (self.elastic(fine - missed + drawn) - answer).square().mean().sqrt()
+        spread = (elastic(fine - missed + drawn) - answer).square().mean().sqrt()
         return float((error / spread.clamp_min(1e-6)).clamp(1, MOST_SWING))
 
     def context(self, coarse: Tensor, system: BeadSystem) -> dict:

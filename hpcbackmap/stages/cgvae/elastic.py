@@ -29,6 +29,10 @@ ANCHOR = 300.0
 class ElasticNetwork(nn.Module):
     """Moves positions [F, N, 3] down its energy; beads stay. Does nothing before `fit`."""
 
+    length: Tensor
+    stiffness: Tensor
+    solve: Tensor
+
     def __init__(self, n: int, cutoff: float, steps: int):
         super().__init__()
         self.cutoff, self.steps = cutoff, steps

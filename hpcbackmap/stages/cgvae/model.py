@@ -23,6 +23,8 @@ __all__ = ["Cgvae"]
 
 class Cgvae(CartesianStage[BeadSystem]):
     kind = "cgvae"
+    network: BeadNetwork
+    ladder: Ladder
 
     def __init__(self, fine: str, coarse: str, config: CgvaeConfig, ladder: Ladder):
         super().__init__(fine, coarse, config, BeadNetwork(config, ladder, fine, coarse))

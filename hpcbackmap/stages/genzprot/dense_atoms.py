@@ -94,11 +94,17 @@ def backbone_atoms(
     (keep,) = places(system.backbone, sum(system.levels))
     number = torch.zeros_like(system.role)
     number[keep] = torch.arange(len(keep), device=keep.device)
-    anchors = (system.z_parent_index, system.z_grand_index, system.z_great_index)
-    anchors = (number[index[keep]] for index in anchors)
+    indices = (system.z_parent_index, system.z_grand_index, system.z_great_index)
+    parent, grandparent, great = (number[index[keep]] for index in indices)
     placed = coarse[:, system.bead_of]
     placed[:, keep] = positions_from_internal(
-        coarse, internal[:, keep], *anchors, system.level[keep], system.levels
+        coarse,
+        internal[:, keep],
+        parent,
+        grandparent,
+        great,
+        system.level[keep],
+        system.levels,
     )
     atoms = placed[:, system.atom_index]
     n, ca, c = (atoms[..., k, :] for k in range(3))
@@ -108,6 +114,7 @@ def backbone_atoms(
 
 def side_chain_rows(scene: Scene, chi: Tensor, frame: Tensor, residue: Tensor) -> Tensor:
     """Atoms of rows (frame, residue) [n] with torsions chi [n, N_CHI]: [n, MAX_ATOMS, 3]."""
+    assert scene.rigid is not None, "a scene to build on"
     backbone = scene.atoms[frame, residue, : CB + 1]
     atoms = place_side_chains(backbone, scene.kind[residue], scene.rigid[frame, residue], chi)
     return atoms.masked_fill_(~scene.there[residue].unsqueeze(-1), AWAY)

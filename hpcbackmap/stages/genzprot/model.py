@@ -89,6 +89,8 @@ class Genzprot(Stage[ResidueSystem]):
     variance = "one per atom type and internal coordinate, learned"
     takes_given = True
     by_heart = frozenset({"known.weight"})
+    bins: Tensor
+    config: GenzprotConfig
 
     def __init__(
         self, fine: str, coarse: str, config: GenzprotConfig, ladder: Ladder | None = None
@@ -296,7 +298,7 @@ class Genzprot(Stage[ResidueSystem]):
         if given is not None and given.known is not None:
             atoms = keep_known(atoms, given.known, expected, torsions, system)
         scene = make_scene(atoms, context.near, context.valid, system, expected)
-        if given is None or given.beads is None:
+        if given is None or given.beads is None or given.shares is None:
             return scene
         return scene._replace(beads=GivenBeads(given.beads, given.shares, given.tolerance))
 

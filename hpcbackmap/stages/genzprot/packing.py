@@ -47,6 +47,10 @@ def _backbone_frames(atoms: Tensor) -> Tensor:
 class PackingHead(Block):
     """Distribution of the chi torsions of some residues of a scene."""
 
+    atom_kind: Tensor
+    beyond: Tensor
+    unclosed: Tensor
+
     def __init__(self, width: int):
         super().__init__()
         self.kinds = nn.Embedding(KINDS, HIDDEN)

@@ -85,7 +85,7 @@ class PlaneHead(nn.Module):
             self.log_stiffness.exp()[system.residue_type],
             self.cosine[system.residue_type],
         )
-        total = 0.0
+        total: Tensor | float = 0.0
         for cosines, there, residue in (
             (behind @ bins.T, system.bonded & system.leads, slice(None)),
             (ahead @ bins.T, follows, system.bead_next),
@@ -106,7 +106,7 @@ class PlaneHead(nn.Module):
         oxygen, nitrogen = (torch.einsum("bk,frkx->frbx", bins, x) for x in tables[1:])
         is_o, is_n = (torch.einsum("frk,frkx->frx", turned, x) for x in tables[1:])
         before, after = system.bead_previous, system.bead_next
-        depth = 0.0
+        depth = turned.new_zeros(())
         for atoms, others, there, at in (
             (oxygen, is_o, follows, after),
             (oxygen, is_n, follows, after),

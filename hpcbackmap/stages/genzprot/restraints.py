@@ -17,7 +17,7 @@ from torch import Tensor
 from hpcbackmap.protein.side_chain import N_CHI, SIDE, place_side_chains
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.choose_rotamer import Pick
-from hpcbackmap.stages.genzprot.dense_atoms import Scene
+from hpcbackmap.stages.genzprot.dense_atoms import GivenBeads, Scene
 from hpcbackmap.stages.genzprot.packing import BINS, PackingHead
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import bin_of, centres
@@ -36,16 +36,23 @@ AGREE = 60.0
 
 def held_rows(scene: Scene, frame: Tensor, residue: Tensor) -> Tensor:
     """Which rows have a bead, bool [n]."""
-    return torch.isfinite(scene.beads.position[frame, residue]).all(-1).any(-1)
+    return torch.isfinite(_beads(scene).position[frame, residue]).all(-1).any(-1)
 
 
 def misfit(side: Tensor, scene: Scene, frame: Tensor, residue: Tensor) -> Tensor:
     """What candidates ``side`` [n, C, MAX_ATOMS, 3] of rows (frame, residue) cost by their beads: nats [n,
     C].
     """
-    target = scene.beads.position[frame, residue].unsqueeze(1)
-    bead = torch.einsum("nma,ncax->ncmx", scene.beads.shares[residue], side)
-    return (bead - target).nan_to_num().square().sum((-1, -2)) / (2 * scene.beads.tolerance**2)
+    beads = _beads(scene)
+    target = beads.position[frame, residue].unsqueeze(1)
+    bead = torch.einsum("nma,ncax->ncmx", beads.shares[residue], side)
+    return (bead - target).nan_to_num().square().sum((-1, -2)) / (2 * beads.tolerance**2)
+
+
+def _beads(scene: Scene) -> GivenBeads:
+    """Those of a scene that has some."""
+    assert scene.beads is not None
+    return scene.beads
 
 
 def pick_held(
@@ -90,19 +97,24 @@ class _Rows:
     def __init__(self, packing: PackingHead, scene: Scene, frame, residue, system: ResidueSystem):
         self.packing = packing
         self.backbone = scene.atoms[frame, residue, : SIDE.start]
+        assert scene.rigid is not None
+        beads = _beads(scene)
         self.kind, self.rigid = scene.kind[residue], scene.rigid[frame, residue]
         self.proline = system.proline[residue]
-        self.shares = scene.beads.shares[residue]
-        self.target = scene.beads.position[frame, residue]
+        self.shares = beads.shares[residue]
+        self.target = beads.position[frame, residue]
         self.there = torch.isfinite(self.target).all(-1)
         self.target = self.target.nan_to_num()
-        self.variance = scene.beads.tolerance**2
+        self.variance = beads.tolerance**2
 
     def beads(self, chi: Tensor) -> Tensor:
         """Beads [n, J, M, 3] of torsions [n, J, N_CHI]."""
         branches = chi.shape[1]
-        each = [x.repeat_interleave(branches, 0) for x in (self.backbone, self.kind, self.rigid)]
-        atoms = place_side_chains(*each, chi.flatten(0, 1)).unflatten(0, (-1, branches))
+        backbone, kind, rigid = (
+            x.repeat_interleave(branches, 0) for x in (self.backbone, self.kind, self.rigid)
+        )
+        atoms = place_side_chains(backbone, kind, rigid, chi.flatten(0, 1))
+        atoms = atoms.unflatten(0, (-1, branches))
         return torch.einsum("nma,njax->njmx", self.shares, atoms)
 
     def nats(self, bead: Tensor, spread: Tensor | float = 0.0) -> Tensor:

@@ -33,8 +33,8 @@ def centres(bins: int, like: Tensor) -> Tensor:
     return (steps + 0.5) * (2 * math.pi / bins) - math.pi
 
 
-def bin_of(angle: Tensor, bins: int) -> Tensor:
-    """Bin of an angle in rad (any branch), int64."""
+def bin_of(angle: Tensor, bins: int | Tensor) -> Tensor:
+    """Bin of an angle in rad (any branch), int64; ``bins``: how many there are, or for each how many."""
     return ((angle + math.pi) * (bins / (2 * math.pi))).floor().long() % bins
 
 

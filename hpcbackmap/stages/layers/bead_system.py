@@ -37,8 +37,8 @@ class BeadSystem(System):
 
 def bead_system(ladder: Ladder, fine: str, coarse: str) -> BeadSystem:
     """Raises InputError for an unknown resolution."""
-    sizes = ladder.n_particles(fine), ladder.n_particles(coarse)
-    return BeadSystem.of_molecule(*sizes, **bead_fields(ladder, fine, coarse))
+    particles, beads = ladder.n_particles(fine), ladder.n_particles(coarse)
+    return BeadSystem.of_molecule(particles, beads, **bead_fields(ladder, fine, coarse))
 
 
 def bead_fields(ladder: Ladder, fine: str, coarse: str) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Message passing on beads with local frames: the trunk that both stage kinds share."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,10 @@ class MLP(nn.Sequential):
 
     def __init__(self, inputs: int, hidden: int, outputs: int):
         super().__init__(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
+
+    @property
+    def last(self) -> nn.Linear:
+        return cast(nn.Linear, self[-1])
 
 
 def activated(x: Tensor) -> Tensor:
@@ -83,7 +87,7 @@ class _Layer(Block):
 class _Edges(Block, nn.Sequential):
     """What every layer knows of a pair: [F, B, K, edge_width]."""
 
-    def forward(self, features: Tensor, apart: Tensor) -> Tensor:
+    def forward(self, features: Tensor, apart: Tensor) -> Tensor:  # type: ignore[override]
         return nn.Sequential.forward(self, torch.cat([features, apart], -1))
 
 

@@ -36,6 +36,8 @@ ANSWER_EVERY = 3
 class Trace(Stage[TraceSystem]):
     kind = "trace"
     variance = "one per bead, learned as a function of beads"
+    config: TraceConfig
+    answers: bool
 
     def __init__(self, fine: str, coarse: str, config: TraceConfig):
         super().__init__(fine, coarse)

@@ -58,10 +58,17 @@ class Context:
         """The frames so many times over."""
         if count == 1:
             return self
-        tensors = (self.h, self.beads, self.trace, self.frames)
+
+        def more(each: Tensor) -> Tensor:
+            return torch.cat([each] * count)
+
+        index, valid, apart = self.neighbours
         return Context(
-            *(torch.cat([each] * count) for each in tensors),
-            tuple(torch.cat([each] * count) for each in self.neighbours),
+            more(self.h),
+            more(self.beads),
+            more(self.trace),
+            more(self.frames),
+            (more(index), more(valid), more(apart)),
             self.along,
         )
 
@@ -93,7 +100,7 @@ class TraceNetwork(nn.Module):
         self.cis = nn.Linear(width, 1)
         self.log_spread = MLP(width, width, 1)
         self.log_error = MLP(width, width, 1)
-        for layer in (self.cis, self.log_spread[-1], self.log_error[-1]):
+        for layer in (self.cis, self.log_spread.last, self.log_error.last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.cis.bias, -5.0)
@@ -202,8 +209,8 @@ class _Round(Block):
         self.second = _AlongChain(width, 1)
         self.move = MLP(width, width, 3)
         self.norm = nn.LayerNorm(width)
-        nn.init.normal_(self.move[-1].weight, std=0.01)
-        nn.init.zeros_(self.move[-1].bias)
+        nn.init.normal_(self.move.last.weight, std=0.01)
+        nn.init.zeros_(self.move.last.bias)
 
     def forward(self, h, trace, frames, neighbours, coarse, system, along) -> tuple[Tensor, Tensor]:
         h = self.chain(h + self.local(_local(trace, frames, coarse, system, along)), system)

@@ -134,7 +134,8 @@ def meeting_point(world: World, environ: Mapping[str, str]) -> tuple[str, int] |
 
 def _first_host(nodes: str) -> str:
     """``gpu01`` of Slurm's ``gpu[01-04,07],cpu1``."""
-    prefix, first, suffix = re.match(r"([^\[,]*)(?:\[(\w+)[^\]]*\]([^\[,]*))?", nodes).groups("")
+    found = re.match(r"([^\[,]*)(?:\[(\w+)[^\]]*\]([^\[,]*))?", nodes)
+    prefix, first, suffix = found.groups("") if found else ("", "", "")
     return prefix + first + suffix
 
 
