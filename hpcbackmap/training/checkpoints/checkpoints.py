@@ -1,9 +1,8 @@
 """Checkpoints that are whole or not there.
 
 DeepSpeed writes its files in place, so a run killed in between leaves half a checkpoint. Here a checkpoint
-counts only when its `manifest.json` stands in it, with the size and SHA-256 of every file; it is written
-last, by rename. DeepSpeed unpickles what it loads: only files that the manifest vouches for reach it, and a
-folder of checkpoints deserves the trust of a program.
+counts only when its `manifest.json` stands in it, with the size and SHA-256 of every file and of itself; it is
+written last, by rename. The files are no pickles (`state_files.py`): a checkpoint is data, whoever wrote it.
 """
 
 import json
@@ -20,6 +19,7 @@ from hpcbackmap.runtime.differences import first_difference
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.files import sha256_of, write_json
 from hpcbackmap.runtime.versions import versions
+from hpcbackmap.stages.sealed import description_digest
 from hpcbackmap.training.checkpoints.saving import file_record
 
 __all__ = [
@@ -33,7 +33,10 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)
+"""1: pickles of torch, and a manifest without its own SHA-256."""
+OWN = "sha256"
 KEEP = 2
 MANIFEST = "manifest.json"
 STEP = re.compile(r"step_\d+")
@@ -99,7 +102,8 @@ class Checkpoints:
             "stage": stage,
             "files": files,
         }
-        write_json(self.folder / tag / MANIFEST, manifest)
+        manifest = json.loads(json.dumps(manifest))
+        write_json(self.folder / tag / MANIFEST, manifest | {OWN: description_digest(manifest)})
         write_json(self.folder / "latest.json", {"tag": tag, "step": progress.step})
         self._prune(tag)
 
@@ -194,10 +198,15 @@ def _fault(place: Path, with_best: bool = True) -> str | None:
     """What is wrong with a checkpoint, in words; ``with_best``: and with the best weights beside it."""
     try:
         manifest = json.loads((place / MANIFEST).read_text())
-        if manifest.get("format") != FORMAT:
-            return f"format {manifest.get('format')}, this version reads {FORMAT}"
+        if manifest.get("format") not in READ:
+            return f"format {manifest.get('format')}, this version reads {READ[0]} to {READ[-1]}"
+        own = manifest.pop(OWN, None)
+        if (own or manifest["format"] > 1) and own != description_digest(manifest):
+            return f"{MANIFEST} has changed"
         tag, files, best = manifest["tag"], manifest["files"], manifest["progress"]["best"]
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        Progress(**manifest["progress"])
+        manifest["identity"], manifest["versions"], manifest["stage"], manifest["world_size"]
+    except (OSError, ValueError, AttributeError, LookupError, RecursionError, TypeError):
         return f"{MANIFEST} cannot be read"
     if STEP.fullmatch(place.name) and place.name != tag:
         return f"it is a copy of {tag}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import free_output, only_writer
 from hpcbackmap.training.checkpoints.checkpoints import last_published, verified_manifest
+from hpcbackmap.training.checkpoints.state_files import read_state, without_pickles
 
 __all__ = ["export_checkpoint"]
 
@@ -32,29 +33,33 @@ def export_checkpoint(path: Path, output: Path, force: bool = False) -> dict:
     try:
         stage = build_described(manifest["stage"])
         stage.load_state_dict(_weights(place, manifest["identity"]["train"]["zero_stage"]))
-    except (KeyError, RuntimeError, ValueError) as error:
+        card = _card(manifest)
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{place}: its weights do not fit its description: {reason}") from None
     with only_writer(output):
-        save_artifact(stage, output, _card(manifest))
+        save_artifact(stage, output, card)
     step = manifest["progress"]["step"]
     return {"stage": stage.name, "step": step, "artifact": str(output)}
 
 
 def _weights(place: Path, zero_stage: int) -> dict:
-    """Whole fp32 weights by name. DeepSpeed unpickles; the manifest has vouched for the files."""
-    import torch
-
+    """Whole fp32 weights by name; nothing is unpickled."""
     if zero_stage == 0:
-        state = torch.load(
-            place / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False
-        )
-        weights = state["module"]
+        weights = read_state(place / "mp_rank_00_model_states.pt")["module"]
     else:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        with quiet[0], quiet[1], without_pickles():
             weights = get_fp32_state_dict_from_zero_checkpoint(str(place.parent), place.name)
     return {name.removeprefix(PREFIX): value for name, value in weights.items()}
 

@@ -39,7 +39,7 @@ def _convert(source: Path, target: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "deepspeed.checkpoint.ds_to_universal",
+        "hpcbackmap.training.checkpoints.universal",
         "--inject_missing_state",
     ]
     command += ["--input_folder", str(source), "--output_folder", str(target)]

@@ -6,6 +6,7 @@ from typing import Any
 
 from hpcbackmap.runtime.errors import InputError, OutputError
 from hpcbackmap.runtime.files import flush, sha256_of
+from hpcbackmap.training.checkpoints.state_files import without_pickles, write_state
 from hpcbackmap.training.ranks.world import World
 
 __all__ = ["file_record", "load_engine", "save_engine"]
@@ -33,8 +34,12 @@ def save_engine(engine, folder: Path, tag: str, world: World) -> dict[str, dict]
 
 
 def load_engine(engine, folder: Path, tag: str) -> None:
-    """Bring the engine to the state of a checkpoint. Raises InputError if DeepSpeed does not take it."""
-    path, _ = engine.load_checkpoint(str(folder), tag=tag)
+    """Bring the engine to the state of a checkpoint; nothing is unpickled.
+
+    Raises InputError if DeepSpeed does not take it.
+    """
+    with without_pickles():
+        path, _ = engine.load_checkpoint(str(folder), tag=tag)
     if path is None:
         raise InputError(f"{folder / tag}: DeepSpeed finds no checkpoint there")
 
@@ -60,12 +65,14 @@ class _Writer:
 
     def save(self, state_dict: dict, path: str) -> None:
         try:
-            self.wrapped.save(state_dict, path)
+            write_state(state_dict, path)
             flush(Path(path))
             self.files[str(Path(path).relative_to(self.place))] = file_record(Path(path))
         except OSError as error:
             self.error = str(error.strerror or error)
-        except RuntimeError as error:  # torch's own writer
+        except TypeError as error:  # a state of another DeepSpeed
+            self.error = str(error)
+        except RuntimeError as error:  # of safetensors
             free = shutil.disk_usage(self.place).free / 2**20
             reason = str(error).splitlines()[0]
             self.error = f"cannot write {Path(path).name}, {free:.0f} MB are free ({reason})"
