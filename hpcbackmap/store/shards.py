@@ -46,7 +46,10 @@ class ShardedArrays:
         """
         if path not in self._arrays:
             found = self._open(path)
-            fault = check_array(found, self.claims[path]) if path in self.claims else None
+            try:
+                fault = check_array(found, self.claims[path]) if path in self.claims else None
+            except METADATA_ERRORS as error:
+                fault = f"cannot be read ({reason(error)})"
             if fault:
                 raise InputError(f"{self.path}/{path}/zarr.json: {fault}; {RECOPY}")
             self._arrays[path] = found.with_config({"write_empty_chunks": True})

@@ -1,6 +1,5 @@
 """A finished training: its weights, its artifact, and the record that makes a rerun do nothing."""
 
-import json
 from datetime import date
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hpcbackmap.config.conversion import current_identity
 from hpcbackmap.runtime.differences import first_difference
 from hpcbackmap.runtime.errors import ConfigError, DivergedError, InputError, OutputError
 from hpcbackmap.runtime.files import commit, scratch_of, sha256_of, write_json
+from hpcbackmap.runtime.parsing import json_record
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.training.checkpoints.checkpoints import library_versions
@@ -44,11 +44,10 @@ def finished_training(folder: Path, identity: dict) -> dict | None:
     if not path.exists() or not (folder / "artifact").is_dir():
         return None
     try:
-        record = json.loads(path.read_text())
-        record["identity"], record["result"]
-    except (ValueError, KeyError, TypeError):
+        record = json_record(path, {"identity": dict, "result": dict})
+    except InputError as error:
         raise InputError(
-            f"{path}: damaged record of a finished training; remove it, and training ends anew"
+            f"{error}: the record of a finished training; remove it to end anew"
         ) from None
     change = first_difference(current_identity(record["identity"]), identity, WATCHING)
     if change:
