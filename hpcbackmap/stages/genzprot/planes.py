@@ -113,7 +113,8 @@ class PlaneHead(nn.Module):
             (oxygen, is_o, system.bonded & system.leads, before),
             (nitrogen, is_o, system.bonded & system.leads, before),
         ):
-            gap = (atoms - others[:, at].unsqueeze(2)).square().sum(-1).sqrt()
+            squared = (atoms - others[:, at].unsqueeze(2)).square().sum(-1)
+            gap = squared.clamp_min(1e-8).sqrt()  # a plane without a neighbour meets itself
             depth = depth + (TOUCH - gap).clamp_min(0) * there.unsqueeze(-1)
         return depth / TOUCH_SOFTNESS
 
