@@ -50,6 +50,8 @@ SAMPLE = 5
 """Frames of it that decide which neighbours are bonded."""
 BATCH_RESIDUES = {"cpu": 1000, "cuda": 20000}
 """Residues that go through the network together, by device: larger batches are no faster."""
+HELD_RESIDUES = 200_000
+"""Residues of all members of a batch: some 20 MB."""
 SHARDS = 64
 SHARD_RESIDUES = (4000, 100_000)
 """A run is cut into about so many shards, each of so many residues of structures: seconds to a minute."""
@@ -241,7 +243,7 @@ def _prepare(request: Request, targets: Targets, source: FileSource) -> None:
 def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
     residues = source.only.ladder.topology.n_residues
     members = 1 if request.mode else request.members
-    batch = max(1, BATCH_RESIDUES[_device_kind(request)] // residues)
+    batch = _batch(residues, members, _device_kind(request))
     return Campaign.model_validate(
         {
             "name": "files",
@@ -290,6 +292,12 @@ def _frames(wanted: str | None, count: int) -> str | None:
     if start >= stop:
         raise ConfigError(f"--frames {wanted}: leaves none of {count} frames")
     return f"{start}:{stop}:{step}"
+
+
+def _batch(residues: int, members: int, device: str) -> int:
+    """Frames of a batch: few where there are many members of each, which are held together."""
+    frames = min(BATCH_RESIDUES[device] // residues, HELD_RESIDUES // (residues * members))
+    return max(1, frames)
 
 
 def _shard(frames: int, residues: int, batch: int) -> int:
