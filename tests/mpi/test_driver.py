@@ -151,7 +151,7 @@ def test_ranks_export_one_file_in_order(campaign_folder, undisturbed, tmp_path, 
         assert mdtraj.load(str(three), top=str(tmp_path / "top.pdb")).n_frames == written
     tables = {f"{path.name}.rows.csv" for path in (one, three)}
     assert {path.name for path in tmp_path.iterdir()} <= tables | {
-        one.name, three.name, "top.pdb", "1_top.pdb", "3_top.pdb",
+        one.name, three.name, "top.pdb", "top.pdb.rows.csv", "1_top.pdb", "3_top.pdb",
     }  # fmt: skip
     first, second = ((tmp_path / name).read_text() for name in sorted(tables))
     assert first == second
