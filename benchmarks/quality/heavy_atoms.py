@@ -1,10 +1,10 @@
 """Heavy atoms from the true C-alpha trace of proteins never trained on: one answer and members.
 
-    HPCBACKMAP_DATA=FOLDER python benchmarks/quality/heavy_atoms.py [--artifact FOLDER] [--json FILE]
+    HPCBACKMAP_DATA=FOLDER python benchmarks/quality/heavy_atoms.py [--artifact FOLDER] [--beside FOLDER]
 
 Prints a Markdown record. Members are prior samples; beside them stands a library of torsions by residue type,
 drawn without context, on the same ideal geometry. Without --artifact the stage that comes with the package
-is judged.
+is judged. --beside: answers of another stage for the same traces, without the library.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import csv
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,8 @@ ENSEMBLES = {
     "p38": (["p38/p38_md"], 20),
 }
 """Files and how many of their frames, evenly spaced."""
+UNSEEN = {"unseen": ("static_more", "test"), "unseen_2": ("static_3", "test2")}
+"""Folder and split of single chains."""
 SHOWN = (
     "rmsd_aligned_angstrom", "rmsd_aligned_backbone_angstrom", "rmsd_aligned_side_chain_angstrom",
     "rmsd_aligned_best_angstrom", "lddt", "bond_graph_ged", "clashes_severe_per_100_residues",
@@ -65,8 +68,9 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("HPCBACKMAP_DATA"))
     parser.add_argument("--artifact", type=Path)
+    parser.add_argument("--beside", type=Path)
     parser.add_argument("--json", type=Path, help="Write all measures here.")
-    parser.add_argument("--sets", nargs="*", default=[*ENSEMBLES, "unseen"])
+    parser.add_argument("--sets", nargs="*", default=[*ENSEMBLES, *UNSEEN])
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("say where the data are: --data FOLDER, or HPCBACKMAP_DATA")
@@ -74,20 +78,34 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     stage = load_artifact(arguments.artifact or shipped_artifact())
+    other = arguments.beside and load_artifact(arguments.beside)
     library = type_library(stage, data)
     results = {}
     for name in arguments.sets:
-        ensembles = read_unseen(data) if name == "unseen" else read_ensemble(data, name)
-        results[name] = judge_set(stage, library, list(ensembles))
+        ensembles = (
+            read_unseen(data, *UNSEEN[name]) if name in UNSEEN else read_ensemble(data, name)
+        )
+        results[name] = judge_set(stage, library, ensembles)
+        if other:
+            found = judge_set(other, None, ensembles, OWN)
+            for key in ("rows", "cpu_ms_per_frame"):
+                beside = {f"{row}, beside": found[key][row] for row in OWN}
+                results[name][key] = beside | results[name][key]
         print(table(name, results[name]), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def judge_set(stage: Genzprot, library: np.ndarray, ensembles: list[Ensemble]) -> dict:
-    """Summary of every row: answers, their CPU seconds a structure, and the truth itself."""
-    rows = {name: Totals(METRICS) for name in (*ANSWERS, "truth")}
-    seconds = dict.fromkeys(ANSWERS, 0.0)
+def judge_set(
+    stage: Genzprot,
+    library: np.ndarray | None,
+    ensembles: list[Ensemble],
+    answers: dict[str, Callable] | None = None,
+) -> dict:
+    """Summary of every row: ``answers`` (default: all), their CPU seconds a structure, and the truth itself."""
+    answers = answers or ANSWERS
+    rows = {name: Totals(METRICS) for name in (*answers, "truth")}
+    seconds = dict.fromkeys(answers, 0.0)
     frames = sum(len(ensemble.positions) for ensemble in ensembles)
     number = 0
     for ensemble in ensembles:
@@ -98,7 +116,7 @@ def judge_set(stage: Genzprot, library: np.ndarray, ensembles: list[Ensemble]) -
             numbers = np.arange(number, number + len(truth))
             coarse = torch.from_numpy(truth[:, ensemble.topology.ca_index])
             blocks = numbers * min(frames, 200) // frames
-            for name, answer in ANSWERS.items():
+            for name, answer in answers.items():
                 begun = time.process_time()
                 generated = answer(stage, library, coarse, system, numbers)
                 seconds[name] += time.process_time() - begun
@@ -150,6 +168,10 @@ ANSWERS = {
 }
 
 
+OWN = {name: ANSWERS[name] for name in ("one answer", "members")}
+"""Those of the stage."""
+
+
 def type_library(stage: Genzprot, data: Path) -> np.ndarray:
     """Share of the bins of every torsion by residue type, [types, torsions, bins]."""
     counts = np.full((20, len(BINS), int(BINS.max())), 1e-9)
@@ -169,11 +191,11 @@ def read_ensemble(data: Path, name: str) -> list[Ensemble]:
     return [read([data / file for file in files], frames)]
 
 
-def read_unseen(data: Path) -> list[Ensemble]:
-    """The test split of static_more: chains of families that no training chain belongs to."""
-    with (data / "static_more" / "index.csv").open() as handle:
-        files = [row["file"] for row in csv.DictReader(handle) if row["split"] == "test"]
-    return [read([data / "static_more" / file], 1) for file in files]
+def read_unseen(data: Path, folder: str, split: str) -> list[Ensemble]:
+    """Chains of families that no training chain belongs to."""
+    with (data / folder / "index.csv").open() as handle:
+        files = [row["file"] for row in csv.DictReader(handle) if row["split"] == split]
+    return [read([data / folder / file], 1) for file in files]
 
 
 def read(paths: list[Path], frames: int) -> Ensemble:
