@@ -4,7 +4,7 @@
 
 Prints a Markdown record. Members are prior samples; beside them stands a library of torsions by residue type,
 drawn without context, on the same ideal geometry. Without --artifact the stage that comes with the package
-is judged. --beside: answers of another stage for the same traces, without the library.
+is judged. --beside: answers of another stage for the same traces, instead of the library's.
 """
 
 import argparse
@@ -79,13 +79,13 @@ def main() -> None:
     torch.set_num_threads(1)
     stage = load_artifact(arguments.artifact or shipped_artifact())
     other = arguments.beside and load_artifact(arguments.beside)
-    library = type_library(stage, data)
+    library = None if other else type_library(stage, data)
     results = {}
     for name in arguments.sets:
         ensembles = (
             read_unseen(data, *UNSEEN[name]) if name in UNSEEN else read_ensemble(data, name)
         )
-        results[name] = judge_set(stage, library, ensembles)
+        results[name] = judge_set(stage, library, ensembles, OWN if other else ANSWERS)
         if other:
             found = judge_set(other, None, ensembles, OWN)
             for key in ("rows", "cpu_ms_per_frame"):
@@ -100,10 +100,9 @@ def judge_set(
     stage: Genzprot,
     library: np.ndarray | None,
     ensembles: list[Ensemble],
-    answers: dict[str, Callable] | None = None,
+    answers: dict[str, Callable],
 ) -> dict:
-    """Summary of every row: ``answers`` (default: all), their CPU seconds a structure, and the truth itself."""
-    answers = answers or ANSWERS
+    """Summary of every row: answers, their CPU seconds a structure, and the truth itself."""
     rows = {name: Totals(METRICS) for name in (*answers, "truth")}
     seconds = dict.fromkeys(answers, 0.0)
     frames = sum(len(ensemble.positions) for ensemble in ensembles)
