@@ -173,7 +173,7 @@ OWN = {name: ANSWERS[name] for name in ("one answer", "members")}
 
 def type_library(stage: Genzprot, data: Path) -> np.ndarray:
     """Share of the bins of every torsion by residue type, [types, torsions, bins]."""
-    counts = np.full((20, len(BINS), int(BINS.max())), 1e-9)
+    counts = np.full((20, len(BINS), max(BINS)), 1e-9)
     for path in sorted((data / "static_bm5").glob("*.pdb.gz"))[:LIBRARY_CHAINS]:
         chain = read([path], 1)
         system = collate([stage.describe(build_ladder(chain.topology, ["fg", "ca"]))])
