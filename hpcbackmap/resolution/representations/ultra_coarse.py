@@ -3,14 +3,16 @@
 Shapes: P particles of the file, B beads, R residues.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hpcbackmap.protein.topology import topology_from_sequence
-from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.resolution.build import DEFINITIONS, build_ladder
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.mapping import Mapping
 from hpcbackmap.resolution.representations.reading import Particles, Reading
-from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.errors import ConfigError, InputError
 
 __all__ = ["bead_ladder", "read_ultra_coarse"]
 
@@ -19,21 +21,28 @@ LEAST = 3
 
 
 def read_ultra_coarse(
-    particles: Particles, sequences: list[str], residues_per_bead: int | None = None
+    particles: Particles,
+    sequences: list[str],
+    residues_per_bead: int | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> Reading:
     """Beads of a file as runs of residues of ``sequences`` (one-letter, one each chain), in the order of the
     file.
 
-    residues_per_bead: the length of every run but the last of a chain; default: the residues of a chain are
-    shared out evenly. Sites: ``ucg``, particle of each bead [B], and ``bead_of``, bead of each residue [R].
+    residues_per_bead: the length of every run but the last of a chain; lengths: of every run, chains one
+    after the other; default: the residues of a chain are shared out evenly. Sites: ``ucg``, particle of each
+    bead [B], and ``bead_of``, bead of each residue [R].
     Raises InputError where sequences and beads do not go together, saying of which chain and how many.
     """
     topology = topology_from_sequence(sequences)
     beads = _beads_of_chains(particles, sequences)
     runs, first = [], 0
     for number, (sequence, own) in enumerate(zip(sequences, beads, strict=True)):
-        runs.append(first + _runs(number, len(sequence), len(own), residues_per_bead))
+        given = None if lengths is None else np.array(lengths[first : first + len(own)], dtype=int)
+        runs.append(first + _runs(number, len(sequence), len(own), residues_per_bead, given))
         first += len(own)
+    if lengths is not None and len(lengths) != first:
+        raise InputError(f"{len(lengths)} lengths of runs for {first} beads")
     rows, bead_of = np.concatenate(beads), np.concatenate(runs)
     if len(rows) < LEAST:
         raise InputError(f"{len(rows)} bead(s); {LEAST} at least, fewer have no orientation")
@@ -45,12 +54,15 @@ def read_ultra_coarse(
     return Reading("ucg", topology, {"ucg": rows, "bead_of": bead_of}, words=[word])
 
 
-def bead_ladder(reading: Reading) -> Ladder:
-    """``fg``, ``ca``, ``ucg``: each bead the mean of the C-alpha atoms of its residues."""
+def bead_ladder(reading: Reading, definition: str = DEFINITIONS[0]) -> Ladder:
+    """``fg``, ``ca``, ``ucg``: each bead what ``definition`` says of its residues (`resolution.build`)."""
+    if definition not in DEFINITIONS:
+        raise ConfigError(f"a bead cannot be {definition!r}; know {', '.join(DEFINITIONS)}")
     trace = build_ladder(reading.topology, ["fg", "ca"])
     bead_of = reading.sites["bead_of"]
     beads = Mapping(bead_of, np.ones(len(bead_of)))
-    return Ladder(reading.topology, ("fg", "ca", "ucg"), (*trace.mappings, beads))
+    defined = {} if definition == DEFINITIONS[0] else {"ucg": definition}
+    return Ladder(reading.topology, ("fg", "ca", "ucg"), (*trace.mappings, beads), defined)
 
 
 def _beads_of_chains(particles: Particles, sequences: list[str]) -> list[np.ndarray]:
@@ -69,11 +81,18 @@ def _beads_of_chains(particles: Particles, sequences: list[str]) -> list[np.ndar
     return np.split(parts[0], np.round(ends * len(parts[0]) / sum(map(len, sequences))).astype(int))
 
 
-def _runs(number: int, residues: int, beads: int, per_bead: int | None) -> np.ndarray:
+def _runs(
+    number: int, residues: int, beads: int, per_bead: int | None, lengths: np.ndarray | None
+) -> np.ndarray:
     """Bead of each residue of one chain, from 0."""
     where = f"chain {number + 1}: {beads} beads for {residues} residues"
     if beads == 0 or beads > residues:
         raise InputError(f"{where}; a bead stands for one residue at the least")
+    if lengths is not None:
+        if len(lengths) < beads or lengths.min() < 1 or lengths.sum() != residues:
+            listed = ", ".join(map(str, lengths[:12]))
+            raise InputError(f"{where}; runs of {listed} residues make {lengths.sum()}")
+        return np.repeat(np.arange(beads), lengths)
     if per_bead is None:
         return np.arange(residues) * beads // residues
     wanted = -(-residues // per_bead)
