@@ -23,13 +23,14 @@ from ensembles import data_folder
 from fragments import Library
 from trace_metrics import figures
 
+from hpcbackmap.protein.residues import CIS_BORDER
 from hpcbackmap.protein.topology import Topology, topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, collate
-from hpcbackmap.stages.layers.close_trace import LIMIT, close_calpha
+from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.stages.trace.spline import spline_weights
 
@@ -64,7 +65,7 @@ def helices(trace: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def row_of(members: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Figures of members [M, N, 3] of one chain, with helical turns recovered and wrong-handed, in percent."""
-    cis = np.linalg.norm(np.diff(truth, axis=0), axis=-1) < LIMIT
+    cis = np.linalg.norm(np.diff(truth, axis=0), axis=-1) < CIS_BORDER
     row = figures(members[:, None], truth[None], cis)
     right, left = helices(truth)
     made = [helices(member) for member in members]
