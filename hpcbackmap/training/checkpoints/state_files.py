@@ -95,12 +95,13 @@ def without_pickles() -> Iterator[None]:
     def save(state, path, *_, **__):
         write_state(state, path)
 
-    kept = torch.save, torch.load
-    torch.save, torch.load = save, load
+    module: Any = torch
+    kept = module.save, module.load
+    module.save, module.load = save, load
     try:
         yield
     finally:
-        torch.save, torch.load = kept
+        module.save, module.load = kept
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -147,7 +148,7 @@ def _decoded(value: Any, tensors: dict[str, Tensor]) -> Any:
         kind = _known()[value["class"]]
         if "value" in value:
             return kind(value["value"])
-        made = object.__new__(kind)
+        made: Any = object.__new__(kind)
         vars(made).update(_decoded(value["fields"], tensors))
         return made
     ((kind, content),) = value.items()
