@@ -131,14 +131,20 @@ def test_finished_training(example, tmp_path):
         train(alone(example, tmp_path, short, f"stages.{STAGE}.train.seed=1"), STAGE)
 
 
-def test_training_that_diverges_ends_with_a_reason(example, tmp_path):
+def test_training_that_diverges_ends_with_a_reason(example, tmp_path, monkeypatch):
+    from hpcbackmap.stages.cgvae.model import Cgvae
     from hpcbackmap.training.trainer import train
 
-    absurd = f"stages.{STAGE}.train.learning_rate=1.0e30"
-    with pytest.raises(
-        HpcbackmapError, match=r"no finite loss and gradient in 21 steps in a row .* lower stages"
-    ):
-        train(alone(example, tmp_path, absurd), STAGE)
+    loss = Cgvae.loss
+
+    def lost(self, *inputs):
+        terms = loss(self, *inputs)
+        return {**terms, "loss": terms["loss"] * float("nan")}
+
+    monkeypatch.setattr(Cgvae, "loss", lost)
+    settings = f"stages.{STAGE}.train.max_steps=30"
+    with pytest.raises(HpcbackmapError, match=r"finite loss and gradient.* lower stages"):
+        train(alone(example, tmp_path, settings), STAGE)
 
 
 def test_folder_in_use_is_refused(example, tmp_path):
