@@ -25,8 +25,8 @@ __all__ = ["Trace"]
 
 CIS_DRAWS = 16
 """Normals per bead that draw the cis links of its members."""
-CLOSING = 80
-"""Iterations of the closing projection, after which links are within 0.01 nm."""
+CLOSING = 300
+"""Iterations of the closing projection at most; a frame that is sound is left alone before."""
 WEIGHTS = {"place": 3.0, "shape": 0.7, "pairs": 4.0, "bonds": 10.0, "cis": 0.3}
 """Of the terms of the loss; bonds in nm."""
 ANSWER_EVERY = 3
