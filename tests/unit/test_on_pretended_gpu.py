@@ -112,6 +112,7 @@ def every_answer(stage, fine, coarse, system, noise, training, judging) -> dict[
     return found | {f"weights {key}": value for key, value in stage.state_dict().items()}
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(("kind", "several"), cases())
 def test_stage(kind, several):
     stage, system, fine, coarse = case(kind, several)
@@ -199,6 +200,7 @@ def several(tmp_path_factory):
     return make_campaign(folder, ["fg", "ca", "ucg:3"], ["first", "second"], kind="trace")[0]
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("which", ["campaign", "several"])
 @pytest.mark.parametrize("rung", ["ucg3-ca", "ca-fg"])
 def test_feed_validation_and_warning(request, which, rung, monkeypatch):
@@ -239,6 +241,7 @@ def test_weights_come_back(campaign, rung, tmp_path):
             assert torch.equal(again.state_dict()[key], value)
 
 
+@pytest.mark.trains
 def test_chain(campaign):
     """Members and the one answer, stage by stage: the bits of the CPU."""
     store = open_store(campaign.store_place())
@@ -256,6 +259,7 @@ def test_chain(campaign):
             assert all(np.array_equal(one[level], other[level]) for level in ("ca", "fg"))
 
 
+@pytest.mark.trains
 def test_driver_and_evaluation(several, tmp_path):
     """`backmap` and `evaluate --elbo` as the commands call them, where torch says that there is a GPU."""
     records, frames = [], []

@@ -75,6 +75,7 @@ def work(seconds):
         pass
 
 
+@pytest.mark.trains
 def test_a_training_ends_with_its_cpu_budget_and_is_not_repeated(paper, tmp_path, example_dir):
     ladders, training = paper("ladders"), paper("training")
     campaign = Campaign(

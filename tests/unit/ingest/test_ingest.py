@@ -326,6 +326,7 @@ def content(store):
     return {str(file.relative_to(store)): file.read_bytes() for file in files}
 
 
+@pytest.mark.trains
 def test_killed_ingest_is_continued(trpcage, top, tmp_path, caplog):
     """Kill it while it writes and damage a shard: the rest is done, and the store is the undisturbed one."""
     system = {"topology": top, "trajectories": [str(tmp_path / "t.xtc")]}
@@ -379,6 +380,7 @@ def test_a_disk_error_at_the_lock_is_no_file_system_without_locks(tmp_path, monk
         pass
 
 
+@pytest.mark.trains
 def test_unfinished_ingest_of_other_input_is_begun_anew(trpcage, top, tmp_path, full_disk):
     trpcage.save(str(tmp_path / "t.xtc"))
     system = {"topology": top, "trajectories": [str(tmp_path / "t.xtc")]}

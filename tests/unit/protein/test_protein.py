@@ -37,6 +37,7 @@ def round_trip(topology: Topology, positions: torch.Tensor) -> torch.Tensor:
     )
 
 
+@pytest.mark.trains
 def test_round_trip_is_exact_on_every_chain(data_dir):
     worst = 0.0
     paths = sorted((data_dir / "static_bm5").glob("*.pdb.gz"))
@@ -90,6 +91,7 @@ def test_every_standard_residue_is_complete():
             )
 
 
+@pytest.mark.trains
 def test_bonds_agree_with_mdtraj(data_dir):
     for name in ("ubiquitin/2k39_nmr.pdb.gz", "nmr/1yuf_nmr.pdb.gz"):
         topology, positions, _ = read(data_dir / name)
