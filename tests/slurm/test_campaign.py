@@ -204,7 +204,7 @@ def test_refused_failing_and_cancelled_jobs_are_told_in_one_line(project, finish
     slurm, changed = project.slurm, project.elsewhere("broken")
     changed += [
         f"stages.ca-fg.artifact={project.stage('ca-fg')}/artifact",
-        "stages.ucg5-ca.train.learning_rate=1.0e30",
+        "stages.ucg5-ca.train.learning_rate=1.0",
     ]
     unknown = "stages.ucg5-ca.node_group.partition=nowhere"
     refused = project.command("submit", project.file, *changed, unknown, code=2)
@@ -219,7 +219,7 @@ def test_refused_failing_and_cancelled_jobs_are_told_in_one_line(project, finish
     slurm.wait_for_state(first["evaluate"], "CANCELLED")
     rows = project.status(*changed)
     failed = rows["train ucg5-ca"]
-    assert (failed["state"], failed["exit_code"]) == ("failed", 1)
+    assert (failed["state"], failed["exit_code"]) == ("failed", 7)
     assert "lower stages.ucg5-ca.train.learning_rate" in failed["note"]
     assert rows["backmap"]["state"] == "stopped"
     assert rows["backmap"]["note"] == "did not start: needs train ucg5-ca"
