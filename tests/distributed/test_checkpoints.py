@@ -141,7 +141,7 @@ def test_artifact_is_made_of_whole_checkpoints_only(many, tmp_path, capsys):
     (broken / "manifest.json").unlink()
     assert "no manifest.json: not a checkpoint" in refused(made, InputError.exit_code)
     assert not made.exists()
-    assert f"{tmp_path} exists already" in refused(tmp_path, OutputError.exit_code)
+    assert f"{tmp_path}: exists already" in refused(tmp_path, OutputError.exit_code)
 
 
 def test_stages_need_nothing_of_each_other(many):
