@@ -137,14 +137,15 @@ def backmap(
 
 def evaluate(
     truth: "mdtraj.Trajectory | str | PathLike",
-    generated: "mdtraj.Trajectory | str | PathLike",
+    generated: "mdtraj.Trajectory | str | PathLike | Sequence[str | PathLike]",
     truth_top: "str | PathLike | None" = None,
     generated_top: "str | PathLike | None" = None,
 ) -> dict:
     """Judge structures against the truth frame by frame, as `hpcbackmap evaluate TRUTH GENERATED` does.
 
-    Trajectories, files (with the topologies that they need) or frame stores of one molecule. Returns the record
-    that the command prints with ``--json``: ``rows``, each with ``metrics`` by name.
+    Trajectories, files (with the topologies that they need) or frame stores of one molecule; several files of
+    ``generated`` are members of every frame. Returns the record that the command prints with ``--json``:
+    ``rows``, each with ``metrics`` by name.
     """
     from hpcbackmap.evaluation.files import evaluate_files
 
@@ -213,10 +214,11 @@ def _inputs(trajectory) -> "list[str] | mdtraj.Trajectory":
     return trajectory
 
 
-def _as_files(item, top, folder: Path, name: str) -> tuple[str, str | None]:
-    """Path and topology of what may be a trajectory in memory, which is written to ``folder``."""
-    if isinstance(item, str | PathLike):
-        return str(item), None if top is None else str(top)
+def _as_files(item, top, folder: Path, name: str) -> tuple[str | list[str], str | None]:
+    """Paths and topology of what may be a trajectory in memory, which is written to ``folder``."""
+    if not hasattr(item, "xyz"):
+        paths = str(item) if isinstance(item, str | PathLike) else [str(path) for path in item]
+        return paths, None if top is None else str(top)
     place, named = folder / f"{name}.dcd", folder / f"{name}.pdb"
     item.save_dcd(str(place))
     item[0].save_pdb(str(named))

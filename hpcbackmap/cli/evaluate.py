@@ -24,8 +24,11 @@ def evaluate(
         typer.Option("--truth", help="Instead: trajectory or store with the true atoms."),
     ] = None,
     generated: Annotated[
-        str | None,
-        typer.Option("--generated", help="Trajectory or store to judge against --truth."),
+        list[str] | None,
+        typer.Option(
+            "--generated",
+            help="Trajectory or store to judge against --truth; may be repeated: members of each frame.",
+        ),
     ] = None,
     truth_top: Annotated[
         Path | None, typer.Option("--truth-top", help="Topology, where --truth carries none.")
@@ -49,7 +52,7 @@ def evaluate(
     For two files:  hpcbackmap evaluate --truth md.xtc --truth-top md.pdb --generated made.pdb
     Likelihoods:    hpcbackmap evaluate campaign.yaml --elbo --frames 200
     """
-    alone = campaign is not None and truth is None and generated is None
+    alone = campaign is not None and truth is None and not generated
     if (elbo or frames) and not alone:
         raise ConfigError("evaluate: --elbo and --frames need a campaign, and no files")
     if alone:
@@ -64,7 +67,7 @@ def evaluate(
         from hpcbackmap.runtime.mpi import get_comm
 
         record = evaluate_campaign(resolved, get_comm())
-    elif campaign is None and truth is not None and generated is not None:
+    elif campaign is None and truth is not None and generated:
         record = evaluate_files(truth, generated, truth_top, generated_top)
     else:
         raise ConfigError("evaluate: give a campaign, or both --truth and --generated")

@@ -1,10 +1,12 @@
-"""Judge one trajectory (or store) against another: any backmapping tool against the truth."""
+"""Judge trajectories (or stores) against another: any backmapping tool against the truth."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
+from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +23,8 @@ from hpcbackmap.trajectories.checks import require_bonds, require_numbers
 from hpcbackmap.trajectories.units import frame_bytes, wrong_unit
 
 __all__ = ["evaluate_files"]
+
+log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 8e6
 """Coordinates of a file that are judged at once."""
@@ -43,38 +47,65 @@ class Structures(NamedTuple):
     blocks: Iterator[np.ndarray]
 
 
-def evaluate_files(truth, generated, truth_top=None, generated_top=None) -> dict:
+def evaluate_files(
+    truth: str | PathLike,
+    generated: str | PathLike | Sequence[str | PathLike],
+    truth_top: str | PathLike | None = None,
+    generated_top: str | PathLike | None = None,
+) -> dict[str, Any]:
     """Judge ``generated`` against ``truth`` frame by frame.
 
-    Each is a trajectory or a store of one system. Frame i answers for frame i; atoms are matched by
-    residue and name, hydrogens and solvent ignored.
+    Each is a trajectory or a store of one system. Frame i answers for frame i; several files are members of
+    every frame, and so are the structures of a file with a multiple of the frames, where those of one frame
+    follow one another, as `export` writes them. Atoms are matched by residue and name, hydrogens and solvent
+    ignored.
     Returns a record like that of a campaign, without baselines: rows ``model`` and ``truth``.
     Raises InputError that says what differs: sequence, atoms, number of frames, unit of length; or that names
     file and frame of coordinates that are not numbers, and of a truth whose bonds cannot be.
     """
+    paths = [generated] if isinstance(generated, str | PathLike) else list(generated)
     real = _open(truth, truth_top, "--truth-top")
-    made = _open(generated, generated_top, "--generated-top")
-    _require_same_molecule(real, made)
-    if real.n_frames != made.n_frames:
-        raise InputError(
-            f"{made.path} has {made.n_frames} frames, {real.path} has {real.n_frames}; "
-            "frame i must answer for frame i"
-        )
+    made = [_open(path, generated_top, "--generated-top") for path in paths]
+    each = [_members(real, file) for file in made]
     (blocks,) = block_numbers([np.arange(real.n_frames)], [[(0, real.n_frames)]])
     judged = {"model": Totals(METRICS), "truth": Totals(METRICS)}
-    size = max(1, min(MOST_FRAMES, int(BLOCK_BYTES / frame_bytes(real.topology.n_atoms))))
-    start, bonded = 0, _bonded_in_either(real.topology, made.topology)
-    for pieces in zip(_of_size(real.blocks, size), _of_size(made.blocks, size), strict=True):
-        for structures, positions in zip((real, made), pieces, strict=True):
-            require_numbers(positions, range(start, start + len(positions)), structures.path)
-            _require_unit(structures, positions)
-        true, answer = pieces
+    structure = frame_bytes(real.topology.n_atoms)
+    size = max(1, min(MOST_FRAMES, int(BLOCK_BYTES / (structure * sum(each)))))
+    start, bonded = 0, _bonded_in_any(real.topology, made)
+    answers = (_of_size(file.blocks, size * k) for file, k in zip(made, each, strict=True))
+    for true, *pieces in zip(_of_size(real.blocks, size), *answers, strict=True):
+        _require_sound(real, true, start)
+        for file, positions, k in zip(made, pieces, each, strict=True):
+            _require_sound(file, positions, start * k)
         require_bonds(bonded, true, range(start, start + len(true)), real.path)
         part = blocks[start : start + len(true)]
         start += len(true)
-        judged["model"].add(judge(real.topology, true, answer[:, None]), "", part)
+        members = [piece.reshape(len(true), -1, *true.shape[1:]) for piece in pieces]
+        judged["model"].add(judge(real.topology, true, np.concatenate(members, 1)), "", part)
         judged["truth"].add(judge_alone(real.topology, true), "", part)
-    return _record(real, made, judged, int(blocks[-1]) + 1)
+    return _record(real, made, judged, int(blocks[-1]) + 1, sum(each))
+
+
+def _members(real: Structures, made: Structures) -> int:
+    """Structures of ``made`` for each frame of the truth."""
+    _require_same_molecule(real, made)
+    members, left = divmod(made.n_frames, real.n_frames)
+    if left or not members:
+        raise InputError(
+            f"{made.path} has {made.n_frames} frames, {real.path} has {real.n_frames}; frame i must answer "
+            "for frame i, or every frame have as many members as any other, one after another"
+        )
+    if members > 1:
+        log.info(
+            "%s: %d frames are %d members of each of %d frames, which follow one another",
+            made.path, made.n_frames, members, real.n_frames,
+        )  # fmt: skip
+    return members
+
+
+def _require_sound(structures: Structures, positions: np.ndarray, first: int) -> None:
+    require_numbers(positions, range(first, first + len(positions)), structures.path)
+    _require_unit(structures, positions)
 
 
 def _of_size(blocks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -89,7 +120,9 @@ def _of_size(blocks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield held
 
 
-def _record(real: Structures, made: Structures, judged: dict[str, Totals], n_blocks: int) -> dict:
+def _record(
+    real: Structures, made: list[Structures], judged: dict[str, Totals], n_blocks: int, members: int
+) -> dict[str, Any]:
     rows = []
     for name, totals in judged.items():
         summary = summarise(totals, n_blocks, EvaluateConfig().bootstrap, seed=0)
@@ -97,12 +130,12 @@ def _record(real: Structures, made: Structures, judged: dict[str, Totals], n_blo
         rows.append({"row": name, "label": label, "what": "two files", "metrics": summary})
     return {
         "truth": real.path,
-        "generated": made.path,
+        "generated": ", ".join(file.path for file in made),
         "what": "two files, frame by frame; whether the frames were held out is not known here",
         "atoms": "all heavy atoms, first and last residue included, matched by name",
         "n_residues": real.topology.n_residues,
         "n_frames": real.n_frames,
-        "members": 1,
+        "members": members,
         "seeds": {"bootstrap": 0},
         "bootstrap": EvaluateConfig().bootstrap,
         "bootstrap_blocks": n_blocks,
@@ -168,10 +201,10 @@ def _require_same_molecule(real: Structures, made: Structures) -> None:
             )
 
 
-def _bonded_in_either(real: Topology, made: Topology) -> Topology:
+def _bonded_in_any(real: Topology, made: list[Structures]) -> Topology:
     """The truth, with peptide bonds that its first frame lacks where the periodic box cuts it there."""
-    pairs = zip(real.bonded, made.bonded, strict=True)
-    return replace(real, bonded=tuple(a or b for a, b in pairs))
+    bonds = zip(real.bonded, *(file.topology.bonded for file in made), strict=True)
+    return replace(real, bonded=tuple(any(each) for each in bonds))
 
 
 def _require_unit(structures: Structures, positions: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from hpcbackmap.metrics.torsions import dihedrals, torsion_atoms
 from hpcbackmap.protein.topology import Topology
 
-__all__ = ["ramachandran_outliers"]
+__all__ = ["BINS", "allowed_region", "ramachandran_outliers"]
 
 BINS = 72
 KINDS = ("general", "glycine", "proline", "before proline")
@@ -26,6 +26,11 @@ def ramachandran_outliers(topology: Topology, positions: np.ndarray) -> np.ndarr
     known = np.isfinite(phi) & np.isfinite(psi)
     row, column = (_bin(np.where(known, angle, 0.0)) for angle in (phi, psi))
     return known & ~_allowed()[kinds, row, column]
+
+
+def allowed_region(kind: str = "general") -> np.ndarray:
+    """Where 99 % of residues of this kind (one of `KINDS`) lie, bool [BINS, BINS], phi by psi from -pi."""
+    return _allowed()[KINDS.index(kind)]
 
 
 def _bin(angle: np.ndarray) -> np.ndarray:

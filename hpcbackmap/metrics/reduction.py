@@ -30,13 +30,15 @@ class Reduction(NamedTuple):
     """statistics: rows [F, k] to [F, s]. parts: totals [..., s] to numerator and denominator [...].
 
     join: how statistics of frames become totals. per_system: rows of different systems cannot be
-    joined; numerators and denominators of the systems are added instead.
+    joined; numerators and denominators of the systems are added instead. skewed: a distance between
+    populations, which grows with whatever noise they have, so that resamples lie above the value.
     """
 
     statistics: Callable[[np.ndarray], np.ndarray]
     parts: Callable[[np.ndarray], Parts]
     join: np.ufunc = np.add
     per_system: bool = False
+    skewed: bool = False
 
     def __call__(self, rows: np.ndarray) -> float:
         """The number of rows [F, k] of one system; NaN where it is undefined."""
@@ -95,7 +97,7 @@ def divergence(bins: int) -> Reduction:
         values = jensen_shannon(counts[..., 0, :], counts[..., 1, :]).mean(-1)
         return np.nan_to_num(values), np.isfinite(values).astype(float)
 
-    return Reduction(_as_they_are, parts)
+    return Reduction(_as_they_are, parts, skewed=True)
 
 
 def _variation_parts(totals: np.ndarray) -> Parts:
@@ -111,4 +113,4 @@ LARGEST = Reduction(_largest, _largest_parts, np.maximum)
 DIVERSITY = Reduction(_defined, _diversity_parts)
 ROOT_RATIO = Reduction(_defined, _root_parts)
 """Root of the ratio of two sums."""
-TOTAL_VARIATION = Reduction(_as_they_are, _variation_parts, per_system=True)
+TOTAL_VARIATION = Reduction(_as_they_are, _variation_parts, per_system=True, skewed=True)

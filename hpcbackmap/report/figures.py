@@ -9,6 +9,7 @@ import numpy as np
 
 from hpcbackmap.evaluation.record import LABELS
 from hpcbackmap.metrics.bonds import bond_lengths
+from hpcbackmap.metrics.ramachandran import BINS, allowed_region
 from hpcbackmap.metrics.registry import ANGSTROM
 from hpcbackmap.metrics.torsions import dihedrals, is_symmetric, torsion_atoms
 from hpcbackmap.protein.topology import Topology
@@ -75,7 +76,12 @@ def ramachandran_figure(ensembles: Ensembles):
         _, at_phi, at_psi = np.intersect1d(phi_residue, psi_residue, return_indices=True)
         return dihedrals(positions, phi[at_phi]), dihedrals(positions, psi[at_psi])
 
-    return _angle_maps(_pooled(ensembles, angles), "φ / °", "ψ / °")
+    figure = _angle_maps(_pooled(ensembles, angles), "φ / °", "ψ / °")
+    region = np.pad(allowed_region(), 1, mode="wrap").T.astype(float)
+    middles = np.linspace(TURN[0] - 2.5, TURN[1] + 2.5, BINS + 2)
+    for ax in figure.axes[:-1]:
+        ax.contour(middles, middles, region, levels=[0.5], colors="#111827", linewidths=0.7)
+    return figure
 
 
 def rotamer_map_figure(ensembles: Ensembles):

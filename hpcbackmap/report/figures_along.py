@@ -104,11 +104,23 @@ def training_figure(curves: dict[str, list[dict]]):
         for key, (label, colour) in NATS.items():
             _curve(lower, records, "validation", key, label, colour, 1.6)
         if lower.lines:
-            lower.set_yscale("symlog", linthresh=1)
+            _log_axis(lower)
             lower.legend(loc="best")
         upper.set(title=stage, ylabel="loss")
         lower.set(xlabel="step", ylabel="nats per frame,\nvalidation")
     return figure
+
+
+def _log_axis(ax) -> None:
+    """Logarithmic beyond 1 on both sides, with ticks that say numbers however narrow the range."""
+    from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+
+    ax.set_yscale("symlog", linthresh=1)
+    low, high = ax.get_ylim()
+    decades = max(abs(low), abs(high), 1) / max(min(abs(low), abs(high)), 1)
+    subs = (1, 2, 5) if decades < 100 or low * high > 0 else (1,)
+    ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=subs))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
 def _curve(ax, records, kind: str, key: str, label: str, colour: str, width: float) -> np.ndarray:

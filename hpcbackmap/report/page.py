@@ -55,6 +55,7 @@ def page(record: dict, sections: list[Section], training: Section | None, elbo: 
 
     style = resources.files("hpcbackmap.report").joinpath("page.css").read_text("utf-8")
     script = viewer_script()
+    sections, first_view = _taken_up(sections)
     return template("page.html.j2").render(
         policy=Markup(_policy(style, script)),
         style=Markup(style),
@@ -69,6 +70,7 @@ def page(record: dict, sections: list[Section], training: Section | None, elbo: 
             {"resolution": rung["resolution"], "table": metric_table(RUNG_METRICS, rung["rows"])}
             for rung in record["rungs"]
         ],
+        first_view=first_view,
         sections=[_section(section) for section in sections],
         training=training and _section(training),
         elbo=elbo and _elbo(elbo),
@@ -142,6 +144,22 @@ def _section(section: Section) -> dict[str, Any]:
     ]
     words = {"anchor": section.anchor, "title": section.title, "text": section.text}
     return words | {"drawn": drawn}
+
+
+def _taken_up(sections: list[Section]) -> tuple[list[Section], dict[str, Any] | None]:
+    """The sections without the first 3-D view, which stands near the top, and that view."""
+    for at, section in enumerate(sections):
+        for item in section.items:
+            if isinstance(item, ViewOnPage):
+                rest = [other for other in section.items if other is not item]
+                shorter = section._replace(items=rest)
+                several = len(sections) > 1
+                title = f"{item.title}: {section.title}" if several else item.title
+                return (
+                    [*sections[:at], shorter, *sections[at + 1 :]],
+                    _view(item._replace(title=title)),
+                )
+    return sections, None
 
 
 def _figure(item: FigureOnPage) -> dict[str, Any]:

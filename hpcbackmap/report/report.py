@@ -50,8 +50,9 @@ CAPTIONS = {
     ),
     "ramachandran": (
         "Backbone torsions",
-        "φ against ψ of all residues, one member of each frame, on one logarithmic scale. Bead "
-        "centre has no torsions.",
+        "φ against ψ of all residues, one member of each frame, on one logarithmic scale. The line holds "
+        "99 % of the residues of crystals other than glycine, proline and those before it. Bead centre has "
+        "no torsions.",
     ),
     "rotamers": (
         "Side-chain torsions",

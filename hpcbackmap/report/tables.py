@@ -8,11 +8,12 @@ __all__ = ["elbo_table", "measures_table", "metric_table", "number"]
 
 
 class Topic(NamedTuple):
-    """A heading of the table, how to read what follows, and the beginnings of the metric names."""
+    """A table's heading, how to read it, the beginnings of its metric names, and whether it begins open."""
 
     title: str
     text: str
     beginnings: tuple[str, ...]
+    open: bool = False
 
 
 TOPICS = (
@@ -21,6 +22,7 @@ TOPICS = (
         "Root-mean-square deviation from the one true structure. Several structures share the "
         "beads, so an exact sampler is not at zero: it is as far away as two of them are.",
         ("rmsd",),
+        open=True,
     ),
     Topic(
         "Local environment",
@@ -38,12 +40,14 @@ TOPICS = (
         "Bonds, peptide links and the trace. GED: edit distance between the bond graphs that the "
         "coordinates imply, relative to the bonds of the truth.",
         ("bond", "peptide", "omega_non", "cis_", "ca_ca"),
+        open=True,
     ),
     Topic(
         "Clashes",
         "Heavy atoms more than two bonds apart that are closer than the limit, and bonds that "
         "thread a ring.",
         ("clash", "residues_clash", "steric", "pierced"),
+        open=True,
     ),
     Topic(
         "Side chains",
@@ -110,11 +114,12 @@ class Line(NamedTuple):
 
 
 class TopicLines(NamedTuple):
-    """Lines under a heading; without a title, lines alone."""
+    """Lines under a heading that fold away unless ``open``; without a title, lines alone."""
 
     title: str
     text: str
     lines: list[Line]
+    open: bool = True
 
 
 class MeasuresTable(NamedTuple):
@@ -148,7 +153,7 @@ def measures_table(metrics: tuple[Metric, ...], rows: list[dict]) -> MeasuresTab
         rest = [item for item in rest if item not in mine]
         lines = _lines(mine, rows)
         if lines:
-            topics.append(TopicLines(topic.title, topic.text, lines))
+            topics.append(TopicLines(topic.title, topic.text, lines, topic.open))
     return MeasuresTable([row["label"] for row in rows], topics)
 
 

@@ -286,6 +286,9 @@
     }
   }
 
+  // A folded table is part of the printed page.
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((fold) => { fold.open = true; }));
+
   for (const host of document.querySelectorAll(".viewer")) {
     try {
       new Viewer(host, JSON.parse(host.querySelector("script").textContent));

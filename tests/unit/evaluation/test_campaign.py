@@ -371,6 +371,21 @@ def test_atoms_are_matched_by_name_not_by_order(files):
     assert find_row(record["rows"], "truth") and record["n_frames"] == 4
 
 
+def test_members_of_one_file_and_of_several_are_judged_alike(files, topology, positions, tmp_path):
+    noise = 0.03 * np.random.default_rng(0).normal(size=(4, 2, topology.n_atoms, 3))
+    members = positions[:4, None] + noise
+    paths = [tmp_path / f"member{m}.pdb" for m in range(2)]
+    for m, path in enumerate(paths):
+        as_mdtraj(topology, members[:, m]).save(str(path))
+    as_mdtraj(topology, members.reshape(8, -1, 3)).save(str(tmp_path / "both.pdb"))
+    several = evaluate_files(files / "truth.pdb", paths)
+    one = evaluate_files(files / "truth.pdb", tmp_path / "both.pdb")
+    assert several["rows"] == one["rows"]
+    assert several["members"] == one["members"] == 2
+    spread = find_row(one["rows"], "model")["metrics"]["spread_ratio"]["value"]
+    assert spread is not None and "diversity" in find_row(one["rows"], "model")["metrics"]
+
+
 def test_files_that_do_not_match_say_what_differs(files, topology, positions):
     truth = as_mdtraj(topology, positions[:4])
 
