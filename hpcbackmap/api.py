@@ -35,6 +35,8 @@ def backmap(
     sequence: str | None = None,
     molecule: int | None = None,
     unit: str | None = None,
+    segments: "str | int | Sequence[int] | None" = None,
+    bead_center: str = "ca",
     stage: "str | PathLike" = "shipped",
     device: str = "auto",
     on_bad_frame: str = "skip",
@@ -71,6 +73,11 @@ def backmap(
         Residues of each molecule, where neither names nor numbers tell where one ends.
     unit
         Of length, where it is not that of the file's format: ``nm``, ``A``, or a number of nm.
+    segments
+        Of beads of several residues (with ``sequence``): how many each, or one number for all; default: evenly.
+    bead_center
+        What such a bead is: ``ca``, mean of its C-alpha atoms; ``atoms`` or ``mass``, mean or mass centre of
+        its heavy atoms.
     stage
         Folder of a trained ca-fg stage; ``shipped`` is the one of the package.
     on_bad_frame
@@ -126,6 +133,8 @@ def backmap(
         strict=strict,
         molecule=molecule,
         unit=unit,
+        segments=_segments(segments),
+        bead_center=bead_center,
     )
     inputs = _inputs(trajectory)
     with _settings_of_torch():
@@ -204,6 +213,13 @@ def open_store(path: "str | PathLike") -> "FrameStore":
     from hpcbackmap.store.store import open_store
 
     return open_store(str(path))
+
+
+def _segments(given: "str | int | Sequence[int] | None") -> str | None:
+    """As the command line has them."""
+    if given is None or isinstance(given, str | int):
+        return None if given is None else str(given)
+    return ",".join(str(length) for length in given)
 
 
 def _inputs(trajectory) -> "list[str] | mdtraj.Trajectory":

@@ -14,7 +14,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from hpcbackmap import __version__
+from hpcbackmap.backmapping.bead_source import bead_source, is_ultra_coarse
 from hpcbackmap.backmapping.census import in_words
 from hpcbackmap.backmapping.deliver import Pieces, deliver
 from hpcbackmap.backmapping.driver import AnotherPlan, descend
@@ -29,6 +32,7 @@ from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.request import STORE, Request, Targets, check_request
 from hpcbackmap.backmapping.source import FileSource, file_source
 from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.resolution.build import runs_spec
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, ResourceError
 from hpcbackmap.runtime.files import Lock, write_whole
 from hpcbackmap.runtime.mpi import Comm, on_first_rank
@@ -85,7 +89,7 @@ def backmap_files(
     done = _descend(source, request, targets.scratch, plain, comm, time_limit, part)
     if done.missing:
         return {"output": str(targets.output), "shards_missing": done.missing}
-    summary = on_first_rank(comm, lambda: _summary(done, source) | _places(targets, done.plan))
+    summary = on_first_rank(comm, lambda: _told(done, source, targets))
     with only_delivery(targets.scratch, comm) as mine:
         if mine:
             _deliver(done, source, targets, comm)
@@ -108,6 +112,10 @@ def backmap_in_memory(
         summary = _summary(done, source)
         pieces = Pieces(done.plan, open_output(done.made).system(source.only.name), source.only)
         return pieces.trajectories(), summary
+
+
+class NothingMade(InputError):
+    """No frame of the input could be used."""
 
 
 class Finished(NamedTuple):
@@ -201,17 +209,20 @@ def _open(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> FileSour
 
 def _source(reader, particles, path: str, request: Request) -> FileSource:
     """A source of the chosen particles of ``reader``; what was decided in reading them is said."""
-    if request.sequence is not None:
-        particles = with_sequence(particles, request.sequence)
     chosen = chosen_particles(particles, request.select, list(request.chains))
     options = {
         "select": request.select, "chains": list(request.chains), "sequence": request.sequence,
         "molecule": request.molecule, "unit": request.unit,
     }  # fmt: skip
-    require_known_residues(particles.subset(chosen))
-    source = file_source(
-        reader, particles, path, request.representation, request.on_bad_frame, options, chosen
-    )
+    if is_ultra_coarse(request, particles.subset(chosen)):
+        source = bead_source(reader, particles, path, request, options, chosen)
+    else:
+        if request.sequence is not None:
+            particles = with_sequence(particles, request.sequence)
+        require_known_residues(particles.subset(chosen))
+        source = file_source(
+            reader, particles, path, request.representation, request.on_bad_frame, options, chosen
+        )
     reading, topology = source.only.reading, source.only.ladder.topology
     for word in [*particles.words, *reading.words]:
         log.info("%s", word if word.startswith(path) else f"{path}: {word}")
@@ -248,11 +259,9 @@ def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
         {
             "name": "files",
             "workdir": str(folder),
-            "ladder": ["fg", "ca"],
+            "ladder": _ladder_specs(source),
             "systems": [{"name": "trajectory", "trajectories": [source.path]}],
-            "stages": {
-                "ca-fg": {"model": {"kind": "genzprot"}, "artifact": str(_artifact(request))}
-            },
+            "stages": _stages(request, source),
             "backmap": {
                 "input": source.path,
                 "output": "shards",
@@ -268,11 +277,26 @@ def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
     )
 
 
-def _artifact(request: Request) -> Path:
-    if not request.stages:
-        return shipped_artifact("ca-fg")
-    (folder,) = request.stages
-    return Path(folder)
+def _ladder_specs(source: FileSource) -> list[str]:
+    bead_of = source.only.reading.sites.get("bead_of")
+    if bead_of is None:
+        return ["fg", "ca"]
+    ladder = source.only.ladder
+    definition = ladder.definition(ladder.resolutions[-1])
+    return ["fg", "ca", runs_spec(np.bincount(bead_of).tolist(), definition)]
+
+
+def _stages(request: Request, source: FileSource) -> dict[str, dict[str, object]]:
+    """The shipped stages, or the user's ca-fg stage, for each rung of the way down."""
+    heavy = Path(request.stages[0]) if request.stages else shipped_artifact("ca-fg")
+    stages: dict[str, dict[str, object]] = {
+        "ca-fg": {"model": {"kind": "genzprot"}, "artifact": str(heavy)}
+    }
+    (start,) = source.resolutions
+    if start != "ca":
+        trace = str(shipped_artifact(kind="trace"))
+        stages[f"{start}-ca"] = {"model": {"kind": "trace"}, "artifact": trace}
+    return stages
 
 
 def _device_kind(request: Request) -> str:
@@ -309,14 +333,25 @@ def _shard(frames: int, residues: int, batch: int) -> int:
     return batch * max(1, round(most / batch))
 
 
+def _told(done: Finished, source: FileSource, targets: Targets) -> dict:
+    """`_summary` and where things are. A run that made nothing leaves nothing that would be in the way of one
+    with better options.
+    """
+    try:
+        return _summary(done, source) | _places(targets, done.plan)
+    except NothingMade:
+        shutil.rmtree(targets.scratch, ignore_errors=True)
+        raise
+
+
 def _summary(done: Finished, source: FileSource) -> dict:
-    """What a user is told of the structures. Raises InputError if no frame could be used."""
+    """What a user is told of the structures. Raises NothingMade if no frame could be used."""
     system, topology, plan = source.only, source.only.ladder.topology, done.plan
     facts = Records(plan, done.made).facts()
     bad = _by_frame(done.quarantined, plan.rows_per_frame)
     if not facts.get("structures"):
         why = bad[0]["reason"] if bad else "no structure was made"
-        raise InputError(
+        raise NothingMade(
             f"{source.path}: none of its {plan.total_frames} frames could be backmapped; the first: {why}"
         )
     for item in bad[:SHOWN]:
@@ -325,6 +360,7 @@ def _summary(done: Finished, source: FileSource) -> dict:
     if len(bad) > SHOWN:
         log.warning("%d more frames are left out", len(bad) - SHOWN)
     closed = int(facts.get("closed", 0))
+    beads = np.bincount(system.reading.sites.get("bead_of", np.zeros(0, dtype=int)))
     summary = {
         "frames": plan.total_frames,
         "members": plan.rows_per_frame,
@@ -340,6 +376,14 @@ def _summary(done: Finished, source: FileSource) -> dict:
         summary["closed_displacement_angstrom"] = {
             "mean": round(10 * facts["moved"] / closed, 3),
             "most": round(10 * facts["most_moved"], 3),
+        }
+    if len(beads):
+        few, many = int(beads.min()), int(beads.max())
+        summary |= {
+            "beads": len(beads),
+            "residues_per_bead": few if few == many else f"{few} to {many}",
+            "bead_center": system.ladder.definition(system.ladder.resolutions[-1]),
+            "largest_bead_error_angstrom": round(10 * facts.get("most_bead_error", 0.0), 5),
         }
     return summary | in_words(facts) | {"quarantined": bad}
 

@@ -4,12 +4,12 @@ Shapes: F frames, P particles, R residues; positions nm.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from hpcbackmap.protein.residue_kinds import residue_kind
 from hpcbackmap.protein.residues import RESIDUES
+from hpcbackmap.protein.sequences import sequence_option
 from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.trajectories.particles import Particles
@@ -119,18 +119,12 @@ def with_sequence(particles: Particles, sequence: str) -> Particles:
 
     Raises ConfigError if it has another length or letters that are none, or says where names and letters part.
     """
-    text = Path(sequence).read_text() if Path(sequence).is_file() else sequence
-    lines = [line for line in text.splitlines() if not line.startswith(">")]
-    letters = "".join("".join(lines).split()).upper()
+    letters = "".join(sequence_option(sequence))
     names = {template.letter: name for name, template in RESIDUES.items()}
-    wrong = [place for place, letter in enumerate(letters) if letter not in names]
-    if wrong:
-        raise ConfigError(
-            f"--sequence: {letters[wrong[0]]!r} at position {wrong[0] + 1} is no standard residue"
-        )
     if len(letters) != len(particles.residues):
         raise ConfigError(
-            f"--sequence has {len(letters)} residues, {particles.source} has {len(particles.residues)}"
+            f"--sequence has {len(letters)} residues, {particles.source} has {len(particles.residues)}; if its "
+            "beads are of several residues each, say --representation ucg"
         )
     known = [row.name in RESIDUES for row in particles.residues]
     if len({row.name for row in particles.residues}) > 1 and all(known):
@@ -182,7 +176,7 @@ def require_unit(path: str, particles: Particles) -> None:
     scale = 10 if unit == "Angstrom" else 1
     raise InputError(
         f"{path}: residues that follow each other are {scale * median:.3g} {unit} apart (median), "
-        f"{scale * 0.38:.3g} is right of C-alpha atoms: {guess}"
+        f"{scale * 0.38:.3g} is right of C-alpha atoms: {guess}; beads of several residues need --sequence"
     )
 
 

@@ -22,7 +22,9 @@ class Request:
     instead of the shipped ones. representation: what the particles are; ``auto`` is told from them. sequence:
     FASTA file or letters, where names say nothing. strict: refuse rather than leave particles out. molecule:
     residues of each molecule, where nothing in the file tells. unit: of length, where it is not that of the
-    format. output: file, or folder that ends in .zarr; None keeps all in memory.
+    format. segments: of beads of several residues, how many each, ``8,12,10`` or one number for all. beads:
+    file that maps residues to them. bead_center: what a bead is (`resolution.build.DEFINITIONS`). output:
+    file, or folder that ends in .zarr; None keeps all in memory.
     """
 
     output: Path | None = None
@@ -42,6 +44,9 @@ class Request:
     strict: bool = False
     molecule: int | None = None
     unit: str | None = None
+    segments: str | None = None
+    beads: str | None = None
+    bead_center: str = "ca"
 
     @property
     def targets(self) -> "Targets":
@@ -93,7 +98,7 @@ def check_request(request: Request, inputs: list[str]) -> None:
         raise ConfigError("--stages: give one ca-fg stage")
     if request.members < 1:
         raise ConfigError(f"--members {request.members}: one at least")
-    for path in [*inputs, *filter(None, [request.top])]:
+    for path in [*inputs, *filter(None, [request.top, request.beads])]:
         if not Path(path).exists():
             raise InputError(f"{path}: no such file")
     if request.output is not None:

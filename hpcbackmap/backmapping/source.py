@@ -34,6 +34,7 @@ __all__ = [
     "Source",
     "SourceSystem",
     "file_source",
+    "filled",
     "read_coarse",
 ]
 
@@ -93,7 +94,7 @@ def read_coarse(system: SourceSystem, resolution: str, frames: Sequence[int]) ->
     else:
         bad = ~np.isfinite(positions).all(axis=(1, 2))
         unusable = dict.fromkeys(np.flatnonzero(bad).tolist(), "input is not finite")
-    return Coarse(_filled(positions, unusable), unusable, np.zeros(len(positions), np.float32))
+    return Coarse(filled(positions, unusable), unusable, np.zeros(len(positions), np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +145,7 @@ class FileSystem:
                 f"{self.reader.label(frames[place])}: {reason}; leave such frames out with --on-bad-frame "
                 "skip, or close their traces with --on-bad-frame repair"
             )
-        particles = _filled(particles, unusable)
+        particles = filled(particles, unusable)
         trace = calpha_trace(self.reading, particles, self.rules.scatter)
         given = given_of(self.reading, particles)
         positions, moved = trace.calpha.copy(), np.sqrt(np.square(trace.moved).mean(-1))
@@ -154,7 +155,7 @@ class FileSystem:
         for place, reason in find_unusable(topology, positions, None).items():
             unusable.setdefault(place, f"as C-alpha atoms: {reason}")
         moved[list(unusable)] = 0.0
-        positions = _filled(positions, unusable)
+        positions = filled(positions, unusable)
         return Coarse(positions, unusable, moved.astype(np.float32), given)
 
     def _repair(self, sites, finite: list[int], positions, moved, unusable: dict[int, str]) -> None:
@@ -251,7 +252,7 @@ def _typical(frames: np.ndarray, steps: np.ndarray, particles: Particles) -> np.
     return frames[int(off.max(axis=1, initial=0.0).argmin())]
 
 
-def _filled(positions: np.ndarray, unusable: dict[int, str]) -> np.ndarray:
+def filled(positions: np.ndarray, unusable: dict[int, str]) -> np.ndarray:
     """Unusable frames replaced by a usable one."""
     if not unusable:
         return positions

@@ -15,7 +15,8 @@ from hpcbackmap.backmapping.output import open_output
 from hpcbackmap.backmapping.pipeline import RemoteChain, RemoteChains
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.records import Records
-from hpcbackmap.backmapping.source import Source, read_coarse
+from hpcbackmap.backmapping.source import Coarse, Source, read_coarse
+from hpcbackmap.metrics.beads import bead_error
 from hpcbackmap.runtime.stopping import StopSignals
 
 __all__ = ["Worker"]
@@ -113,7 +114,7 @@ class Worker:
             self.tell(rows, len(quarantined) - known, now - begun)
             spent["compute"] += now - begun
             begun, known = now, len(quarantined)
-        self.write(shard, blocks, frames, quarantined, spent, coarse.moved)
+        self.write(shard, blocks, frames, quarantined, spent, coarse)
 
     def write(
         self,
@@ -122,12 +123,9 @@ class Worker:
         frames: list[int],
         quarantined: list[dict],
         spent: Spent,
-        moved: np.ndarray,
+        coarse: Coarse,
     ) -> None:
-        """Batches of a shard, which are used up, as one whole; then its record and a line in the journal.
-
-        moved: how far each frame was closed, nm.
-        """
+        """Batches of a shard, which are used up, as one whole; then its record and a line in the journal."""
         rows = self.plan.rows_per_frame
         arrays = {name: np.concatenate(blocks.pop(name)) for name in self.plan.resolutions}
         observables = {
@@ -137,7 +135,7 @@ class Worker:
         facts = None
         if self.plan.source is not None:
             with _timed(spent, "count"):
-                facts = self._facts(shard.system, arrays["fg"], moved)
+                facts = self._facts(shard.system, arrays["fg"], coarse)
         with _timed(spent, "write"):
             self.store.system(shard.system).write_shard(shard.number, arrays, observables)
         with _timed(spent, "verify"):
@@ -151,10 +149,14 @@ class Worker:
         with self.journal.open("a") as journal:
             journal.write(json.dumps(entry) + "\n")
 
-    def _facts(self, system: str, made: np.ndarray, moved: np.ndarray) -> dict[str, float]:
-        """What a user of files is told about structures [rows, A, 3] and their closed traces."""
-        topology = self.source.system(system).ladder.topology
-        counts: dict[str, float] = dict(count_structures(topology, made))
+    def _facts(self, system: str, made: np.ndarray, coarse: Coarse) -> dict[str, float]:
+        """What a user of files is told about structures [rows, A, 3] and the frames that they came from."""
+        ladder, moved = self.source.system(system).ladder, coarse.moved
+        counts: dict[str, float] = dict(count_structures(ladder.topology, made))
+        good = np.isfinite(made).all(axis=(1, 2))
+        if self.plan.start != "ca" and good.any():
+            beads = np.repeat(coarse.positions, self.plan.rows_per_frame, axis=0)[good]
+            counts["most_bead_error"] = float(bead_error(ladder, made[good], beads).max())
         if moved.any():
             counts["closed"] = int((moved > 0).sum())
             counts["moved"] = float(moved.sum())

@@ -82,7 +82,8 @@ def backmap(
         str,
         typer.Option(
             "--representation",
-            help="What the particles are: ca, com, bb, martini3, backbone, … ; auto: told from them.",
+            help="What the particles are: ca, com, bb, martini3, backbone, … ; ucg: beads of several residues; "
+            "auto: told from them.",
             rich_help_panel=FILES,
         ),
     ] = "auto",
@@ -91,10 +92,37 @@ def backmap(
         typer.Option(
             "--sequence",
             metavar="FASTA",
-            help="File or letters, where residue names say nothing.",
+            help="File or letters, where residue names say nothing; of beads of several residues always.",
             rich_help_panel=FILES,
         ),
     ] = None,
+    segments: Annotated[
+        str | None,
+        typer.Option(
+            "--segments",
+            metavar="8,12,10,…",
+            help="Residues of each bead, where one stands for several, or one number for all; default: even.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    beads: Annotated[
+        str | None,
+        typer.Option(
+            "--beads",
+            metavar="FILE",
+            help="Instead: YAML with a list `bead`, the bead of each residue from 0.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    bead_center: Annotated[
+        str,
+        typer.Option(
+            "--bead-center",
+            metavar="ca|atoms|mass",
+            help="What such a bead is: mean of C-alpha atoms, mean or mass centre of heavy atoms.",
+            rich_help_panel=FILES,
+        ),
+    ] = "ca",
     molecule: Annotated[
         int | None,
         typer.Option(
@@ -186,6 +214,7 @@ def backmap(
     """Put atoms into coarse frames; a rerun does only what is missing, with any number of ranks.
 
     Files: hpcbackmap backmap run.xtc --top model.pdb -o atoms.xtc --members 5
+    Ultra-coarse: hpcbackmap backmap beads.xtc --top beads.pdb --sequence protein.fasta -o atoms.xtc
     In parallel: mpirun -n 4 hpcbackmap backmap run.xtc --top model.pdb -o atoms.xtc
     A campaign: mpirun -n 4 hpcbackmap backmap campaign.yaml --members 10
     """
@@ -200,7 +229,8 @@ def backmap(
     of_campaign = {"--input": input_store, "--keep": keep, "--batch": batch, "--pipeline": pipeline}
     of_files = {
         "--top": top, "--select": select, "--chains": chains, "--stages": stages, "--force": force or None,
-        "--sequence": sequence, "--strict": strict or None, "--molecule": molecule, "--unit": unit,
+        "--sequence": sequence, "--segments": segments, "--beads": beads, "--strict": strict or None,
+        "--bead-center": None if bead_center == "ca" else bead_center, "--molecule": molecule, "--unit": unit,
         "--representation": None if representation == "auto" else representation,
         "--on-bad-frame": None if on_bad_frame == "skip" else on_bad_frame,
     }  # fmt: skip
@@ -220,7 +250,8 @@ def backmap(
             output=Path(output), top=top, members=members or 1, mode=mode, seed=seed or 0, frames=frames,
             chains=tuple(filter(None, (chains or "").split(","))), select=select, stages=tuple(stages or ()),
             device=device, on_bad_frame=on_bad_frame, force=force, representation=representation,
-            sequence=sequence, strict=strict, molecule=molecule, unit=unit,
+            sequence=sequence, strict=strict, molecule=molecule, unit=unit, segments=segments, beads=beads,
+            bead_center=bead_center,
         )  # fmt: skip
         result = _backmap_files(inputs, request, minutes, _part(part))
         if not quiet or as_json:

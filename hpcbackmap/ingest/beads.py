@@ -4,7 +4,6 @@ B beads, R residues; positions in nm.
 """
 
 import itertools
-from functools import partial
 from pathlib import Path
 
 import mdtraj
@@ -13,25 +12,17 @@ import numpy as np
 from hpcbackmap.config.campaign import SystemConfig
 from hpcbackmap.ingest.selection import select_particles
 from hpcbackmap.protein.residue_kinds import modified_parent
-from hpcbackmap.protein.residues import BACKBONE, RESIDUES, standard_residue_name
+from hpcbackmap.protein.residues import RESIDUES, standard_residue_name
+from hpcbackmap.protein.sequences import read_sequences
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj, topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder, resolution_name
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError
-from hpcbackmap.trajectories.checks import Links
+from hpcbackmap.trajectories.bead_links import bead_residues, span
 from hpcbackmap.trajectories.particles import load_topology
 from hpcbackmap.trajectories.reader import describe_file
 
-__all__ = ["bead_links", "bead_table", "match_beads", "typical_steps"]
-
-RESIDUE_REACH = 0.45
-"""nm; neighbouring C-alpha atoms are 0.38 apart in a straight chain, thermal motion included."""
-BACKBONE_REACH, SIDE_CHAIN_REACH = 0.2, 0.9
-"""nm that two beads may be further apart than C-alpha atoms, as means of backbones or of whole residues."""
-LEAST = 0.02
-"""nm; nearer beads are one particle read twice."""
-CLOSEST = 0.2
-"""nm; times the cube root of the residues between two beads, what their median distance exceeds."""
+__all__ = ["bead_table", "match_beads"]
 
 
 def match_beads(
@@ -67,71 +58,9 @@ def bead_table(ladder: Ladder, resolution: str, particles: list) -> dict[str, st
         residue = particle.residue
         table[f"bead {bead}"] = (
             f"file particle {particle.index} ({particle.name} of {residue.name} {residue.resSeq}) is "
-            + _span(ladder.topology, residues)
+            + span(ladder.topology, residues)
         )
     return table
-
-
-def bead_links(ladder: Ladder, resolution: str) -> Links:
-    """Beads that follow each other along one unbroken chain, and how far apart these can be.
-
-    A bead is a mean, so that two cannot be further apart than their residues are on the average.
-    """
-    topology, mapping = ladder.topology, ladder.composed(resolution)
-    strand = np.cumsum(~np.array(topology.bonded))
-    share = [
-        np.bincount(topology.atom_residue, mapping.weight * (mapping.bead == b))
-        for b in range(mapping.n_coarse)
-    ]
-    groups = bead_residues(ladder, resolution)
-    pairs, high = [], []
-    for a, b in itertools.pairwise(range(len(groups))):
-        if len(set(strand[groups[a]]) | set(strand[groups[b]])) == 1:
-            apart = np.abs(groups[a][:, None] - groups[b])
-            weights = share[a][groups[a]][:, None] * share[b][groups[b]]
-            pairs.append((a, b))
-            high.append(RESIDUE_REACH * float((weights * apart).sum()) + _offset(ladder, mapping))
-    return Links(
-        np.array(pairs, dtype=np.int64).reshape(-1, 2),
-        np.full(len(pairs), LEAST),
-        np.array(high),
-        partial(_label, topology, groups),
-    )
-
-
-def typical_steps(links: Links, ladder: Ladder, resolution: str) -> tuple[float, float]:
-    """Between what the median distance of linked beads must lie, nm."""
-    per_bead = ladder.topology.n_residues / ladder.n_particles(resolution)
-    return CLOSEST * per_bead ** (1 / 3), float(np.median(links.high)) if len(links.high) else 0.0
-
-
-def bead_residues(ladder: Ladder, resolution: str) -> list[np.ndarray]:
-    """Residues with a share in each bead, ascending."""
-    mapping = ladder.composed(resolution)
-    counted = mapping.weight > 0
-    residue, bead = ladder.topology.atom_residue[counted], mapping.bead[counted]
-    return [np.unique(residue[bead == b]) for b in range(mapping.n_coarse)]
-
-
-def _offset(ladder: Ladder, mapping) -> float:
-    names = np.array(ladder.topology.atom_names)[mapping.weight > 0]
-    if set(names) == {"CA"}:
-        return 0.0
-    return BACKBONE_REACH if set(names) <= set(BACKBONE) else SIDE_CHAIN_REACH
-
-
-def _label(topology: Topology, groups: list[np.ndarray], bead: int) -> str:
-    return f"bead {bead} ({_span(topology, groups[bead])})"
-
-
-def _span(topology: Topology, residues: np.ndarray) -> str:
-    """``A:ALA1 to A:GLY5``, with every further stretch after a comma."""
-    stretches = np.split(residues, np.flatnonzero(np.diff(residues) > 1) + 1)
-    return ", ".join(
-        topology.label(int(part[0]))
-        + (f" to {topology.label(int(part[-1]))}" if len(part) > 1 else "")
-        for part in stretches
-    )
 
 
 def _refuse_backbones(config, spec: str, particles: list, source: str) -> None:
@@ -181,24 +110,11 @@ def _molecule(config: SystemConfig, particles: list, source: str) -> Topology:
         _, first = describe_file(config.molecule, found)
         return topology_from_mdtraj(found, first, config.molecule)[0]
     if config.sequence is not None:
-        chains = _chains(config.sequence)
+        chains = read_sequences(config.sequence)
         if not all(chains):
             raise ConfigError(f"system {config.name}: sequence: a chain is empty")
         return topology_from_sequence(chains)
     return _named_residues(config, particles, source)
-
-
-def _chains(text: str | list[str]) -> list[str]:
-    """One-letter codes of each chain, of FASTA text or of a list."""
-    if isinstance(text, list):
-        return ["".join(chain.split()).upper() for chain in text]
-    chains = [""]
-    for line in text.split("\n"):
-        if line.startswith(">"):
-            chains.append("")
-        else:
-            chains[-1] += "".join(line.split()).upper()
-    return chains[1:] if len(chains) > 1 and not chains[0] else chains
 
 
 def _named_residues(config, particles: list, source: str) -> Topology:
@@ -234,6 +150,6 @@ def _require_residues(config, ladder: Ladder, particles: list, source: str) -> N
         if name not in {sequence[residue] for residue in residues}:
             raise InputError(
                 f"{source}: particle {particle.index} is of {particle.residue}, but bead {bead} of "
-                f"{config.resolution} is {_span(ladder.topology, residues)}; put the particles in order "
+                f"{config.resolution} is {span(ladder.topology, residues)}; put the particles in order "
                 "with `beads`"
             )

@@ -13,13 +13,14 @@ import mdtraj
 import numpy as np
 
 from hpcbackmap.config.campaign import SystemConfig
-from hpcbackmap.ingest.beads import bead_links, bead_table, match_beads, typical_steps
+from hpcbackmap.ingest.beads import bead_table, match_beads
 from hpcbackmap.ingest.selection import select_particles
 from hpcbackmap.protein.residues import TRANS
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.files import sha256_of
+from hpcbackmap.trajectories.bead_links import bead_links, typical_steps
 from hpcbackmap.trajectories.checks import (
     CALPHA_RANGE,
     Links,

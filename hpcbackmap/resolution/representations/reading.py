@@ -3,6 +3,7 @@
 Shapes: P particles of the file, R residues, n side-chain beads; positions in nm.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,32 +18,46 @@ BACKBONE_SLOTS = ("N", "CA", "C", "O", "CB")
 
 
 class ResidueRow(Protocol):
-    name: str
-    number: int
-    insertion: str
-    chain: int
+    @property
+    def name(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def insertion(self) -> str: ...
+    @property
+    def chain(self) -> int: ...
 
 
 class ChainRow(Protocol):
-    id: str
-    segment: str
+    @property
+    def id(self) -> str: ...
+    @property
+    def segment(self) -> str: ...
 
 
 class Particles(Protocol):
     """What a file says of its particles: one row each, names as they stand there.
 
     residue: row in ``residues`` of each, int64 [P]. elements: empty where unknown. positions: of the first
-    frame [P, 3]. cell: [3, 3] or None. disulphides: pairs of residue rows.
+    frame [P, 3]; None if there is none. cell: [3, 3] or None. disulphides: pairs of residue rows.
     """
 
-    names: list[str]
-    residue: np.ndarray
-    residues: list[ResidueRow]
-    elements: list[str]
-    chains: list[ChainRow]
-    positions: np.ndarray
-    cell: np.ndarray | None
-    disulphides: list[tuple[int, int]]
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def residue(self) -> np.ndarray: ...
+    @property
+    def residues(self) -> Sequence[ResidueRow]: ...
+    @property
+    def elements(self) -> Sequence[str]: ...
+    @property
+    def chains(self) -> Sequence[ChainRow]: ...
+    @property
+    def positions(self) -> np.ndarray | None: ...
+    @property
+    def cell(self) -> np.ndarray | None: ...
+    @property
+    def disulphides(self) -> Sequence[tuple[int, int]]: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ def beads(*chains: int) -> Particles:
     return Particles(
         "beads.pdb", ["B"] * total, np.arange(total),
         [ResidueRow("UNK", i + 1, "", c) for i, c in enumerate(chain)],
-        [ChainRow("A", "")] * len(chains), [""] * total, np.full(total, np.nan),
+        [ChainRow(letter, "") for letter in "ABCDE"[: len(chains)]], [""] * total, np.full(total, np.nan),
         np.zeros((total, 3), np.float32),
     )  # fmt: skip
 

@@ -1,0 +1,47 @@
+"""Amino acid sequences as users write them: FASTA text, one-letter codes, or a file of either."""
+
+from pathlib import Path
+
+from hpcbackmap.protein.residues import RESIDUES
+from hpcbackmap.runtime.errors import ConfigError, InputError
+
+__all__ = ["read_sequences", "sequence_option"]
+
+
+def read_sequences(text: str | list[str]) -> list[str]:
+    """One-letter codes of each chain, of FASTA text or of a list."""
+    if isinstance(text, list):
+        return ["".join(chain.split()).upper() for chain in text]
+    chains = [""]
+    for line in text.split("\n"):
+        if line.startswith(">"):
+            chains.append("")
+        else:
+            chains[-1] += "".join(line.split()).upper()
+    return chains[1:] if len(chains) > 1 and not chains[0] else chains
+
+
+def sequence_option(given: str) -> list[str]:
+    """One-letter codes of each chain, from what ``--sequence`` was given: a file, FASTA text, or letters.
+
+    Raises InputError for a file that cannot be read, ConfigError for letters that are no standard residue.
+    """
+    path = Path(given)
+    try:
+        text = path.read_text() if "\n" not in given and path.is_file() else given
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{given}: no text that can be read: {error}") from None
+    if text is given and ("/" in given or "." in given):
+        raise InputError(f"{given}: no such file; --sequence takes a FASTA file or letters")
+    chains = [chain.removesuffix("*") for chain in read_sequences(text)]
+    letters = {template.letter for template in RESIDUES.values()}
+    for number, chain in enumerate(chains):
+        place = next((k for k, letter in enumerate(chain) if letter not in letters), None)
+        if place is not None:
+            which = f" of chain {number + 1}" if len(chains) > 1 else ""
+            raise ConfigError(
+                f"--sequence: {chain[place]!r} at position {place + 1}{which} is no standard residue"
+            )
+        if not chain:
+            raise ConfigError(f"--sequence: chain {number + 1} of {len(chains)} is empty")
+    return chains
