@@ -30,7 +30,7 @@ from hpcbackmap.training.engine import (
 )
 from hpcbackmap.training.feed import Feed
 from hpcbackmap.training.init_from import start_from
-from hpcbackmap.training.ranks.world import World, host_group, on_rank_zero
+from hpcbackmap.training.ranks.world import World, come_to, host_group, on_rank_zero
 from hpcbackmap.training.records.metrics import Recorder
 from hpcbackmap.training.schedule import learning_rate
 from hpcbackmap.training.validation import share_of_rank, validate, warn_of_collapse
@@ -182,12 +182,15 @@ class Run:
         terms: dict[str, Tensor] = {}
         for part in range(1, self.train.accumulation + 1):
             losses = self._forward()
+            come_to("backward pass")
             self.engine.backward(_poisoned(losses["loss"]))
             if part < self.train.accumulation:
                 self.engine.step()
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0) + value.detach() / self.train.accumulation
+        come_to("optimiser step")
         norm = apply_gradients(self.engine, rate)
+        come_to("agreement")
         stopping, progress.seconds = self._agree(stop.received is not None)
         progress.step += 1
         if norm == math.inf:
@@ -200,11 +203,13 @@ class Run:
 
     def _forward(self) -> dict[str, Tensor]:
         """Losses of the next micro-batch."""
+        come_to("reading frames")
         began = time.perf_counter()
         inputs = self.feed.inputs(next(self.stream), f"train/{self.progress.step}")
         waited = time.perf_counter() - began
         self.recorder.count(inputs.n_frames, inputs.fine[..., 0].numel(), waited)
         self.progress.position = inputs.position
+        come_to("forward pass")
         return self.engine(*inputs.arguments())
 
     def _agree(self, asked: bool) -> tuple[bool, float]:

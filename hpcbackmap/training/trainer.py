@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from hpcbackmap.config.campaign import Campaign, StageConfig
@@ -15,7 +16,8 @@ from hpcbackmap.training.engine import engine_config
 from hpcbackmap.training.failure_messages import explained
 from hpcbackmap.training.identity import training_identity
 from hpcbackmap.training.ranks.lock import only_training
-from hpcbackmap.training.ranks.rendezvous import join
+from hpcbackmap.training.ranks.rendezvous import join, reconnect
+from hpcbackmap.training.ranks.watch import watched
 from hpcbackmap.training.ranks.world import on_rank_zero, read_world
 from hpcbackmap.training.records.start import announce, start_record
 from hpcbackmap.training.run import Run
@@ -41,8 +43,11 @@ def train(campaign: Campaign, stage_name: str, deepspeed_config: str | Path | No
     world = read_world(os.environ)
     settings = engine_config(stage_name, config.train, world.size, deepspeed_config)
     folder = campaign.path("stages") / stage_name
-    with StopSignals() as stop, explained(folder / "checkpoints"):
+    with ExitStack() as held:
+        stop = held.enter_context(StopSignals())
+        held.enter_context(explained(folder / "checkpoints"))
         device = join(world, f"{campaign.name}/{stage_name}")
+        held.enter_context(watched(world, reconnect))
         store = open_store(campaign.store_place())
         identity = training_identity(campaign, stage_name, store)
         done = on_rank_zero(world, lambda: finished_training(folder, identity))

@@ -10,6 +10,7 @@ from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.collapse import collapse, spread_and_error
 from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.training.feed import StageInputs
+from hpcbackmap.training.ranks.world import come_to
 
 __all__ = ["share_of_rank", "validate", "warn_of_collapse"]
 
@@ -41,12 +42,14 @@ def validate(engine, share: list[tuple[StageInputs, float]]) -> dict[str, float]
     engine.eval()
     with torch.no_grad():
         for inputs, weight in share:
+            come_to("validation")
             terms = engine(*inputs.arguments())
             names = [name for name in REPORTED if name in terms]
             values = [terms[name].double() for name in names]
             more = weight * torch.stack([*values, torch.ones_like(values[0])])
             sums = more if sums is None else sums + more
     engine.train()
+    come_to("end of validation")
     assert sums is not None, "there is something to validate on"
     if torch.distributed.get_world_size() > 1:
         torch.distributed.all_reduce(sums)

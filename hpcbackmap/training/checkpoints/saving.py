@@ -7,7 +7,7 @@ from typing import Any
 from hpcbackmap.runtime.errors import InputError, OutputError
 from hpcbackmap.runtime.files import flush, sha256_of
 from hpcbackmap.training.checkpoints.state_files import without_pickles, write_state
-from hpcbackmap.training.ranks.world import World
+from hpcbackmap.training.ranks.world import World, come_to
 
 __all__ = ["file_record", "load_engine", "save_engine"]
 
@@ -18,6 +18,7 @@ def save_engine(engine, folder: Path, tag: str, world: World) -> dict[str, dict]
     Files are on the disk, not only in its cache, when it returns. Raises OutputError on all ranks where one
     could not write.
     """
+    come_to("checkpoint")
     writer = _Writer(engine.checkpoint_engine, folder / tag)
     engine.checkpoint_engine = writer
     engine._copy_recovery_script = lambda _: None  # a script for folders that have no manifest
@@ -25,6 +26,7 @@ def save_engine(engine, folder: Path, tag: str, world: World) -> dict[str, dict]
         engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
     finally:
         engine.checkpoint_engine = writer.wrapped
+    come_to("checkpoint written")
     parts = _gathered((writer.files, writer.error), world)
     for rank, (_, error) in enumerate(parts):
         if error:

@@ -10,23 +10,32 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import torch
 
 from hpcbackmap.runtime.errors import ConfigError, ResourceError
 from hpcbackmap.runtime.launcher import free_port
-from hpcbackmap.training.ranks.world import World, pick_device
+from hpcbackmap.runtime.mpi import waiting_seconds
+from hpcbackmap.training.ranks.watch import PATIENCE
+from hpcbackmap.training.ranks.world import World, pick_device, rank_names
 
-__all__ = ["SECONDS_VARIABLE", "count_gpus", "join", "meet", "meeting_point", "take_gpu"]
+__all__ = [
+    "SECONDS_VARIABLE",
+    "count_gpus",
+    "join",
+    "meet",
+    "meeting_point",
+    "reconnect",
+    "take_gpu",
+]
 
 SECONDS_VARIABLE = "HPCBACKMAP_MEETING_SECONDS"
 SECONDS = 300.0
-COLLECTIVE = timedelta(minutes=30)
-"""How long ranks wait in a collective, for rank 0 to write a checkpoint for instance."""
+COLLECTIVE = 1800.0
+"""Seconds that ranks wait in a collective at least; `ranks.watch` comes before."""
 GRACE = 10.0
 """Seconds that the answer of rank 0 may take to reach the others."""
-NAMED = 16
-"""Ranks that a message names one by one."""
 
 
 def join(world: World, purpose: str) -> torch.device:
@@ -54,9 +63,14 @@ def join(world: World, purpose: str) -> torch.device:
     if torch.distributed.is_initialized():
         return device
     store = _store(world, purpose)
+    _met[:] = [store]
     backend = "nccl" if n_gpus else "gloo"
     torch.distributed.init_process_group(
-        backend, store=store, rank=world.rank, world_size=world.size, timeout=COLLECTIVE
+        backend,
+        store=store,
+        rank=world.rank,
+        world_size=world.size,
+        timeout=timedelta(seconds=max(COLLECTIVE, (PATIENCE + 1) * waiting_seconds())),
     )
     if not n_gpus:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -68,6 +82,28 @@ def join(world: World, purpose: str) -> torch.device:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
     return device
+
+
+_met: list[Any] = []
+"""The store through which the ranks of this process met."""
+
+
+def reconnect() -> torch.distributed.Store:
+    """A connection of its own to the store of `join`, for another thread of a rank of several.
+
+    Raises RuntimeError where nobody serves it.
+    """
+    (store,) = _met
+    while hasattr(store, "underlying_store"):
+        store = store.underlying_store
+    found = torch.distributed.TCPStore(
+        store.host,
+        store.port,
+        is_master=False,
+        timeout=timedelta(seconds=_patience()),
+        wait_for_workers=False,
+    )
+    return torch.distributed.PrefixStore(f"watch/{_attempt()}", found)
 
 
 def count_gpus(environ: Mapping[str, str]) -> int:
@@ -163,8 +199,7 @@ def meet(world: World, address: str, port: int, purpose: str) -> torch.distribut
     deadline = time.monotonic() + seconds
     served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = _connect(world, address, port, seconds, serve=world.rank == 0 and not served)
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = torch.distributed.PrefixStore(f"{purpose}/{attempt}", store)
+    store = torch.distributed.PrefixStore(f"{purpose}/{_attempt()}", store)
     if store.add(f"rank/{world.rank}", 1) > 1:
         raise ResourceError(
             f"two processes say that they are rank {world.rank} of {world.size} at {address}:{port}; "
@@ -175,11 +210,16 @@ def meet(world: World, address: str, port: int, purpose: str) -> torch.distribut
     if missing:
         came = [rank for rank in range(world.size) if rank not in missing]
         raise ResourceError(
-            f"{_names(missing)} of {world.size} did not come to {address}:{port} within {seconds:g} s "
-            f"({_names(came)} did): see the log of {_names(missing[:1])}; if it only starts slowly, set "
-            f"{SECONDS_VARIABLE}"
+            f"{rank_names(missing)} of {world.size} did not come to {address}:{port} within {seconds:g} s "
+            f"({rank_names(came)} did): see the log of {rank_names(missing[:1])}; if it only starts slowly, "
+            f"set {SECONDS_VARIABLE}"
         )
     return torch.distributed.PrefixStore("ranks", store)
+
+
+def _attempt() -> str:
+    """Which start of its ranks by torchrun this is; its store outlives them."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 def _patience() -> float:
@@ -254,10 +294,3 @@ def _tell(store, world: World, missing: list[int] | None, deadline: float, place
             break
         time.sleep(0.05)
     return missing
-
-
-def _names(ranks: list[int]) -> str:
-    """``rank 1``, ``ranks 0, 1, 2`` or, of many, ``ranks 0, 1, 2, … (200 in all)``."""
-    shown = ", ".join(map(str, ranks[:NAMED]))
-    more = f", … ({len(ranks)} in all)" if len(ranks) > NAMED else ""
-    return f"rank{'s' if len(ranks) > 1 else ''} {shown}{more}"

@@ -6,12 +6,44 @@ Slurm's srun count (`runtime/launcher.py`); without any of them the process is a
 
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hpcbackmap.runtime.errors import HpcbackmapError, OutputError, ResourceError
 from hpcbackmap.runtime.launcher import World, places, refuse_half
 
-__all__ = ["World", "host_group", "on_rank_zero", "pick_device", "read_world"]
+__all__ = [
+    "HERE",
+    "World",
+    "come_to",
+    "host_group",
+    "on_rank_zero",
+    "pick_device",
+    "rank_names",
+    "read_world",
+]
+
+NAMED = 16
+"""Ranks that a message names one by one."""
+
+
+@dataclass
+class _Place:
+    """Number and name of the last place of a training that the main thread of this process came by."""
+
+    number: int = 0
+    name: str = "the start"
+
+
+HERE = _Place()
+
+
+def come_to(name: str) -> None:
+    """The main thread comes to a place of the training; every rank calls it in the same order.
+
+    `ranks.watch` tells from it who is behind.
+    """
+    HERE.number, HERE.name = HERE.number + 1, name
 
 
 def read_world(environ: Mapping[str, str]) -> World:
@@ -79,8 +111,16 @@ def on_rank_zero(world: World, action: Callable[[], Any]) -> Any:
             answer[1] = error
         except OSError as error:
             answer[1] = OutputError(f"{error.filename or 'output'}: {error.strerror or error}")
+    come_to("work of rank 0")
     if world.size > 1:
         torch.distributed.broadcast_object_list(answer, src=0)
     if answer[1] is not None:
         raise answer[1]
     return answer[0]
+
+
+def rank_names(ranks: list[int]) -> str:
+    """``rank 1``, ``ranks 0, 1, 2`` or, of many, ``ranks 0, 1, 2, … (200 in all)``."""
+    shown = ", ".join(map(str, ranks[:NAMED]))
+    more = f", … ({len(ranks)} in all)" if len(ranks) > NAMED else ""
+    return f"rank{'s' if len(ranks) > 1 else ''} {shown}{more}"
