@@ -32,6 +32,7 @@ from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.request import STORE, Request, Targets, check_request
 from hpcbackmap.backmapping.source import FileSource, file_source
 from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.protein.sequences import sequence_option
 from hpcbackmap.resolution.build import runs_spec
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, ResourceError
 from hpcbackmap.runtime.files import Lock, write_whole
@@ -184,7 +185,11 @@ def only_delivery(folder: Path, comm: Comm):
 
 def _open(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> FileSource:
     from hpcbackmap.trajectories.frames import FramesInMemory, open_files
-    from hpcbackmap.trajectories.particles import particles_from_mdtraj, read_particles
+    from hpcbackmap.trajectories.particles import (
+        particles_from_mdtraj,
+        particles_of_chains,
+        read_particles,
+    )
     from hpcbackmap.trajectories.reader import holds_topology
 
     if not isinstance(inputs, list):
@@ -199,11 +204,16 @@ def _open(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> FileSour
         return _source(FramesInMemory(inputs), particles, IN_MEMORY, request)
     path = inputs[0]
     if request.top is None and not holds_topology(path):
-        raise InputError(
-            f"{path}: no atom names are read from this format; give a file of the molecule that has them (PDB, "
-            "mmCIF, GRO, PSF, …) with --top"
-        )
-    particles = read_particles(path, request.top, request.molecule, request.unit)
+        if request.sequence is None:
+            raise InputError(
+                f"{path}: no atom names are read from this format; give a file of the molecule that has them "
+                "(PDB, mmCIF, GRO, PSF, …) with --top, or the sequence of a model of one bead per residue with "
+                "--sequence"
+            )
+        chains = sequence_option(request.sequence)
+        particles = particles_of_chains(path, chains, request.molecule, request.unit)
+    else:
+        particles = read_particles(path, request.top, request.molecule, request.unit)
     return _source(open_files(inputs, particles, request.unit), particles, path, request)
 
 

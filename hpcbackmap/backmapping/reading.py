@@ -3,6 +3,7 @@
 Shapes: F frames, P particles, R residues; positions nm.
 """
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.protein.sequences import sequence_option
 from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.trajectories.molecules import FEW_LETTERS
 from hpcbackmap.trajectories.particles import Particles
 from hpcbackmap.trajectories.units import fitting_unit, length_unit, wrong_unit
 
@@ -29,6 +31,7 @@ NEIGHBOURS = (0.15, 1.2)
 
 CHAIN_NAMES = ("CA", "BB")
 """Particles that a residue of a chain has."""
+OF_CHAINS = ("protein", "modified", "unknown")
 
 
 class WholeSites:
@@ -117,11 +120,21 @@ def chosen_particles(particles: Particles, select: str | None, chains: list[str]
 def with_sequence(particles: Particles, sequence: str) -> Particles:
     """The same residues, named by ``sequence``: one-letter codes, FASTA text, or a file with it.
 
+    One chain stands for all molecules of its length.
+
     Raises ConfigError if it has another length or letters that are none, or says where names and letters part.
     """
-    letters = "".join(sequence_option(sequence))
+    chains = sequence_option(sequence)
+    letters = "".join(chains)
+    if len(chains) == 1 and _is_copies(particles, len(letters)):
+        letters *= len(particles.chains)
     names = {template.letter: name for name, template in RESIDUES.items()}
     if len(letters) != len(particles.residues):
+        if len(chains) == 1 and len(particles.residues) % len(letters) == 0:
+            raise ConfigError(
+                f"--sequence has {len(letters)} residues, {particles.source} has {len(particles.residues)}; if "
+                f"these are copies of it, say so with --molecule {len(letters)}"
+            )
         raise ConfigError(
             f"--sequence has {len(letters)} residues, {particles.source} has {len(particles.residues)}; if its "
             "beads are of several residues each, say --representation ucg"
@@ -139,6 +152,11 @@ def with_sequence(particles: Particles, sequence: str) -> Particles:
         for row, letter in zip(particles.residues, letters, strict=True)
     ]
     return replace(particles, residues=rows)
+
+
+def _is_copies(particles: Particles, length: int) -> bool:
+    """Whether every molecule has so many residues."""
+    return set(Counter(row.chain for row in particles.residues).values()) == {length}
 
 
 def require_known_residues(particles: Particles) -> None:
@@ -160,8 +178,8 @@ def require_known_residues(particles: Particles) -> None:
 
 
 def require_unit(path: str, particles: Particles) -> None:
-    """Refuse residues that follow each other ten times too near or too far."""
-    steps = particles.steps[np.isfinite(particles.steps)]
+    """Refuse residues of a chain that follow each other ten times too near or too far."""
+    steps = particles.steps[_within_proteins(particles)]
     if not len(steps):
         return
     (low, high), median = NEIGHBOURS, float(np.median(steps))
@@ -178,6 +196,21 @@ def require_unit(path: str, particles: Particles) -> None:
         f"{path}: residues that follow each other are {scale * median:.3g} {unit} apart (median), "
         f"{scale * 0.38:.3g} is right of C-alpha atoms: {guess}; beads of several residues need --sequence"
     )
+
+
+def _within_proteins(particles: Particles) -> np.ndarray:
+    """Residues that follow another one of their chain, both of protein or of unknown kind, bool [R]."""
+    rows = particles.residues
+    letters = len({row.name for row in rows if len(row.name) == 1}) > FEW_LETTERS
+    kept = {
+        name: (letters and len(name) == 1) or residue_kind(name) in OF_CHAINS
+        for name in {row.name for row in rows}
+    }
+    protein = np.array([kept[row.name] for row in rows])
+    chain = np.array([row.chain for row in rows])
+    follows = np.zeros(len(rows), dtype=bool)
+    follows[1:] = protein[1:] & protein[:-1] & (chain[1:] == chain[:-1])
+    return np.isfinite(particles.steps) & follows
 
 
 def _selected(atoms, select: str) -> np.ndarray:

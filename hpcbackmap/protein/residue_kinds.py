@@ -4,7 +4,7 @@ from functools import cache
 
 from hpcbackmap.protein.residues import RESIDUES, standard_residue_name
 
-__all__ = ["CAPS", "SMALL", "modified_parent", "residue_kind"]
+__all__ = ["CAPS", "SMALL", "modified_parent", "residue_kind", "sirah_parent"]
 
 CAPS = {"ACE", "NME", "NMA", "NH2", "NHE", "FOR", "NAC", "CT3", "ACEY", "NTER", "CTER"}
 """Groups that close the ends of a chain."""
@@ -47,6 +47,29 @@ _PARENTS = {"SEC": "CYS", "PYL": "LYS", "S1P": "SER", "S2P": "SER", "SP1": "SER"
 """Modified residues of force fields, and those that gemmi's table gives a letter of their own."""
 
 
+_SIRAH = {
+    "sHd": "HIS",
+    "sHe": "HIS",
+    "sX": "CYS",
+    "sDh": "ASP",
+    "sEh": "GLU",
+    "sBp": "SER",
+    "sTp": "THR",
+}
+"""Names of SIRAH that are not ``s`` and the letter of the residue."""
+
+
+@cache
+def sirah_parent(name: str) -> str | None:
+    """The standard residue that a name of SIRAH (``sK``, ``sHe``, at the ends ``nK`` and ``cK``) stands for."""
+    name = name.strip()
+    if name in _SIRAH:
+        return _SIRAH[name]
+    if len(name) == 2 and name[0] in "snc" and name[1].isupper():
+        return next((parent for parent, row in RESIDUES.items() if row.letter == name[1]), None)
+    return None
+
+
 @cache
 def residue_kind(name: str) -> str:
     """``protein``, ``modified``, ``cap``, ``water``, ``ion``, ``DNA``, ``RNA``, ``lipid``, ``sugar``,
@@ -54,6 +77,8 @@ def residue_kind(name: str) -> str:
 
     Names of one letter are RNA here; in a file of beads they may be residues.
     """
+    if sirah_parent(name):
+        return "protein"
     name = name.strip().upper()
     if standard_residue_name(name):
         return "protein"

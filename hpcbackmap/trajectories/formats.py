@@ -7,6 +7,7 @@ from itertools import islice
 
 from hpcbackmap.trajectories.gro import GroFile
 from hpcbackmap.trajectories.lammps import LammpsFile
+from hpcbackmap.trajectories.lammps_data import LammpsData
 from hpcbackmap.trajectories.mmcif import MmcifFile
 from hpcbackmap.trajectories.pdb import PdbFile
 from hpcbackmap.trajectories.text import Frame, suffix_of
@@ -16,7 +17,7 @@ __all__ = ["NAMED_TEXT", "TEXT", "is_text", "may_be_crystal", "text_file", "text
 TEXT = {
     ".pdb": PdbFile, ".ent": PdbFile, ".pdb1": PdbFile, ".brk": PdbFile, ".cif": MmcifFile, ".mmcif": MmcifFile,
     ".pdbx": MmcifFile, ".gro": GroFile, ".lammpstrj": LammpsFile, ".lammpsdump": LammpsFile,
-    ".dump": LammpsFile,
+    ".dump": LammpsFile, ".data": LammpsData, ".lmp": LammpsData, ".lammps": LammpsData,
 }  # fmt: skip
 
 NAMED_TEXT = tuple(suffix for suffix, kind in TEXT.items() if kind is not LammpsFile)

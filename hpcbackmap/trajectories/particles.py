@@ -29,7 +29,13 @@ from hpcbackmap.trajectories.molecules import (
     residue_steps,
     split,
 )
-from hpcbackmap.trajectories.reader import first_frames, holds_frames, origin_of, reading
+from hpcbackmap.trajectories.reader import (
+    count_particles,
+    first_frames,
+    holds_frames,
+    origin_of,
+    reading,
+)
 from hpcbackmap.trajectories.text import Rows, suffix_of
 from hpcbackmap.trajectories.units import unit_scale
 
@@ -39,9 +45,11 @@ __all__ = [
     "ResidueRow",
     "load_topology",
     "particles_from_mdtraj",
+    "particles_of_chains",
     "read_particles",
 ]
 
+NAMES = {template.letter: name for name, template in RESIDUES.items()}
 SAMPLE = 5
 """Frames that decide which neighbours are bonded: one bad frame must not."""
 NAMING = (
@@ -230,6 +238,39 @@ def read_particles(
                 "are moved there, all frames alike"
             )
     return _assemble(named, rows, disulphides, words, positions, cells, molecule)
+
+
+def particles_of_chains(
+    path: str, chains: list[str], molecule: int | None = None, unit: str | None = None
+) -> Particles:
+    """Particles of a trajectory without names, from the one-letter codes of chains: a bead for each residue.
+
+    One chain stands for all copies. Fewer beads than letters have no names.
+
+    A dump of LAMMPS knows its molecules itself. Raises InputError where there are more beads.
+    """
+    if is_text(path):
+        return read_particles(path, None, molecule, unit)
+    length, count = sum(map(len, chains)), count_particles(path)
+    copies = count // length if len(chains) == 1 else 1
+    if copies * length != count and count > length:
+        raise InputError(
+            f"{path}: {count} particles, --sequence has {length} residues; one bead for each is expected where "
+            "no file names them (--top)"
+        )
+    named = chains * copies if copies * length == count else ["X" * count]
+    rows = Rows([], [], [], [], [], [], [], [])
+    for strand, letters in enumerate(named):
+        rows.names.extend(["bead"] * len(letters))
+        rows.residue_names.extend(NAMES.get(letter, letter) for letter in letters)
+        rows.numbers.extend(range(1, len(letters) + 1))
+        rows.strands.extend([strand] * len(letters))
+        for column in (rows.insertions, rows.chains, rows.segments, rows.elements):
+            column.extend([""] * len(letters))
+    positions, cells = first_frames(path, rows, SAMPLE)
+    scale = np.float32(unit_scale(path, unit))
+    cells = None if cells is None else cells * scale
+    return _assemble(path, rows, [], [], positions * scale, cells, molecule)
 
 
 def particles_from_mdtraj(

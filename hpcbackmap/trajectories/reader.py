@@ -29,6 +29,7 @@ from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = [
     "FAR",
+    "count_particles",
     "describe_file",
     "first_frames",
     "holds_frames",
@@ -58,6 +59,17 @@ def holds_topology(path: str) -> bool:
 def holds_frames(path: str) -> bool:
     """Whether the suffix is that of a format with coordinates."""
     return is_text(path) or is_gsd(path) or suffix_of(path) in FormatRegistry.fileobjects
+
+
+def count_particles(path: str) -> int:
+    """Particles of a frame of a file of mdtraj's. Raises InputError."""
+    with reading(path):
+        announced = _announced_atoms(path) if Path(path).exists() else None
+        if announced is not None:
+            return announced[0]
+        with _no_c_output(), _open(path, None) as file:
+            block = file.read(n_frames=1)
+            return (block if hasattr(block, "shape") else block[0]).shape[1]
 
 
 def describe_file(path: str, topology) -> tuple[int, np.ndarray]:
@@ -291,7 +303,7 @@ def _require_atoms(path: str, topology, n_atoms: int) -> None:
 
 
 def _require_header(path: str, topology) -> None:
-    """Hold the number of atoms that a header tells against the topology and the file's size."""
+    """Hold the number of atoms that a header tells against the file's size and a topology, or None."""
     announced = _announced_atoms(path)
     if announced is None:
         return
@@ -300,7 +312,8 @@ def _require_header(path: str, topology) -> None:
         raise InputError(
             f"{path}: its header announces {count} atoms, more than a file of this size can hold"
         )
-    _require_atoms(path, topology, count)
+    if topology is not None:
+        _require_atoms(path, topology, count)
 
 
 def _announced_atoms(path: str) -> tuple[int, int] | None:

@@ -97,10 +97,14 @@ def decode(piece: bytes) -> str:
 def numbers_of(fields: list[bytes], width: int, lines: list[int], path: str) -> np.ndarray:
     """Fields of ``width`` numbers each as float64 [P, width]; ``lines``: where each field stands.
 
-    Every field has ``width`` columns of equal size. Raises InputError that names the line.
+    Every field has ``width`` columns of equal size. Columns full of stars, as programs write what does not fit
+    into them, are no numbers (NaN). Raises InputError that names the line.
     """
     size = len(fields[0]) // width
     text = b"".join(fields)
+    if b"*" in text:
+        fields = [_without_stars(field, size) for field in fields]
+        text = b"".join(fields)
     if len(text) == width * size * len(fields):
         try:
             return np.frombuffer(text, f"S{size}").astype(np.float64).reshape(-1, width)
@@ -115,3 +119,13 @@ def numbers_of(fields: list[bytes], width: int, lines: list[int], path: str) -> 
                 shown = decode(piece) or "nothing"
                 raise bad_line(path, line, f"{shown!r} stands where a coordinate belongs") from None
     raise bad_line(path, lines[0], "its coordinates are not understood")
+
+
+def _without_stars(field: bytes, size: int) -> bytes:
+    """The same with ``nan`` in every column of ``size`` that holds stars alone."""
+    columns = [field[at : at + size] for at in range(0, len(field), size)]
+    stars = [column.strip() and not column.strip().strip(b"*") for column in columns]
+    return b"".join(
+        b"nan".rjust(len(column)) if full else column
+        for column, full in zip(columns, stars, strict=True)
+    )

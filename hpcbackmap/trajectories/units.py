@@ -10,7 +10,8 @@ __all__ = ["fitting_unit", "frame_bytes", "length_unit", "unit_scale", "wrong_un
 ANGSTROM_FORMATS = (
     ".pdb", ".ent", ".pdb1", ".brk", ".cif", ".mmcif", ".pdbx", ".dcd", ".dtr",
     ".nc", ".ncdf", ".netcdf", ".ncrst", ".crd", ".mdcrd",
-    ".inpcrd", ".restrt", ".rst7", ".lammpstrj", ".lammpsdump", ".dump", ".xyz", ".arc",
+    ".inpcrd", ".restrt", ".rst7", ".lammpstrj", ".lammpsdump", ".dump",
+    ".data", ".lmp", ".lammps", ".xyz", ".arc",
 )  # fmt: skip
 """All others, and stores, are in nm."""
 MOST = (0.1, 0.9)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from hpcbackmap.protein.residue_kinds import modified_parent, residue_kind
+from hpcbackmap.protein.residue_kinds import modified_parent, residue_kind, sirah_parent
 from hpcbackmap.protein.residues import (
     BACKBONE,
     RESIDUES,
@@ -55,6 +55,8 @@ LONGEST = {"ca": 0.6, "backbone": 0.6, "com": 1.3, "bb": 0.65, "sc": 2.0}
 """nm; sites of residues that follow each other in number are bonded when nearer."""
 FAR_IN_NUMBER = {"ca": 0.45, "backbone": 0.45, "com": 0.0, "bb": 0.45, "sc": 0.0}
 """nm; the same where the numbers leave a gap."""
+SIRAH_ATOMS = {"GN": "N", "GC": "CA", "GO": "O"}
+"""Backbone beads of SIRAH, which sit on these atoms (Darré et al. 2015)."""
 CHARGE_SITES = ("SCP", "SCN", "BBM", "BBP")
 """Extra sites of polarisable Martini beads."""
 
@@ -124,7 +126,7 @@ def _protein(particles: Particles) -> _Protein:
         if parent is None:
             left_out[_kind_word(particles.residues[residue].name)] += 1
             continue
-        name = standard_atom_name(parent, particles.names[particle])
+        name = _particle_name(particles, particle, parent)
         if sizes[residue] > FEW_PARTICLES and _is_hydrogen(particles, particle, name):
             left_out["hydrogen"] += 1
         elif name in CHARGE_SITES:
@@ -154,15 +156,29 @@ def _protein(particles: Particles) -> _Protein:
     return protein
 
 
+def _particle_name(particles: Particles, particle: int, parent: str) -> str:
+    name = standard_atom_name(parent, particles.names[particle])
+    if sirah_parent(particles.residues[particles.residue[particle]].name):
+        return SIRAH_ATOMS.get(name, name)
+    return name
+
+
 def _one_letter(particles: Particles) -> bool:
-    """Whether residues are named by one letter: nucleotides have four or five of these, proteins more."""
+    """Whether residues are named by one letter: nucleotides have four or five of these, proteins more.
+
+    Beside residues with names of three letters, W is water and K potassium.
+    """
     names = {row.name.strip().upper() for row in particles.residues}
+    if any(standard_residue_name(name) for name in names):
+        return False
     known = {template.letter for template in RESIDUES.values()}
     single = {name for name in names if len(name) == 1}
     return len(single - set("ACGUTN")) > 0 and single <= known
 
 
 def _parent(name: str, letters: bool) -> str | None:
+    if parent := sirah_parent(name):
+        return parent
     name = name.strip().upper()
     if letters and len(name) == 1:
         return next(key for key, row in RESIDUES.items() if row.letter == name)
@@ -191,8 +207,10 @@ def _drop_virtual_sites(of_residue: list[dict[str, int]], left_out: Counter) -> 
 def _modified_words(protein: _Protein, letters: bool) -> list[str]:
     changed: Counter[str] = Counter()
     for row, parent in zip(protein.rows, protein.sequence, strict=True):
-        name = protein.particles.residues[row].name.strip().upper()
-        if not (letters and len(name) == 1) and standard_residue_name(name) is None:
+        own = protein.particles.residues[row].name.strip()
+        name = own.upper()
+        named = (letters and len(name) == 1) or sirah_parent(own)
+        if not named and standard_residue_name(name) is None:
             changed[name, parent] += 1
     return [
         f"{count} {name} built as {parent}, which it was made from"
@@ -218,6 +236,10 @@ def _by_names(protein: _Protein) -> tuple[str | None, str]:
         if protein.share(*SIDE_NAMES[:4]) >= MOST:
             return "sc", "one bead per residue with the name of a side chain"
         return None, ""
+    if protein.share("CA") >= MOST and protein.share("CO") >= MOST:
+        return "ca", (
+            "N, CA and CO are sites of PRIMO, of which only CA is an atom that is used; its SC beads are not"
+        )
     if protein.share("CA") >= MOST:
         others = Counter(name for own in protein.members for name in own if name != "CA")
         return _beside_calpha(protein, others)
@@ -237,6 +259,11 @@ def _beside_calpha(protein: _Protein, others: Counter) -> tuple[str, str]:
     for representation, names in (("ca+com", COM_NAMES), ("ca+sc", SIDE_NAMES)):
         for name in set(names) & set(present):
             return representation, f"CA and {name} in every residue"
+    if any(sirah_parent(protein.particles.residues[row].name) for row in protein.rows):
+        return (
+            "ca",
+            "GC beads of SIRAH, which sit on the C-alpha atoms; its other beads are not used",
+        )
     return "ca", f"CA in every residue; {', '.join(sorted(others)[:6])} beside it are not used"
 
 

@@ -593,3 +593,29 @@ def test_a_sequence_names_residues_that_are_not_named(truth, artifact, tmp_path)
         backmap(tmp_path / "in.pdb", tmp_path / "x.pdb", artifact=artifact)
     with pytest.raises(ConfigError, match=r"--sequence has 3 residues, .*in.pdb has 20"):
         backmap(tmp_path / "in.pdb", tmp_path / "x.pdb", artifact=artifact, sequence="AGE")
+
+
+def test_a_sequence_is_enough_for_one_bead_per_residue(trace, truth, artifact, tmp_path):
+    letters = "".join(residue.code for residue in truth.topology.residues)
+    two = np.concatenate([calpha_of(truth), calpha_of(truth) + [4, 0, 0]], axis=1)
+    pair = topology_from_sequence([letters, letters]).to_mdtraj("ca")
+    mdtraj.Trajectory(two, pair).save_dcd(str(tmp_path / "two.dcd"))
+    result = backmap(tmp_path / "two.dcd", tmp_path / "a.pdb", artifact=artifact, sequence=letters)
+    assert (result["chains"], result["residues"], result["frames"]) == (2, 40, FRAMES)
+    with pytest.raises(InputError, match="40 particles, --sequence has 19"):
+        backmap(tmp_path / "two.dcd", tmp_path / "b.pdb", artifact=artifact, sequence=letters[1:])
+    with pytest.raises(InputError, match="--sequence"):
+        backmap(tmp_path / "two.dcd", tmp_path / "b.pdb", artifact=artifact)
+
+
+def test_the_unit_is_judged_by_the_protein_alone(truth, artifact, tmp_path):
+    """Water and lipids lie anywhere; W beside residues with names of three letters is water."""
+    places = np.random.default_rng(0).uniform(0, 90, (60, 3))
+    lines = edited_pdb(truth, tmp_path / "a.pdb", lambda line: line).read_text().splitlines()
+    lines = [line for line in lines if line.startswith("ATOM")]
+    for number, (x, y, z) in enumerate(places, start=100):
+        lines.append(f"ATOM  {number:5d}  W     W  {number:4d}    {x:8.3f}{y:8.3f}{z:8.3f}")
+    (tmp_path / "a.pdb").write_text("\n".join(lines) + "\n")
+    result = backmap(tmp_path / "a.pdb", tmp_path / "o.pdb", artifact=artifact)
+    assert result["left_out"]["water W"] == 60
+    assert result["residues"] == 20

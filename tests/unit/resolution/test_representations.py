@@ -1,5 +1,6 @@
 """Inputs of every representation, coarse-grained from a real protein, are told apart and read right."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mdtraj
@@ -215,3 +216,29 @@ def test_a_residue_that_lacks_its_site_is_refused_by_name(protein):
         detect(particles(protein, "martini3", names=names))
     with pytest.raises(ConfigError, match="martini3"):
         read_as("martini4", plain)
+
+
+def test_backbones_of_sirah_and_primo_are_read_by_their_calpha(protein):
+    """GN, GC and GO of SIRAH are N, CA and O; CO of PRIMO is no atom."""
+    kept = [
+        number for number, name in enumerate(particles(protein, "backbone").names) if name != "CB"
+    ]
+    given = particles(protein, "backbone").subset(np.array(kept))
+    letters = {name: template.letter for name, template in RESIDUES.items()}
+    beads = {"N": "GN", "CA": "GC", "C": "BCG", "O": "GO"}
+    sirah = replace(
+        given,
+        names=[beads[name] for name in given.names],
+        residues=[row._replace(name="s" + letters[row.name]) for row in given.residues],
+    )
+    reading = detect(sirah)
+    assert reading.representation == "ca"
+    assert reading.topology.sequence == protein.topology.sequence
+    assert "SIRAH" in reading.words[0]
+    np.testing.assert_array_equal(
+        sirah.positions[reading.sites["ca"]], given.positions[detect(given).sites["backbone"][:, 1]]
+    )
+    primo = replace(given, names=[{"C": "CO", "O": "SC1"}.get(name, name) for name in given.names])
+    reading = detect(primo)
+    assert reading.representation == "ca"
+    assert "PRIMO" in reading.words[0]

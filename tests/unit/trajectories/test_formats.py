@@ -219,3 +219,40 @@ def test_memory_does_not_grow_with_the_models_of_a_file(calpha, tmp_path):
         )
         peaks.append(int(answer.stdout))
     assert peaks[1] - peaks[0] < 20_000, "KB"
+
+
+def test_a_lammps_data_file_names_and_places_particles(tmp_path):
+    """Types by the comments of their masses, ids in any order, image flags, molecules."""
+    rows = [
+        "2 1 2 0.5 9.0 1.0 1.0 0 0 0",
+        "1 1 1 0 5.0 1 1 0 0 0",
+        "3 1 1 0 3.0 1 1 1 0 0",
+        "4 2 2 0 7 7 7 0 0 0",
+    ]
+    text = (
+        "made by hand\n\n4 atoms\n2 atom types\n\n-0.0 50.0 xlo xhi\n0 50 ylo yhi\n0 60 zlo zhi\n\n"
+        "Masses\n\n1 71.08 # ALA\n2 57.05 # GLY\n\nAtoms # full\n\n"
+        + "\n".join(rows)
+        + "\n\nBonds\n\n1 1 1 2\n"
+    )
+    (tmp_path / "sys.data").write_text(text)
+    found = read_particles(str(tmp_path / "sys.data"))
+    assert [row.name for row in found.residues] == ["ALA", "GLY", "ALA", "GLY"]
+    assert [row.chain for row in found.residues] == [0, 0, 0, 1]
+    np.testing.assert_allclose(found.positions[:, 0], [0.5, 0.9, 5.3, 0.7], atol=1e-6)
+    np.testing.assert_allclose(found.cell, np.diag([5, 5, 6]))
+    (tmp_path / "bad.data").write_text(text.replace("2 1 2 0.5 9.0 1.0", "2 1 2 0.5 9.0 what"))
+    with pytest.raises(InputError, match=r"line 17: 'what' is no number"):
+        read_particles(str(tmp_path / "bad.data"))
+
+
+def test_columns_of_stars_are_no_numbers(calpha, tmp_path):
+    calpha[:2].save_pdb(str(tmp_path / "a.pdb"))
+    lines = (tmp_path / "a.pdb").read_text().splitlines()
+    models = [n for n, line in enumerate(lines) if line.startswith("MODEL")]
+    at = models[1] + 3
+    lines[at] = lines[at][:30] + "*" * 24 + lines[at][54:]
+    (tmp_path / "a.pdb").write_text("\n".join(lines) + "\n")
+    found = read_particles(str(tmp_path / "a.pdb"))
+    frames = frames_of(tmp_path / "a.pdb", found, 0, 2)
+    assert np.argwhere(np.isnan(frames).any(axis=-1)).tolist() == [[1, 2]]
