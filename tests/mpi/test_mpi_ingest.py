@@ -13,22 +13,23 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 MPIRUN = shutil.which("mpirun", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
+ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_osc": "^ucx",
+    "OMP_NUM_THREADS": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "PYTHONPATH": str(REPOSITORY),
+}
+
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="no mpirun")
 
 
 def mpirun(ranks: int, *command: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_osc": "^ucx",
-        "OMP_NUM_THREADS": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        "PYTHONPATH": str(REPOSITORY),
-    }
     launcher = [MPIRUN, "-n", str(ranks)] if ranks > 1 else []
     return subprocess.run(
         [*launcher, sys.executable, *command],
-        env=environment,
+        env=os.environ | ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,9 +1,14 @@
 """Ranks that wait: for one that hangs, and for one that is asked to stop."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
-from test_mpi_ingest import MPIRUN, content, mpirun, write_campaign
+from test_mpi_ingest import ENVIRONMENT, MPIRUN, REPOSITORY, content, mpirun, write_campaign
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="no mpirun")
 
@@ -33,6 +38,20 @@ def asked(*given):
         yield unit
 
 ingest.fill_units = asked
+from hpcbackmap.cli.app import main
+main(["ingest", sys.argv[1]])
+"""
+SLOW = """
+import sys, time
+from hpcbackmap.ingest import ingest
+fill = ingest.fill_units
+
+def slowly(*given):
+    for unit in fill(*given):
+        time.sleep(2)
+        yield unit
+
+ingest.fill_units = slowly
 from hpcbackmap.cli.app import main
 main(["ingest", sys.argv[1]])
 """
@@ -68,3 +87,33 @@ def test_a_signal_stops_all_ranks_between_shards(process, example_dir, tmp_path)
     other = write_campaign(elsewhere, example_dir, f"{example_dir}/trpcage.xtc")
     assert mpirun(1, "-m", "hpcbackmap", "ingest", str(other)).returncode == 0
     assert content(tmp_path / "work/frames.zarr") == content(elsewhere / "work/frames.zarr")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_mpirun_that_is_asked_to_end_gives_its_ranks_the_time(number, example_dir, tmp_path):
+    """Open MPI itself kills them within a second; launch/mpirun.sh does not."""
+    campaign = write_campaign(tmp_path, example_dir, f"{example_dir}/trpcage.xtc")
+    program = tmp_path / "slow.py"
+    program.write_text(SLOW)
+    run = subprocess.Popen(
+        [
+            "bash",
+            str(REPOSITORY / "launch/mpirun.sh"),
+            "-n",
+            "2",
+            sys.executable,
+            program,
+            campaign,
+        ],
+        env=os.environ | ENVIRONMENT | {"MPIRUN": str(MPIRUN)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    written = tmp_path / "work" / "frames.zarr.partial" / ".written"
+    while not list(written.glob("*.json")) and run.poll() is None:
+        time.sleep(0.05)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=100)
+    assert run.returncode == 75, errors
+    said = re.findall("hpcbackmap: error: .*", errors)
+    assert len(said) == 1 and "the same command continues" in said[0], errors
