@@ -74,12 +74,14 @@ class Stage(nn.Module, ABC, Generic[S]):
     likelihood is exact. elbo_noise: standard normals per bead that `elbo`, `loss` and `log_weight` read.
     variance: what the likelihood's variances hang on. ladder: of the one molecule that it learns, if it does.
     by_heart: weights that it has for that molecule beside those of a stage for all; zero before training.
+    fitted: whether `calibrate` fits it in closed form, so that it is of use before the first step.
     config: the settings that it was made from.
     """
 
     kind: ClassVar[str]
     variance: ClassVar[str] = "learned"
     by_heart: ClassVar[frozenset[str]] = frozenset()
+    fitted: ClassVar[bool] = False
     config: ModelConfig
 
     def __init__(self, fine: str, coarse: str):

@@ -28,7 +28,7 @@ from hpcbackmap.training.engine import (
     make_engine,
     micro_batch,
 )
-from hpcbackmap.training.feed import Feed
+from hpcbackmap.training.feed import Feed, StageInputs
 from hpcbackmap.training.init_from import start_from
 from hpcbackmap.training.ranks.world import World, come_to, host_group, on_rank_zero
 from hpcbackmap.training.records.metrics import Recorder
@@ -81,16 +81,13 @@ class Run:
         self.parameters = sum(parameter.numel() for parameter in stage.parameters())
         log.info("%d parameters", self.parameters)
         self.feed = Feed(store, stage, self.train.seed, device, identity["clusters"])
-        if self.train.init_from:
-            start_from(self.train.init_from, stage.to(device))
-        else:
-            self._calibrate(stage.to(device), ranges["train"], budget)
+        self.ranges, self.budget = ranges, budget
+        self._start(stage.to(device))
         self.engine = self._make_engine(stage, settings, manifest)
 
         micro = micro_batch(self.name, self.train, world.size)
         frames = self.train.validation_frames
-        batches = list(self.feed.fixed(ranges["validation"], frames, micro, "validation"))
-        self.validation = share_of_rank(batches, world.rank, world.size)
+        self.validation = self._judged_frames("validation", frames)
         start, together = self.progress.position, micro * world.size
         self.stream = iter(self.feed.stream(ranges["train"], together, world, budget, start))
         self.recorder = Recorder(folder, world, self.train, self.progress, about)
@@ -110,11 +107,24 @@ class Run:
         if not ranges:
             raise InputError(f"{self.store.path}: the split leaves no frames to train on")
 
-    def _calibrate(self, stage: Stage, ranges: list[FrameRange], budget_mb: float) -> None:
-        """Every rank shows the stage the same frames: many of one system, or one of each of several."""
-        inputs = self.feed.sample(ranges, self.train.batch_size, CALIBRATION_FRAMES, budget_mb)
+    def _start(self, stage: Stage) -> None:
+        """Bring a stage to where training starts: the weights of an artifact, or what frames tell.
+
+        Every rank shows it the same frames: many of one system, or one of each of several.
+        """
+        if self.train.init_from:
+            start_from(self.train.init_from, stage)
+            return
+        size, budget = self.train.batch_size, self.budget
+        inputs = self.feed.sample(self.ranges["train"], size, CALIBRATION_FRAMES, budget)
         with torch.no_grad():
             stage.calibrate(inputs.fine, inputs.coarse, inputs.system)
+
+    def _judged_frames(self, part: str, frames: int) -> list[tuple[StageInputs, float]]:
+        """This rank's share of evenly spaced frames of a part of the split."""
+        micro = micro_batch(self.name, self.train, self.world.size)
+        batches = list(self.feed.fixed(self.ranges[part], frames, micro, part))
+        return share_of_rank(batches, self.world.rank, self.world.size)
 
     def _make_engine(self, stage: Stage, settings: dict, manifest: dict | None):
         """The engine, in the state of the checkpoint if there is one."""
@@ -274,16 +284,13 @@ class Run:
 
     def _keep_weights(self, values: dict[str, float]) -> None:
         """The present weights are the ones to export."""
-        name = f"best_{self.progress.step}.safetensors"
-        weights = full_weights(self.engine)
+        self._keep(full_weights(self.engine), self.progress.step, values)
+
+    def _keep(self, weights: dict[str, Tensor], step: int, values: dict[str, float]) -> None:
+        name = f"best_{step}.safetensors"
         path = self.checkpoints.folder / name
         digest = on_rank_zero(self.world, lambda: save_weights(weights, path))
-        self.progress.best = {
-            "step": self.progress.step,
-            "weights": name,
-            "sha256": digest,
-            **values,
-        }
+        self.progress.best = {"step": step, "weights": name, "sha256": digest, **values}
 
     def checkpoint(self) -> None:
         """A whole new checkpoint, or the one before and OutputError on all ranks; of finite weights alone."""
@@ -301,7 +308,9 @@ class Run:
     def publish(self) -> dict:
         """Artifact of the best weights, and the result that `train` returns.
 
-        Raises DivergedError where no validation was finite, or the best one is far worse than at the start.
+        Where it only got worse on frames that it has not seen, a stage that was of use before the first step
+        is published as it was then. Raises DivergedError where no validation was finite, or the best one is
+        far worse than at the start.
         """
         progress = self.progress
         self._require_something_learned()
@@ -337,11 +346,33 @@ class Run:
             raise DivergedError(f"{self.name}: no validation loss was finite; {anew}")
         if self.validation and progress.start_loss is not None:
             best, step = progress.best["loss"], progress.best["step"]
-            if is_far_worse(best, progress.start_loss):
+            if is_far_worse(best, progress.start_loss) and not self._keep_start():
                 raise DivergedError(
                     f"{self.name}: the best validation loss, {best:.4g} after step {step}, is far worse than "
                     f"{progress.start_loss:.4g} at the start; {anew}"
                 )
+
+    def _keep_start(self) -> bool:
+        """Make the start what is published, if it was of use and training then learned its frames by heart.
+
+        A training that has become worse on its own frames, too, has diverged.
+        """
+        stage = self._build().to(self.device)
+        if not (stage.fitted or self.train.init_from):
+            return False
+        self._start(stage)
+        start = Objective(stage, self.train)
+        learned = self._judged_frames("train", self.train.validation_frames)
+        if not validate(self.engine, learned)["loss"] < validate(start, learned)["loss"]:
+            return False
+        weights = {key: value.detach().cpu().clone() for key, value in stage.state_dict().items()}
+        self._keep(weights, 0, validate(start, self.validation))
+        log.warning(
+            "%s: training frames were learned by heart, others only got worse: the stage is published as it "
+            "was before the first step; more frames, fewer steps or a smaller network may do better",
+            self.name,
+        )
+        return True
 
     def _export(self, weights: Path, result: dict) -> None:
         """Publish the artifact; warn if its latents are out of use."""

@@ -23,6 +23,7 @@ __all__ = ["Cgvae"]
 
 class Cgvae(CartesianStage[BeadSystem]):
     kind = "cgvae"
+    fitted = True
     network: BeadNetwork
     ladder: Ladder
 
