@@ -1,4 +1,4 @@
-"""A training that leaves the numbers, or learns nothing, publishes nothing, or the start where it was of use."""
+"""A training that leaves the numbers publishes nothing; one that overfits, the start if that was of use."""
 
 import json
 
