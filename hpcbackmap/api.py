@@ -38,6 +38,9 @@ def backmap(
     segments: "str | int | Sequence[int] | None" = None,
     bead_center: str = "ca",
     stage: "str | PathLike" = "shipped",
+    hydrogens: bool = False,
+    ph: float = 7.0,
+    names: str = "pdb",
     device: str = "auto",
     on_bad_frame: str = "skip",
     strict: bool = False,
@@ -80,6 +83,11 @@ def backmap(
         its heavy atoms.
     stage
         Folder of a trained ca-fg stage; ``shipped`` is the one of the package.
+    hydrogens, ph
+        Add hydrogens, as acids and bases carry them at this pH; histidines have theirs on the nitrogen that is
+        bonded to an acceptor in most of a few structures, on NE2 where none is.
+    names
+        Of residues and atoms of structures with hydrogens: ``pdb``, ``amber``, ``charmm``, ``gromacs``.
     on_bad_frame
         ``skip`` leaves a frame out whose trace is broken, ``repair`` closes it, ``stop`` raises InputError.
     strict
@@ -125,6 +133,9 @@ def backmap(
         chains=tuple(chains),
         select=select,
         stages=() if stage == "shipped" else (str(stage),),
+        hydrogens=hydrogens,
+        ph=ph,
+        names=names,
         device=device,
         on_bad_frame=on_bad_frame,
         force=force,

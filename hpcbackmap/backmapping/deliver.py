@@ -1,6 +1,6 @@
 """From finished shards to the files that a user asked for: in order, by all ranks, whole or not at all.
 
-Shapes: n frames, M members, A heavy atoms; positions nm.
+Shapes: n frames, M members, A atoms; positions nm.
 """
 
 import logging
@@ -15,6 +15,8 @@ from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.request import Targets
 from hpcbackmap.backmapping.source import FileSystem
 from hpcbackmap.backmapping.workspace import ShardFiles
+from hpcbackmap.finishing.naming import named_topology
+from hpcbackmap.protein.hydrogens import HYDROGENS, hydrogens_of
 from hpcbackmap.runtime.errors import HpcbackmapError, Stopped
 from hpcbackmap.runtime.mpi import Comm, on_first_rank, raise_together
 from hpcbackmap.runtime.stopping import StopSignals
@@ -46,27 +48,42 @@ class Piece(NamedTuple):
 class Pieces:
     """The structures of a plan in order of the input's frames, a few at a time."""
 
-    def __init__(self, plan: Plan, made: ShardFiles, system: FileSystem):
+    def __init__(self, plan: Plan, made: ShardFiles, system: FileSystem, names: str = "pdb"):
+        """names: of residues and atoms, where there are hydrogens (`finishing.naming.NAMES`)."""
         self.plan, self.made, self.system = plan, made, system
-        self.topology = system.ladder.topology
+        self.written = plan.written_ladder(system.name, system.ladder).topology
+        self.names = names
+
+    def topology(self) -> "mdtraj.Topology":
+        """Of the atoms that `read` gives."""
+        if not self.written.protonation:
+            return self.written.to_mdtraj()
+        return named_topology(hydrogens_of(self.written), self.names)
 
     def read(self, start: int, stop: int, members: range) -> Iterator[Piece]:
         """Chosen frames ``start`` to ``stop``, counted in the plan."""
         plan, rows = self.plan, self.plan.rows_per_frame
-        size = max(1, int(PIECE_BYTES / frame_bytes(self.topology.n_atoms * rows)))
+        size = max(1, int(PIECE_BYTES / frame_bytes(self.written.n_atoms * rows)))
         for first in range(start, stop, size):
             last = min(first + size, stop)
             numbers = plan.local_frames(Shard(self.made.name, 0, first, last))
             read = self.system.frames(numbers)
-            positions = self.made.read("fg", first * rows, last * rows)
+            positions = self._atoms(first * rows, last * rows)
             positions = positions.reshape(last - first, rows, -1, 3)
             yield Piece(positions[:, members], np.array(numbers), read.times, read.cells)
+
+    def _atoms(self, start: int, stop: int) -> np.ndarray:
+        """Structures ``start`` to ``stop`` as they are written [n, A, 3]."""
+        heavy = self.made.read("fg", start, stop)
+        if not self.written.protonation:
+            return heavy
+        return hydrogens_of(self.written).joined(heavy, self.made.read(HYDROGENS, start, stop))
 
     def trajectories(self) -> list["mdtraj.Trajectory"]:
         """One of each member; structures without numbers are left out."""
         import mdtraj
 
-        members, topology = range(self.plan.rows_per_frame), self.topology.to_mdtraj()
+        members, topology = range(self.plan.rows_per_frame), self.topology()
         read = [*self.read(0, self.plan.total_frames, members)]
         found = []
         for member in members:
@@ -120,7 +137,7 @@ def _write(pieces: Pieces, parts: list[Path], members: range, start: int, stop: 
     """One file for each member; none for a member without a structure here."""
     from hpcbackmap.trajectories.writer import TrajectoryWriter
 
-    topology = pieces.topology.to_mdtraj()
+    topology = pieces.topology()
     writers: dict[int, TrajectoryWriter] = {}
     with ExitStack() as stack:
         for piece in pieces.read(start, stop, members):
@@ -155,7 +172,7 @@ def _write_topology(pieces: Pieces, targets: Targets) -> None:
         if len(good):
             frame, member = good[0]
             row = slice(frame, frame + 1)
-            topology = pieces.topology.to_mdtraj()
+            topology = pieces.topology()
             with TrajectoryWriter(targets.topology, topology, force=True) as file:
                 file.append(
                     piece.positions[row, member],

@@ -10,6 +10,7 @@ import logging
 import shutil
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +33,7 @@ from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.request import STORE, Request, Targets, check_request
 from hpcbackmap.backmapping.source import FileSource, file_source
 from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.protein.hydrogens import hydrogens_of
 from hpcbackmap.protein.sequences import sequence_option
 from hpcbackmap.resolution.build import runs_spec
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, ResourceError
@@ -93,7 +95,7 @@ def backmap_files(
     summary = on_first_rank(comm, lambda: _told(done, source, targets))
     with only_delivery(targets.scratch, comm) as mine:
         if mine:
-            _deliver(done, source, targets, comm)
+            _deliver(done, source, request, comm)
             summary["seconds"] = round(time.monotonic() - started, 2)
             on_first_rank(comm, lambda: _leave(targets, request, done.plan, summary))
     return summary
@@ -111,7 +113,8 @@ def backmap_in_memory(
     with tempfile.TemporaryDirectory(prefix="hpcbackmap-") as folder:
         done = _descend(source, request, Path(folder), True, comm)
         summary = _summary(done, source)
-        pieces = Pieces(done.plan, open_output(done.made).system(source.only.name), source.only)
+        made = open_output(done.made).system(source.only.name)
+        pieces = Pieces(done.plan, made, source.only, request.names)
         return pieces.trajectories(), summary
 
 
@@ -279,6 +282,8 @@ def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
                 "members": members,
                 "mode": request.mode,
                 "seed": request.seed,
+                "hydrogens": request.hydrogens,
+                "ph": request.ph,
                 "frames": _frames(request.frames, source.only.n_frames),
                 "batch_frames": batch,
                 "shard_frames": _shard(source.only.n_frames, residues * members, batch),
@@ -395,7 +400,20 @@ def _summary(done: Finished, source: FileSource) -> dict:
             "bead_center": system.ladder.definition(system.ladder.resolutions[-1]),
             "largest_bead_error_angstrom": round(10 * facts.get("most_bead_error", 0.0), 5),
         }
-    return summary | in_words(facts) | {"quarantined": bad}
+    return summary | in_words(facts) | _finished_in_words(plan, source) | {"quarantined": bad}
+
+
+def _finished_in_words(plan: Plan, source: FileSource) -> dict[str, object]:
+    """What the finish added, as a user reads it."""
+    if not plan.finish or not plan.protonation:
+        return {}
+    topology = plan.written_ladder(source.only.name, source.only.ladder).topology
+    states = Counter(state for state in topology.protonation if state)
+    return {
+        "hydrogens": len(hydrogens_of(topology).names),
+        "ph": plan.finish["ph"],
+        "protonation": dict(sorted(states.items())),
+    }
 
 
 def _places(targets: Targets, plan: Plan) -> dict:
@@ -432,11 +450,13 @@ def _by_frame(quarantined: list[dict], members: int) -> list[dict]:
     return found
 
 
-def _deliver(done: Finished, source: FileSource, targets: Targets, comm: Comm) -> None:
+def _deliver(done: Finished, source: FileSource, request: Request, comm: Comm) -> None:
+    targets = request.targets
     if targets.output.suffix == STORE:
         on_first_rank(comm, lambda: _move(done.made, targets.output))
         return
-    pieces = Pieces(done.plan, open_output(done.made).system(source.only.name), source.only)
+    made = open_output(done.made).system(source.only.name)
+    pieces = Pieces(done.plan, made, source.only, request.names)
     with StopSignals() as signals:
         deliver(pieces, targets, comm, signals)
 

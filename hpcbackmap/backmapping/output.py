@@ -62,12 +62,13 @@ def create_output(
 
 def _create_plain(plan: Plan, source: Source, folder: Path) -> None:
     (name,) = plan.frames
+    ladder = plan.written_ladder(name, source.system(name).ladder)
     create_workspace(
         folder,
         plan.to_dict(),
         name,
         plan.n_frames(name) * plan.rows_per_frame,
-        {level: source.system(name).n_particles(level) for level in plan.resolutions},
+        {level: ladder.n_particles(level) for level in plan.resolutions},
         plan.shard_frames * plan.rows_per_frame,
     )
 
@@ -77,7 +78,7 @@ def _create_store(campaign: Campaign, plan: Plan, source: Source, folder: Path) 
 
     create_store(
         str(folder),
-        {name: source.system(name).ladder for name in plan.frames},
+        {name: plan.written_ladder(name, source.system(name).ladder) for name in plan.frames},
         {name: plan.n_frames(name) * plan.rows_per_frame for name in plan.frames},
         plan.resolutions,
         campaign.store.model_copy(update={"quantise": False}),

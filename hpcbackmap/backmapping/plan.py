@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
+from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.differences import first_difference
 
 __all__ = ["Plan", "Shard"]
@@ -36,6 +37,8 @@ class Plan:
     frames: chosen frames of each system as [start, stop, step] ranges of local indices in the input store.
     draws: samples that each rung draws for every sample of the one before, coarse to fine.
     source: of files, what is read from them; of a store, None.
+    finish: what is done to whole structures after the chain; None: nothing. protonation: of structures with
+    hydrogens, the states of each system's residues (`Topology.protonation`), which follow from the rest.
     """
 
     input: str
@@ -50,6 +53,8 @@ class Plan:
     shard_frames: int
     device: str
     source: dict | None = None
+    finish: dict | None = None
+    protonation: dict[str, list[str]] | None = None
 
     def n_frames(self, system: str) -> int:
         return sum(len(range(*part)) for part in self.frames[system])
@@ -93,10 +98,15 @@ class Plan:
         total = len(self.shards)
         return self.shards[index * total // count : (index + 1) * total // count]
 
+    def written_ladder(self, system: str, ladder: Ladder) -> Ladder:
+        """That of the structures which are written, given the one of the input."""
+        return ladder.protonated((self.protonation or {}).get(system, ()))
+
     def to_dict(self) -> dict:
         record = json.loads(json.dumps(asdict(self)))
-        if self.source is None:
-            del record["source"]
+        for key in ("source", "finish", "protonation"):
+            if record[key] is None:
+                del record[key]
         return record
 
     @cached_property
@@ -108,4 +118,6 @@ class Plan:
         mine = self.to_dict()
         if self.source is not None:  # says more than the hash of it, so first
             mine = {"source": self.source} | mine
+        if self.finish is None and other.get("finish"):
+            mine["finish"] = None
         return first_difference({key: other.get(key) for key in mine}, mine)

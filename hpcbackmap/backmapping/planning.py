@@ -2,12 +2,15 @@
 
 import json
 from bisect import bisect_left
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.source import FileSource, Source
-from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.backmapping.states import states_of_run
+from hpcbackmap.config.campaign import BackmapConfig, Campaign
+from hpcbackmap.protein.hydrogens import HYDROGENS
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.files import sha256_of
 from hpcbackmap.trajectories.units import frame_bytes
@@ -49,6 +52,11 @@ def make_plan(
         shard_frames=1 if measure else sizes["shard_frames"],
         device=chains.device.type,
     )
+    if settings.hydrogens:
+        same = there is not None and there.get("finish") == plan.finish
+        states = (there or {}).get("protonation") if same else None
+        states = states or states_of_run(plan, source, chains, settings.ph)
+        plan = replace(plan, protonation=states)
     return _with_sizes(plan, source, chains, ranks, sizes) if measure else plan
 
 
@@ -74,12 +82,19 @@ def _settled(campaign, source, folders: dict[str, Path], frames: dict) -> dict:
         "input": source.digest,
         "stages": {rung: _artifact_digest(folders[rung]) for rung in campaign.descent()},
         "start": start,
-        "resolutions": [name for name in made if settings.keep is None or name in settings.keep],
+        "resolutions": _written(made, settings),
         "frames": frames,
         "draws": campaign.draws(),
         "mode": settings.mode,
         "seed": settings.seed,
+        **({"finish": {"hydrogens": True, "ph": settings.ph}} if settings.hydrogens else {}),
     } | ({"source": source.facts} if isinstance(source, FileSource) else {})
+
+
+def _written(made: list[str], settings: BackmapConfig) -> list[str]:
+    """Resolutions to write; hydrogens stand behind the heavy atoms."""
+    kept = [name for name in made if settings.keep is None or name in settings.keep]
+    return [*kept[:1], HYDROGENS, *kept[1:]] if settings.hydrogens else kept
 
 
 def stage_folders(campaign: Campaign) -> dict[str, Path]:
@@ -110,7 +125,8 @@ def _with_sizes(plan: Plan, source: Source, chains, ranks: int, sizes: dict) -> 
         seconds = seconds_per_frame(*given, probe[:batch], plan.members)
     shard = sizes["shard_frames"]
     if shard == "auto":
-        particles = sum(system.ladder.n_particles(level) for level in plan.resolutions)
+        ladder = plan.written_ladder(name, system.ladder)
+        particles = sum(ladder.n_particles(level) for level in plan.resolutions)
         size = frame_bytes(particles) * plan.rows_per_frame
         shard = choose_shard(seconds, size, batch, plan.total_frames, ranks)
     return Plan(**(vars(plan) | {"batch_frames": batch, "shard_frames": shard}))

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcbackmap.finishing.naming import require_names
+from hpcbackmap.finishing.protonation import PH, require_ph
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 from hpcbackmap.trajectories.companion import topology_beside
 
@@ -23,8 +25,9 @@ class Request:
     FASTA file or letters, where names say nothing. strict: refuse rather than leave particles out. molecule:
     residues of each molecule, where nothing in the file tells. unit: of length, where it is not that of the
     format. segments: of beads of several residues, how many each, ``8,12,10`` or one number for all. beads:
-    file that maps residues to them. bead_center: what a bead is (`resolution.build.DEFINITIONS`). output:
-    file, or folder that ends in .zarr; None keeps all in memory.
+    file that maps residues to them. bead_center: what a bead is (`resolution.build.DEFINITIONS`). hydrogens:
+    add them, as they are at ``ph``. names: of residues and atoms (`finishing.naming.NAMES`). output: file, or
+    folder that ends in .zarr; None keeps all in memory.
     """
 
     output: Path | None = None
@@ -47,6 +50,9 @@ class Request:
     segments: str | None = None
     beads: str | None = None
     bead_center: str = "ca"
+    hydrogens: bool = False
+    ph: float = PH
+    names: str = "pdb"
 
     @property
     def targets(self) -> "Targets":
@@ -96,6 +102,8 @@ def check_request(request: Request, inputs: list[str]) -> None:
         raise ConfigError(f"--on-bad-frame {request.on_bad_frame}: give {', '.join(BAD_FRAMES)}")
     if len(request.stages) > 1:
         raise ConfigError("--stages: give one ca-fg stage")
+    require_ph(request.ph, "--ph")
+    require_names(request.names, request.hydrogens, request.output)
     if request.members < 1:
         raise ConfigError(f"--members {request.members}: one at least")
     for path in [*inputs, *filter(None, [request.top, request.beads])]:

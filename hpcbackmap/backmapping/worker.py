@@ -16,7 +16,9 @@ from hpcbackmap.backmapping.pipeline import RemoteChain, RemoteChains
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.records import Records
 from hpcbackmap.backmapping.source import Coarse, Source, read_coarse
+from hpcbackmap.finishing.finish import add_hydrogens
 from hpcbackmap.metrics.beads import bead_error
+from hpcbackmap.protein.hydrogens import HYDROGENS
 from hpcbackmap.runtime.stopping import StopSignals
 
 __all__ = ["Worker"]
@@ -211,10 +213,15 @@ class Worker:
             )
         levels = {}
         for name in plan.resolutions:
+            if name == HYDROGENS:
+                continue
             stacked = np.stack([levels_[name] for levels_ in drawn], axis=1)
             for frame, member in reasons:
                 stacked[frame, member] = np.nan
             levels[name] = stacked.reshape(-1, *stacked.shape[2:])
+        if plan.protonation:
+            ladder = plan.written_ladder(system, self.source.system(system).ladder)
+            levels[HYDROGENS] = add_hydrogens(ladder.topology, levels["fg"])
         return levels
 
 

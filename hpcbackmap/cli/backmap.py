@@ -14,6 +14,7 @@ __all__ = ["backmap"]
 
 CAMPAIGN = "Of a campaign"
 FILES = "Of files"
+FINISH = "Finish"
 
 
 def backmap(
@@ -170,6 +171,22 @@ def backmap(
         bool,
         typer.Option("--force", help="Replace an output that exists.", rich_help_panel=FILES),
     ] = False,
+    hydrogens: Annotated[
+        bool, typer.Option("--hydrogens", help="Add hydrogens.", rich_help_panel=FINISH)
+    ] = False,
+    ph: Annotated[
+        float | None,
+        typer.Option("--ph", help="Of the hydrogens; default: 7.", rich_help_panel=FINISH),
+    ] = None,
+    names: Annotated[
+        str,
+        typer.Option(
+            "--names",
+            metavar="pdb|amber|charmm|gromacs",
+            help="Of files: names of residues and atoms, with --hydrogens.",
+            rich_help_panel=FINISH,
+        ),
+    ] = "pdb",
     input_store: Annotated[
         str | None,
         typer.Option(
@@ -232,6 +249,7 @@ def backmap(
         "--sequence": sequence, "--segments": segments, "--beads": beads, "--strict": strict or None,
         "--bead-center": None if bead_center == "ca" else bead_center, "--molecule": molecule, "--unit": unit,
         "--representation": None if representation == "auto" else representation,
+        "--names": None if names == "pdb" else names,
         "--on-bad-frame": None if on_bad_frame == "skip" else on_bad_frame,
     }  # fmt: skip
     if not first.endswith((".yaml", ".yml")):
@@ -239,6 +257,8 @@ def backmap(
         given += [word for word in rest if "=" in word and not Path(word).exists()]
         if given:
             raise ConfigError(f"{first}: {', '.join(given)}: only for a campaign (.yaml)")
+        if ph is not None and not hydrogens:
+            raise ConfigError("--ph: says which hydrogens there are; add --hydrogens")
         _set_progress(progress)
         if output is None:
             raise ConfigError(
@@ -251,7 +271,7 @@ def backmap(
             chains=tuple(filter(None, (chains or "").split(","))), select=select, stages=tuple(stages or ()),
             device=device, on_bad_frame=on_bad_frame, force=force, representation=representation,
             sequence=sequence, strict=strict, molecule=molecule, unit=unit, segments=segments, beads=beads,
-            bead_center=bead_center,
+            bead_center=bead_center, hydrogens=hydrogens, ph=7.0 if ph is None else ph, names=names,
         )  # fmt: skip
         result = _backmap_files(inputs, request, minutes, _part(part))
         if not quiet or as_json:
@@ -266,6 +286,8 @@ def backmap(
         "backmap.members": members,
         "backmap.mode": mode or None,
         "backmap.seed": seed,
+        "backmap.hydrogens": hydrogens or None,
+        "backmap.ph": ph,
         "backmap.keep": keep or None,
         "backmap.frames": frames,
         "backmap.batch_frames": batch,

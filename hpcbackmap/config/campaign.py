@@ -381,6 +381,10 @@ class BackmapConfig(Model):
     """``auto``: measured when the plan is made."""
     shard_frames: Frames | Literal["auto"] = "auto"
     """Frames of a shard; ``auto``: about two minutes of work, measured when the plan is made."""
+    hydrogens: bool = False
+    """Add hydrogens to the heavy atoms."""
+    ph: Annotated[float, Field(ge=0, le=14)] = 7.0
+    """Of the hydrogens: which acids and bases carry theirs."""
 
     @field_validator("output")
     @classmethod
@@ -491,6 +495,8 @@ class Campaign(Model):
                 raise ValueError(
                     f"backmap.keep: {name!r} is not made; there will be {', '.join(made)}"
                 )
+        if wanted.hydrogens and "fg" not in (wanted.keep or made):
+            raise ValueError("backmap.hydrogens: stand beside heavy atoms; add fg to backmap.keep")
         if wanted.keep == []:
             raise ValueError(f"backmap.keep: name at least one of {', '.join(made)}")
         if math.prod(self.draws().values()) > MAX_STRUCTURES:

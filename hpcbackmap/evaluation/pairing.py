@@ -30,7 +30,7 @@ def pair_stores(truth, generated) -> list[Pairs]:
         if name not in truth.systems:
             raise InputError(f"{generated.path}: {truth.path} has no system {name} to judge it by")
         original = truth.system(name)
-        if stored.ladder.digest != original.ladder.digest:
+        if stored.ladder.protonated(()).digest != original.ladder.protonated(()).digest:
             raise InputError(
                 f"{generated.path}: system {name} has another sequence or ladder than in "
                 f"{truth.path}"

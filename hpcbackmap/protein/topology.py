@@ -51,7 +51,8 @@ class Topology:
     sequence: standard three-letter names. chain_index: chain of each residue.
     residue_numbers: numbers as in the source file. bonded: residue i has a peptide bond to i-1.
     has_oxt: residue i carries OXT. disulphides: pairs of residue indices. insertion_codes: letters behind the
-    numbers (82A), empty where no residue has one.
+    numbers (82A), empty where no residue has one. protonation: of a structure with hydrogens, the AMBER name of
+    each residue's state (HID, ASH, …), empty where it is the usual one; () without hydrogens.
     """
 
     sequence: tuple[str, ...]
@@ -62,6 +63,7 @@ class Topology:
     has_oxt: tuple[bool, ...]
     disulphides: tuple[tuple[int, int], ...] = ()
     insertion_codes: tuple[str, ...] = ()
+    protonation: tuple[str, ...] = ()
 
     @property
     def n_residues(self) -> int:
@@ -141,8 +143,9 @@ class Topology:
     def to_dict(self) -> dict:
         """JSON-ready description; `from_dict` restores it."""
         record = asdict(self)
-        if not self.insertion_codes:
-            del record["insertion_codes"]
+        for key in ("insertion_codes", "protonation"):
+            if not record[key]:
+                del record[key]
         return record
 
     @classmethod

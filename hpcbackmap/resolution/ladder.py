@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from hpcbackmap.protein.hydrogens import HYDROGENS, hydrogens_of
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.mapping import Mapping
 from hpcbackmap.runtime.errors import InputError
@@ -46,6 +48,8 @@ class Ladder:
         return self.resolutions.index(resolution)
 
     def n_particles(self, resolution: str) -> int:
+        if resolution == HYDROGENS and self.topology.protonation:
+            return len(hydrogens_of(self.topology).names)
         i = self.index(resolution)
         return self.topology.n_atoms if i == 0 else self.mappings[i - 1].n_coarse
 
@@ -107,6 +111,10 @@ class Ladder:
                 self.topology.masses if self.definitions[coarse] == "mass" else np.ones(len(bead))
             )
         return Mapping(bead, weight)
+
+    def protonated(self, states: Sequence[str]) -> "Ladder":
+        """The same of a structure with hydrogens, or without for (); see `Topology`."""
+        return replace(self, topology=replace(self.topology, protonation=tuple(states)))
 
     def to_dict(self) -> dict:
         record = {

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import mdtraj
 import numpy as np
 
+from hpcbackmap.protein.hydrogens import HYDROGENS, hydrogens_of
 from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, InputError, Interrupted
 from hpcbackmap.runtime.files import free_output, is_url, only_writer, scratch_of, write_whole
 from hpcbackmap.runtime.mpi import Comm, LocalComm, on_first_rank, raise_together
@@ -65,6 +66,8 @@ def export(
         )
     stored = store.system(store.systems[0] if system is None else system)
     stored.n_particles(resolution)
+    if resolution == HYDROGENS:
+        raise ConfigError(f"{output}: hydrogens come with their heavy atoms; export fg")
     stop = stored.n_frames if stop is None else stop
     if not 0 <= start < stop <= stored.n_frames:
         raise InputError(
@@ -199,6 +202,9 @@ def _pieces(
             )
         part = frames[first : first + size]
         positions, numbers = stored.read_at(resolution, part), np.array(part)
+        if _has_hydrogens(stored, resolution):
+            atoms = hydrogens_of(stored.ladder.topology)
+            positions = atoms.joined(positions, stored.read_at(HYDROGENS, part))
         times = numbers
         if kept:
             times = stored.read_observable("time", part[0], part[-1] + 1)[:: part.step]
@@ -213,7 +219,13 @@ def _join(parts: list[Path | None], output: Path) -> None:
         join_files(written, output)
 
 
+def _has_hydrogens(stored: StoredSystem, resolution: str) -> bool:
+    return resolution == "fg" and bool(stored.ladder.topology.protonation)
+
+
 def _topology(stored: StoredSystem, resolution: str) -> mdtraj.Topology:
+    if _has_hydrogens(stored, resolution):
+        return hydrogens_of(stored.ladder.topology).to_mdtraj()
     if resolution in ("fg", "ca"):
         return stored.ladder.topology.to_mdtraj(resolution)
     topology = mdtraj.Topology()
