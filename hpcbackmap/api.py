@@ -41,6 +41,7 @@ def backmap(
     hydrogens: bool = False,
     ph: float = 7.0,
     names: str = "pdb",
+    disulphides: str | None = None,
     device: str = "auto",
     on_bad_frame: str = "skip",
     strict: bool = False,
@@ -88,6 +89,9 @@ def backmap(
         bonded to an acceptor in most of a few structures, on NE2 where none is.
     names
         Of residues and atoms of structures with hydrogens: ``pdb``, ``amber``, ``charmm``, ``gromacs``.
+    disulphides
+        Bonded cysteines, ``A:5-A:55,A:14-A:38``; ``auto``: as distances propose; ``none``. Default: those that
+        the file names.
     on_bad_frame
         ``skip`` leaves a frame out whose trace is broken, ``repair`` closes it, ``stop`` raises InputError.
     strict
@@ -136,6 +140,7 @@ def backmap(
         hydrogens=hydrogens,
         ph=ph,
         names=names,
+        disulphides=disulphides,
         device=device,
         on_bad_frame=on_bad_frame,
         force=force,

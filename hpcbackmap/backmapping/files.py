@@ -21,6 +21,7 @@ from hpcbackmap import __version__
 from hpcbackmap.backmapping.bead_source import bead_source, is_ultra_coarse
 from hpcbackmap.backmapping.census import in_words
 from hpcbackmap.backmapping.deliver import Pieces, deliver
+from hpcbackmap.backmapping.disulphides import with_disulphides
 from hpcbackmap.backmapping.driver import AnotherPlan, descend
 from hpcbackmap.backmapping.output import open_output, stored_plan
 from hpcbackmap.backmapping.plan import Plan
@@ -236,6 +237,7 @@ def _source(reader, particles, path: str, request: Request) -> FileSource:
         source = file_source(
             reader, particles, path, request.representation, request.on_bad_frame, options, chosen
         )
+    source = with_disulphides(source, request.disulphides, path)
     reading, topology = source.only.reading, source.only.ladder.topology
     for word in [*particles.words, *reading.words]:
         log.info("%s", word if word.startswith(path) else f"{path}: {word}")
@@ -400,6 +402,9 @@ def _summary(done: Finished, source: FileSource) -> dict:
             "bead_center": system.ladder.definition(system.ladder.resolutions[-1]),
             "largest_bead_error_angstrom": round(10 * facts.get("most_bead_error", 0.0), 5),
         }
+    if topology.disulphides:
+        summary["disulphides"] = len(topology.disulphides)
+        summary["disulphides_open"] = int(facts.get("open_disulphides", 0))
     return summary | in_words(facts) | _finished_in_words(plan, source) | {"quarantined": bad}
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcbackmap.finishing.disulphides import require_disulphides
 from hpcbackmap.finishing.naming import require_names
 from hpcbackmap.finishing.protonation import PH, require_ph
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
@@ -26,7 +27,8 @@ class Request:
     residues of each molecule, where nothing in the file tells. unit: of length, where it is not that of the
     format. segments: of beads of several residues, how many each, ``8,12,10`` or one number for all. beads:
     file that maps residues to them. bead_center: what a bead is (`resolution.build.DEFINITIONS`). hydrogens:
-    add them, as they are at ``ph``. names: of residues and atoms (`finishing.naming.NAMES`). output: file, or
+    add them, as they are at ``ph``. names: of residues and atoms (`finishing.naming.NAMES`). disulphides:
+    ``A:5-A:55,…``, ``auto`` or ``none``, instead of those of the file. output: file, or
     folder that ends in .zarr; None keeps all in memory.
     """
 
@@ -53,6 +55,7 @@ class Request:
     hydrogens: bool = False
     ph: float = PH
     names: str = "pdb"
+    disulphides: str | None = None
 
     @property
     def targets(self) -> "Targets":
@@ -104,6 +107,7 @@ def check_request(request: Request, inputs: list[str]) -> None:
         raise ConfigError("--stages: give one ca-fg stage")
     require_ph(request.ph, "--ph")
     require_names(request.names, request.hydrogens, request.output)
+    require_disulphides(request.disulphides)
     if request.members < 1:
         raise ConfigError(f"--members {request.members}: one at least")
     for path in [*inputs, *filter(None, [request.top, request.beads])]:

@@ -16,6 +16,7 @@ from hpcbackmap.backmapping.pipeline import RemoteChain, RemoteChains
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.records import Records
 from hpcbackmap.backmapping.source import Coarse, Source, read_coarse
+from hpcbackmap.finishing.disulphides import bonded_sulphurs, close_disulphides
 from hpcbackmap.finishing.finish import add_hydrogens
 from hpcbackmap.metrics.beads import bead_error
 from hpcbackmap.protein.hydrogens import HYDROGENS
@@ -159,6 +160,8 @@ class Worker:
         if self.plan.start != "ca" and good.any():
             beads = np.repeat(coarse.positions, self.plan.rows_per_frame, axis=0)[good]
             counts["most_bead_error"] = float(bead_error(ladder, made[good], beads).max())
+        if ladder.topology.disulphides and good.any():
+            counts["open_disulphides"] = int((~bonded_sulphurs(ladder.topology, made[good])).sum())
         if moved.any():
             counts["closed"] = int((moved > 0).sum())
             counts["moved"] = float(moved.sum())
@@ -219,6 +222,9 @@ class Worker:
             for frame, member in reasons:
                 stacked[frame, member] = np.nan
             levels[name] = stacked.reshape(-1, *stacked.shape[2:])
+        topology = self.source.system(system).ladder.topology
+        if topology.disulphides and "fg" in levels:
+            levels["fg"] = close_disulphides(topology, levels["fg"])
         if plan.protonation:
             ladder = plan.written_ladder(system, self.source.system(system).ladder)
             levels[HYDROGENS] = add_hydrogens(ladder.topology, levels["fg"])

@@ -178,6 +178,15 @@ def backmap(
         float | None,
         typer.Option("--ph", help="Of the hydrogens; default: 7.", rich_help_panel=FINISH),
     ] = None,
+    disulphides: Annotated[
+        str | None,
+        typer.Option(
+            "--disulphides",
+            metavar="A:5-A:55,…|auto|none",
+            help="Of files: bonded cysteines; auto: told from distances; default: those the file names.",
+            rich_help_panel=FINISH,
+        ),
+    ] = None,
     names: Annotated[
         str,
         typer.Option(
@@ -250,7 +259,7 @@ def backmap(
         "--bead-center": None if bead_center == "ca" else bead_center, "--molecule": molecule, "--unit": unit,
         "--representation": None if representation == "auto" else representation,
         "--names": None if names == "pdb" else names,
-        "--on-bad-frame": None if on_bad_frame == "skip" else on_bad_frame,
+        "--disulphides": disulphides, "--on-bad-frame": None if on_bad_frame == "skip" else on_bad_frame,
     }  # fmt: skip
     if not first.endswith((".yaml", ".yml")):
         given = [name for name, value in of_campaign.items() if value]
@@ -272,6 +281,7 @@ def backmap(
             device=device, on_bad_frame=on_bad_frame, force=force, representation=representation,
             sequence=sequence, strict=strict, molecule=molecule, unit=unit, segments=segments, beads=beads,
             bead_center=bead_center, hydrogens=hydrogens, ph=7.0 if ph is None else ph, names=names,
+            disulphides=disulphides,
         )  # fmt: skip
         result = _backmap_files(inputs, request, minutes, _part(part))
         if not quiet or as_json:

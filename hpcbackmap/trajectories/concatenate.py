@@ -13,7 +13,8 @@ COPIED = 1 << 22
 """Bytes that are held at a time."""
 DCD_COUNTS = (8, 20)
 """Where the header of a DCD file holds its number of frames, and of steps, which are the same here."""
-PDB_END = b"END\n"
+TAIL = 1_000_000
+"""Bytes in which the end of a PDB file is looked for."""
 FRAME_STARTS = {".pdb": b"MODEL", ".cif": b"ATOM"}
 """How the first line of a frame begins."""
 
@@ -26,14 +27,13 @@ def join_files(parts: list[Path], output: Path) -> None:
     first, *others = parts
     with writing(output):
         with first.open("r+b") as joined:
-            if output.suffix == ".pdb":
-                joined.truncate(first.stat().st_size - len(PDB_END))
+            tail = _pdb_tail(joined) if output.suffix == ".pdb" else b""
+            joined.truncate(first.stat().st_size - len(tail))
             joined.seek(0, 2)
             for part in others:
                 with part.open("rb") as file:
                     _append(file, joined, output.suffix)
-            if output.suffix == ".pdb":
-                joined.write(PDB_END)
+            joined.write(tail)
         commit(first, output)
         for part in others:
             part.unlink()
@@ -56,8 +56,15 @@ def _append(file: BinaryIO, joined: BinaryIO, suffix: str) -> None:
         file.seek(-len(line), 1)
     shutil.copyfileobj(file, joined, COPIED)
     if suffix == ".pdb":
-        joined.seek(-len(PDB_END), 2)
+        joined.seek(-len(_pdb_tail(joined)), 2)
         joined.truncate()
+
+
+def _pdb_tail(file: BinaryIO) -> bytes:
+    """What stands behind the last frame: bonds, END."""
+    file.seek(0, 2)
+    file.seek(max(0, file.tell() - TAIL))
+    return file.read().rpartition(b"ENDMDL\n")[2]
 
 
 def _dcd_header(file: BinaryIO) -> int:

@@ -104,7 +104,20 @@ class PdbText(_Text):
         file.write(b"ENDMDL\n")
 
     def end(self, file: BinaryIO) -> None:
-        file.write(b"END\n")
+        lines = []
+        for a, b in self.disulphides:
+            first, second = (write_hybrid36(self._serials[r], 5) or "*****" for r in (a, b))
+            lines += [f"CONECT{first}{second}\n", f"CONECT{second}{first}\n"]
+        file.write("".join(lines).encode() + b"END\n")
+
+    @cached_property
+    def _serials(self) -> dict[int, int]:
+        """Of the sulphur of each residue; the end of a chain counts as well."""
+        return {
+            atom.residue.index: serial + atom.residue.chain.index
+            for serial, atom in enumerate(self.atoms, start=1)
+            if atom.name == "SG"
+        }
 
     @cached_property
     def _template(self) -> str:
