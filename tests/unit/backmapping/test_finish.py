@@ -1,0 +1,59 @@
+"""The finish of a campaign: hydrogens in its store, the same bits after a shard was lost."""
+
+import mdtraj
+import numpy as np
+import pytest
+
+from hpcbackmap.backmapping import driver
+from hpcbackmap.config.campaign import Campaign, GenzprotConfig
+from hpcbackmap.ingest.ingest import ingest
+from hpcbackmap.protein.topology import topology_from_sequence
+from hpcbackmap.resolution.build import build_ladder
+from hpcbackmap.runtime.errors import ConfigError, OutputError
+from hpcbackmap.runtime.mpi import LocalComm
+from hpcbackmap.stages.artifact import save_artifact
+from hpcbackmap.stages.build import build_stage
+from hpcbackmap.store.export import export
+from hpcbackmap.store.store import open_store
+
+
+def test_hydrogens_of_a_campaign(example_dir, tmp_path):
+    top = str(example_dir / "trpcage_top.pdb")
+    calpha = mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:4]
+    calpha.atom_slice(calpha.topology.select("name CA")).save_pdb(str(tmp_path / "ca.pdb"))
+    ladder = build_ladder(topology_from_sequence(["ACDEFGHIK"]), ["fg", "ca"])
+    stage = build_stage("ca-fg", GenzprotConfig(width=8, layers=1, neighbours=4), [ladder], 0)
+    artifact = save_artifact(stage, tmp_path / "ca-fg", {})
+    settings = {
+        "input": str(tmp_path / "frames.zarr"),
+        "members": 2,
+        "batch_frames": 1,
+        "shard_frames": 2,
+        "hydrogens": True,
+    }
+    campaign = Campaign(
+        name="t",
+        workdir=str(tmp_path),
+        ladder=["fg", "ca"],
+        systems=[{"name": "s", "trajectories": [str(tmp_path / "ca.pdb")]}],
+        stages={"ca-fg": {"model": {"kind": "genzprot"}, "artifact": str(artifact)}},
+        backmap=settings,
+    )
+    ingest(campaign, LocalComm())
+    assert driver.backmap(campaign, LocalComm())["shards_missing"] == 0
+    output = tmp_path / "backmapped.zarr"
+    made = open_store(output).system("s").read("hydrogens", 0, 8)
+    assert np.isfinite(made).all() and made.shape[1] > 130
+    assert export(open_store(output), "fg", tmp_path / "all.xtc") == 8
+    written = mdtraj.load(str(tmp_path / "all.xtc"), top=str(tmp_path / "all_top.pdb"))
+    assert written.n_atoms == made.shape[1] + open_store(output).system("s").n_particles("fg")
+    with pytest.raises(ConfigError, match="export fg"):
+        export(open_store(output), "hydrogens", tmp_path / "h.xtc")
+
+    (record,) = (output / ".shards").glob("s.00000001.json")
+    record.unlink()
+    driver.backmap(campaign, LocalComm())
+    assert np.array_equal(open_store(output).system("s").read("hydrogens", 0, 8), made)
+    other = campaign.model_copy(update={"backmap": campaign.backmap.model_copy(update={"ph": 5.0})})
+    with pytest.raises(OutputError, match=r"finish\.ph was 7\.0, is 5\.0"):
+        driver.backmap(other, LocalComm())
