@@ -39,17 +39,18 @@ def protonation_states(topology: Topology, heavy: np.ndarray | None, ph: float) 
     """AMBER name of each residue's state, empty where it is the usual one.
 
     heavy: some structures [F, A, 3]; the nitrogen of a histidine that is bonded to an acceptor in more of them
-    has the hydrogen, NE2 where that does not tell.
+    has the hydrogen, NE2 where that does not tell. Ends of chains but histidines keep their usual states: AMBER
+    has no templates of the others there.
     """
     states = []
     for residue, name in enumerate(topology.sequence):
         state = ""
+        inner = topology.bonded[residue] and not topology.has_oxt[residue]
         if name in BELOW and ph < MODEL_PKA[name]:
-            state = BELOW[name]
+            state = BELOW[name] if inner or name == "HIS" else ""
         elif name in ABOVE and ph > MODEL_PKA[name]:
             bonded = any(residue in pair for pair in topology.disulphides)
-            first = residue == 0 or not topology.bonded[residue]
-            state = "" if bonded or (first and name == "CYS") else ABOVE[name]
+            state = ABOVE[name] if inner and not bonded else ""
         elif name == "HIS":
             state = _tautomer(topology, residue, heavy)
         states.append(state)

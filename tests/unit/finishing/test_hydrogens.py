@@ -111,6 +111,12 @@ def test_states_follow_the_ph(ph, expected):
     assert set(protonation_states(topology_from_sequence([SEQUENCE]), None, ph)) - {""} == expected
 
 
+def test_ends_of_chains_keep_the_states_that_force_fields_have():
+    topology = topology_from_sequence(["DGE", "KGC", "HGH"])
+    assert set(protonation_states(topology, None, 2.0)) == {"", "HIP"}
+    assert set(protonation_states(topology, None, 12.0)) == {"", "HIE"}
+
+
 def test_a_histidine_has_its_hydrogen_where_the_acceptor_is(heavy):
     topology, there = heavy[0], heavy[1][:1].copy()
     residue, index = SEQUENCE.index("H"), topology.atom_index
