@@ -147,7 +147,7 @@ class FileSystem:
             )
         particles = filled(particles, unusable)
         trace = calpha_trace(self.reading, particles, self.rules.scatter)
-        given = given_of(self.reading, particles)
+        given = given_of(self.reading, particles, read.cells)
         positions, moved = trace.calpha.copy(), np.sqrt(np.square(trace.moved).mean(-1))
         finite = [place for place in unusable if np.isfinite(sites[place]).all()]
         if finite and self.on_bad_frame == "repair" and self._whole.site == "ca":

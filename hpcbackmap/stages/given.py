@@ -21,17 +21,19 @@ class Given:
 
     beads: positions of the side-chain beads of each residue, float32 [F, R, M, 3], NaN where there is none;
     or None. shares: of each atom slot of the residue in each bead [R, M, MAX_ATOMS]. tolerance: nm, their
-    standard deviation.
+    standard deviation. cells: of the periodic box, [F, 3, 3], zeros where a frame has none; or None.
     """
 
     known: Tensor | None = None
     beads: Tensor | None = None
     shares: Tensor | None = None
     tolerance: float = 0.0
+    cells: Tensor | None = None
 
     def frames(self, chosen: slice) -> "Given":
         """The same of some frames."""
-        return self._each(lambda x: x[chosen])
+        cells = None if self.cells is None else self.cells[chosen]
+        return replace(self._each(lambda x: x[chosen]), cells=cells)
 
     def moved(self, shift: np.ndarray) -> "Given":
         """The same moved by ``shift`` [F, 1, 3]."""
@@ -39,7 +41,8 @@ class Given:
         return self._each(lambda x: (x + by).to(x.dtype))
 
     def to(self, device: torch.device) -> "Given":
-        moved = self._each(lambda x: x.to(device))
+        cells = None if self.cells is None else self.cells.to(device)
+        moved = replace(self._each(lambda x: x.to(device)), cells=cells)
         return moved if self.shares is None else replace(moved, shares=self.shares.to(device))
 
     def _each(self, change) -> "Given":
@@ -48,8 +51,17 @@ class Given:
         return replace(self, known=known, beads=beads)
 
 
-def given_of(reading: Reading, positions: np.ndarray) -> Given | None:
+def given_of(
+    reading: Reading, positions: np.ndarray, cells: np.ndarray | None = None
+) -> Given | None:
     """What frames [F, P, 3] of an input so read hold beside C-alpha atoms; None if nothing."""
+    held = _held(reading, positions)
+    if cells is None or not cells.any():
+        return held
+    return replace(held or Given(), cells=torch.from_numpy(cells.astype(np.float32)))
+
+
+def _held(reading: Reading, positions: np.ndarray) -> Given | None:
     given = reading.known(positions)
     known = None if given is None else torch.from_numpy(given)
     if reading.beads is None:

@@ -12,6 +12,7 @@ from hpcbackmap.protein.internal import place_atoms, positions_from_internal
 from hpcbackmap.protein.residues import MAX_ATOMS
 from hpcbackmap.protein.side_chain import CB, SIDE, place_side_chains
 from hpcbackmap.protein.zmatrix import N_TORSIONS
+from hpcbackmap.stages.genzprot.images import Box
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.layers.on_host import places
 
@@ -49,7 +50,8 @@ class Scene(NamedTuple):
     near: nearest residues of each [F, R, K]; valid: which count, None where all do.
     there [R, MAX_ATOMS]: atoms that a residue has. kind [R]. before, after [R]: the residues that it is bonded
     to, itself where it is not. rigid: distance, angle and fixed dihedral of every slot, as ``atoms``. beads:
-    side-chain beads that the input holds (`restraints.GivenBeads`), if any.
+    side-chain beads that the input holds (`restraints.GivenBeads`), if any. shift, box: what brings each of
+    ``near`` to the image that is near, [F, R, K, 3], and the periodic box; None without one.
     """
 
     atoms: Tensor
@@ -61,6 +63,8 @@ class Scene(NamedTuple):
     after: Tensor
     rigid: Tensor | None = None
     beads: GivenBeads | None = None
+    shift: Tensor | None = None
+    box: Box | None = None
 
 
 def make_scene(
@@ -123,6 +127,8 @@ def side_chain_rows(scene: Scene, chi: Tensor, frame: Tensor, residue: Tensor) -
 def neighbour_atoms(scene: Scene, frame: Tensor, residue: Tensor) -> Tensor:
     """Atoms of the neighbours of rows (frame, residue) [n], or `AWAY`: [n, K * MAX_ATOMS, 3]."""
     atoms = scene.atoms[frame.unsqueeze(1), scene.near[frame, residue]]
+    if scene.shift is not None:
+        atoms = atoms + scene.shift[frame, residue].unsqueeze(-2)
     if scene.valid is not None:
         atoms.masked_fill_(~scene.valid[frame, residue][..., None, None], AWAY)
     return atoms.flatten(1, 2)

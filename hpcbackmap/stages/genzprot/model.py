@@ -34,6 +34,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
     make_scene,
     side_chain_rows,
 )
+from hpcbackmap.stages.genzprot.images import Surroundings, surroundings
 from hpcbackmap.stages.genzprot.keep_known import keep_known
 from hpcbackmap.stages.genzprot.push import push
 from hpcbackmap.stages.genzprot.restraints import held_rows, pick_held
@@ -77,11 +78,15 @@ Counts = tuple[int, ...]
 
 
 class Context(NamedTuple):
-    """What the C-alpha trace alone tells: features [F, R, W], nearest residues and validity [F, R, K]."""
+    """What the C-alpha trace alone tells: features [F, R, W], nearest residues and validity [F, R, K].
+
+    around: neighbours with their periodic images, where a box is given and repeats something near.
+    """
 
     h: Tensor
     near: Tensor
     valid: Tensor
+    around: Surroundings | None = None
 
 
 class Genzprot(Stage[ResidueSystem]):
@@ -147,7 +152,7 @@ class Genzprot(Stage[ResidueSystem]):
     @torch.no_grad()
     def mode(self, coarse: Tensor, system: ResidueSystem, given: Given | None = None) -> Tensor:
         """Planes at a joint mode, then side chains, the most certain first; those in contact settle."""
-        context = self._context(coarse, system)
+        context = self._context(coarse, system, given)
         even = (system.place % 2 == 0).expand(coarse.shape[:2])
         expected = self._rigid(context, coarse, system)
         tables = planes.angle_tables(coarse, expected, system)
@@ -171,7 +176,7 @@ class Genzprot(Stage[ResidueSystem]):
         noises: list[Tensor],
         given: Given | None = None,
     ) -> list[Tensor]:
-        context = self._context(coarse, system)
+        context = self._context(coarse, system, given)
         return [self._member(context, coarse, system, noise, given) for noise in noises]
 
     def elbo(self, fine: Tensor, coarse: Tensor, system: ResidueSystem, noise: Tensor) -> Elbo:
@@ -257,7 +262,9 @@ class Genzprot(Stage[ResidueSystem]):
         difference = 0.5 * (clashes[0] - clashes[1]) * (scores[0] - scores[1])
         return difference.mean(), (clashes[0] + clashes[1]).mean() / 2
 
-    def _context(self, coarse: Tensor, system: ResidueSystem) -> Context:
+    def _context(
+        self, coarse: Tensor, system: ResidueSystem, given: Given | None = None
+    ) -> Context:
         frames = geometry.local_frames(coarse, system.bead_before, system.bead_after)
         k = max(self.config.neighbours, SURROUNDINGS)
         near, valid = geometry.nearest(coarse, system.coarse_sizes, k)
@@ -271,7 +278,9 @@ class Genzprot(Stage[ResidueSystem]):
             h = h + self.known(system.place)
         edges = geometry.edge_features(coarse, frames, index, REACH)
         h = self.trunk(h, edges, index, there, separation)
-        return Context(h, near[..., :SURROUNDINGS], valid[..., :SURROUNDINGS])
+        near, valid = near[..., :SURROUNDINGS], valid[..., :SURROUNDINGS]
+        cells = given.cells if given is not None and system.n_systems == 1 else None
+        return Context(h, near, valid, surroundings(coarse, near, valid, cells))
 
     def _rigid(self, context: Context, coarse: Tensor, system: ResidueSystem) -> Tensor:
         offsets = OFFSET_UNIT * self.offsets(context.h.detach()).unflatten(-1, (MAX_ATOMS, 3))
@@ -298,6 +307,8 @@ class Genzprot(Stage[ResidueSystem]):
         if given is not None and given.known is not None:
             atoms = keep_known(atoms, given.known, expected, torsions, system)
         scene = make_scene(atoms, context.near, context.valid, system, expected)
+        if context.around is not None:
+            scene = scene._replace(**context.around._asdict())
         if given is None or given.beads is None or given.shares is None:
             return scene
         return scene._replace(beads=GivenBeads(given.beads, given.shares, given.tolerance))

@@ -25,6 +25,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
     flat,
     side_chain_rows,
 )
+from hpcbackmap.stages.genzprot.images import pairs_of_images
 from hpcbackmap.stages.genzprot.restraints import misfit
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.layers.geometry import pairs_within
@@ -66,14 +67,26 @@ def _pressed(scene: Scene, radius: Tensor, system: ResidueSystem) -> Tensor:
     reach = radius[residue, slot]
     side = (slot >= SIDE.start) & (slot < SIDE.stop)
     found = torch.zeros(scene.atoms.shape[:2], dtype=torch.bool, device=slot.device)
-    for row, points in zip(found, flat(scene.atoms, system), strict=True):
-        first, second = pairs_within(points, system.fine_system, FARTHEST)
-        distance = (points[first] - points[second]).norm(dim=-1)
+    for frame, (row, points) in enumerate(zip(found, flat(scene.atoms, system), strict=True)):
+        first, second, distance = _pairs(points, scene, system, frame)
         for own, other in ((first, second), (second, first)):
             hit = _counts(residue, slot, own, other) & side[own]
             hit &= (distance < reach[own] + reach[other]) & ~_bridge(reach[own], reach[other])
             row[residue[own[hit]]] = True
     return found
+
+
+def _pairs(
+    points: Tensor, scene: Scene, system: ResidueSystem, frame: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs of the atoms ``points`` [A, 3] of a frame that are near, in any image, and their distances."""
+    if scene.box is None or not scene.box.cell[frame].any():
+        first, second = pairs_within(points, system.fine_system, FARTHEST)
+        return first, second, (points[first] - points[second]).norm(dim=-1)
+    first, second = pairs_of_images(points, scene.box.cell[frame], FARTHEST)
+    gap = points[first] - points[second]
+    rows = torch.full_like(first, frame)
+    return first, second, (gap + scene.box.shift(gap, rows)).norm(dim=-1)
 
 
 def _counts(residue: Tensor, slot: Tensor, own: Tensor, other: Tensor) -> Tensor:
@@ -110,6 +123,8 @@ def _overlap(
     """How far candidates ``side`` [n, C, MAX_ATOMS, 3] reach into what is around them: nm, summed, [n, C]."""
     atoms = flat(scene.atoms, system)[frame]
     centre = scene.atoms[frame, residue, CB].unsqueeze(1)
+    if scene.box is not None:
+        atoms = atoms + scene.box.shift(atoms - centre, frame)
     squared = (atoms - centre).square().sum(-1)
     own = system.bead_of == residue.unsqueeze(1)
     alien = system.fine_system != system.coarse_system[residue].unsqueeze(1)
