@@ -4,7 +4,6 @@ A shard is done when its record stands in `.shards/` and its data have the hash 
 record is written last, by rename, after the data have been read back.
 """
 
-import json
 import logging
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.runtime.errors import IncompleteError, InputError
-from hpcbackmap.runtime.files import Lock, write_whole, writing
+from hpcbackmap.runtime.files import Lock, read_regular, write_whole, writing
+from hpcbackmap.runtime.parsing import sealed, unsealed
 
 if TYPE_CHECKING:
     from hpcbackmap.backmapping.workspace import Workspace
@@ -36,7 +36,7 @@ class Records:
     def is_done(self, store: "FrameStore | Workspace", shard: Shard) -> bool:
         """Whether a shard is recorded and its data are what the record says; damage is told."""
         try:
-            record = json.loads(self.path(shard).read_text())
+            record = unsealed(read_regular(self.path(shard)))
             if record["plan"] != self.plan.digest:
                 return False
             if record["sha256"] == self._digest(store, shard):
@@ -65,7 +65,7 @@ class Records:
             "sha256": self._digest(store, shard),
             "quarantined": quarantined,
         } | ({"facts": facts} if facts else {})
-        write_whole(self.path(shard), json.dumps(record))
+        write_whole(self.path(shard), sealed(record))
 
     @staticmethod
     def _digest(store: "FrameStore | Workspace", shard: Shard) -> str:
@@ -108,7 +108,7 @@ class Records:
         """The record of a shard; None where there is none. Raises InputError for one that is damaged."""
         path = self.path(shard)
         try:
-            record = json.loads(path.read_text())
+            record = unsealed(read_regular(path))
             wanted = {"plan": str, "sha256": str, "rows": int, "quarantined": list}
             for key, kind in wanted.items():
                 if not isinstance(record[key], kind):

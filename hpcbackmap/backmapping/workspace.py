@@ -5,13 +5,13 @@ know which of the two they fill; it costs nothing to make, read or leave behind.
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.runtime.files import commit, scratch_of, writing
+from hpcbackmap.runtime.files import commit, read_regular, scratch_of, writing
+from hpcbackmap.runtime.parsing import sealed, unsealed
 
 __all__ = ["Workspace", "create_workspace", "is_workspace", "open_workspace"]
 
@@ -35,15 +35,15 @@ def create_workspace(
     }
     with writing(folder):
         folder.mkdir(parents=True)
-        (folder / MANIFEST).write_text(json.dumps(record))
+        (folder / MANIFEST).write_text(sealed(record))
 
 
 def open_workspace(folder: Path) -> "Workspace":
     """Raises InputError if it is damaged."""
     try:
-        record = json.loads((folder / MANIFEST).read_text())
+        record = unsealed(read_regular(folder / MANIFEST))
         return Workspace(folder, record)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: damaged ({error}); remove it and start over") from None
 
 

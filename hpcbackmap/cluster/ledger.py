@@ -1,13 +1,14 @@
 """Which Slurm job does which step: `jobs.json` of a campaign."""
 
-import json
+from typing import Any
 
 from hpcbackmap.cluster import scheduler
 from hpcbackmap.cluster.scheduler import Job
 from hpcbackmap.cluster.scripts import FOLDER
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.runtime.files import write_json
+from hpcbackmap.runtime.files import read_regular, write_json
+from hpcbackmap.runtime.parsing import json_value
 
 __all__ = ["Ledger"]
 
@@ -20,8 +21,8 @@ class Ledger:
         self.records: dict[str, dict] = {}
         if self.path.exists():
             try:
-                self.records = json.loads(self.path.read_text())
-            except ValueError:
+                self.records = _records(json_value(read_regular(self.path)))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 raise InputError(
                     f"{self.path}: damaged; remove it once `squeue` is empty"
                 ) from None
@@ -42,3 +43,10 @@ class Ledger:
             for name, job in known.items()
             if job is not None and job.name == self.records[name]["job_name"]
         }
+
+
+def _records(found: Any) -> dict[str, dict[str, Any]]:
+    """What `Ledger.add` has written. Raises an error of the lookup for anything else."""
+    for record in found.values():
+        str(record["id"]), record["component"], record["job_name"]
+    return dict(found)

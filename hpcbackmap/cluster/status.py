@@ -1,6 +1,5 @@
 """How a campaign stands, step by step: from its files, and from Slurm where there is one."""
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -12,7 +11,9 @@ from hpcbackmap.cluster.plan import job_of_step
 from hpcbackmap.cluster.scheduler import Job
 from hpcbackmap.cluster.steps import Step, campaign_steps
 from hpcbackmap.config.campaign import Campaign, NodeGroup
-from hpcbackmap.runtime.errors import ResourceError, Stopped
+from hpcbackmap.runtime.errors import InputError, ResourceError, Stopped
+from hpcbackmap.runtime.files import read_regular
+from hpcbackmap.runtime.parsing import json_value
 from hpcbackmap.training.ranks.lock import is_being_trained
 
 __all__ = ["Row", "as_record", "campaign_status", "table"]
@@ -131,14 +132,17 @@ def _read_training(campaign: Campaign, row: Row) -> None:
 def _records(path: Path) -> list[dict]:
     """Whole lines of a file that may be growing."""
     try:
-        lines = path.read_text().splitlines()
-    except OSError:
+        lines = read_regular(path).decode().splitlines()
+    except (InputError, OSError, UnicodeDecodeError):
         return []
     records = []
     for line in lines:
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json_value(line)
+            wanted = ("node",) if record["kind"] == "start" else ("step", "seconds")
+            if record["kind"] in ("start", "train") and all(key in record for key in wanted):
+                records.append(record)
+        except (ValueError, LookupError, TypeError):
             break
     return records
 

@@ -4,7 +4,6 @@ A step is done when its output is whole, was made with the settings that the cam
 older than what it was made from. The commands check more; this is the quick answer that reads no frames.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.config.conversion import current_identity
 from hpcbackmap.runtime.differences import first_difference
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.files import read_regular
+from hpcbackmap.runtime.parsing import json_value
 from hpcbackmap.store.store import open_store
 from hpcbackmap.training.identity import WATCHING, settled_identity
 
@@ -103,8 +104,8 @@ def _written(campaign: Campaign, name: str) -> float | None:
 def _read(path: Path) -> dict:
     """A JSON record; empty where there is none that can be read, so that its step runs again."""
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
+        record = json_value(read_regular(path))
+    except (InputError, OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from hpcbackmap.config.campaign import KINDS, Campaign, with_paths
 from hpcbackmap.runtime.errors import ConfigError
+from hpcbackmap.runtime.files import read_regular
 from hpcbackmap.runtime.parsing import not_printable, yaml_value
 from hpcbackmap.runtime.shipped_weights import SHIPPED, shipped_artifact
 
@@ -36,7 +37,7 @@ def load_campaign(path: str | Path, overrides: Sequence[str] = ()) -> Campaign:
                 f"{text[:80]!r} has the character {found}: job scripts and reports could not name it; rename it"
             )
     try:
-        record = yaml_value(path.read_text())
+        record = yaml_value(read_regular(path).decode())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:

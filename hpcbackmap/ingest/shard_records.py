@@ -1,12 +1,12 @@
 """What an interrupted ingest has written: a record of each finished shard, with its checksum."""
 
-import json
 import logging
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from hpcbackmap.runtime.files import Lock, is_url, sha256_of, write_whole, writing
+from hpcbackmap.runtime.parsing import sealed, unsealed
 from hpcbackmap.store.location import filesystem, reaching
 from hpcbackmap.store.store import FrameStore
 
@@ -61,7 +61,7 @@ class WrittenUnits:
         try:
             with reaching(self._store.path):
                 text, files = _read(self._place(unit)), self._checksums(unit)
-            record = json.loads(text)
+            record = unsealed(text)
             if record["files"] == files:
                 return Written(
                     int(record["frames"]), int(record["mended"]), dict(record["digests"])
@@ -77,7 +77,7 @@ class WrittenUnits:
         """Record a unit that is on the disk. Raises OutputError."""
         with writing(self._place(unit)):
             record = written._asdict() | {"files": self._checksums(unit)}
-            _write(self._place(unit), json.dumps(record))
+            _write(self._place(unit), sealed(record))
 
     def _place(self, unit: Unit) -> str:
         return f"{record_folder(self._store.path)}/{self._name(unit)}.json"

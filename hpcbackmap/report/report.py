@@ -1,7 +1,6 @@
 """One HTML page about a campaign, readable anywhere, and its figures as PNG files."""
 
 import io
-import json
 import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -15,7 +14,8 @@ from hpcbackmap.report.page import FigureOnPage, Section, ViewOnPage, page
 from hpcbackmap.report.sample import Shown, collect
 from hpcbackmap.report.viewer import MAX_MEMBERS, viewer_data
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.runtime.files import write_whole
+from hpcbackmap.runtime.files import read_regular, write_whole
+from hpcbackmap.runtime.parsing import json_value
 
 __all__ = ["write_report"]
 
@@ -107,7 +107,7 @@ def write_report(campaign: Campaign, output: str | Path) -> Path:
 
 def _read_record(path: Path) -> dict:
     try:
-        record = json.loads(path.read_text())
+        record = json_value(read_regular(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; evaluate the campaign first") from None
     except (OSError, ValueError) as error:
@@ -240,7 +240,7 @@ def _records(lines: Iterable[str]) -> Iterable[dict]:
     """Records of a run; a line cut off by a crash is left out."""
     for line in lines:
         try:
-            record = json.loads(line)
+            record = json_value(line)
         except ValueError:
             continue
         if isinstance(record, dict) and "step" in record:

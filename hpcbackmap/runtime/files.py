@@ -34,6 +34,7 @@ __all__ = [
     "is_held",
     "is_url",
     "only_writer",
+    "read_regular",
     "reason",
     "remove_leftovers",
     "require_file",
@@ -150,10 +151,23 @@ def require_file(path: str | Path) -> None:
         raise InputError(f"{path}: {kind}, no file that can be read")
 
 
+def read_regular(path: str | Path) -> bytes:
+    """Contents of a file of ours, which may have been replaced: no pipe is waited for, no device read for ever.
+
+    Raises InputError for what is no regular file, FileNotFoundError, OSError.
+    """
+    require_file(path)
+    return Path(path).read_bytes()
+
+
 def sha256_of(*paths: str | Path) -> str:
-    """Of the bytes of one file, or of several one after another, as hexadecimal digits. Raises OSError."""
+    """Of the bytes of one file, or of several one after another, as hexadecimal digits.
+
+    Raises OSError, InputError for what is no regular file.
+    """
     digest = hashlib.sha256()
     for path in paths:
+        require_file(path)
         with open(path, "rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)

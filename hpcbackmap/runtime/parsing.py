@@ -1,5 +1,6 @@
 """Text of people and of half-copied files into values, with one error in words for all that can be wrong."""
 
+import hashlib
 import json
 import unicodedata
 from collections.abc import Mapping
@@ -7,9 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.runtime.files import reason
+from hpcbackmap.runtime.files import read_regular, reason
 
-__all__ = ["json_record", "not_printable", "printable", "require_keys", "yaml_value"]
+__all__ = [
+    "json_digest",
+    "json_record",
+    "json_value",
+    "not_printable",
+    "printable",
+    "require_keys",
+    "sealed",
+    "unsealed",
+    "yaml_value",
+]
+
+SEAL = "seal"
+"""Key of a record for the SHA-256 of its other keys."""
 
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of control, format and surrogate characters, line and paragraph separators."""
@@ -49,18 +63,49 @@ def yaml_value(text: str) -> Any:
         raise ValueError("brackets within brackets, too deep") from None
 
 
+def json_value(text: str | bytes) -> Any:
+    """Raises ValueError for what is no JSON, or none that a program of ours would write."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("brackets within brackets, too deep") from None
+
+
+def json_digest(record: Any) -> str:
+    """SHA-256 of a JSON-ready value, whatever the order of its keys and its line breaks."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(record: dict[str, Any]) -> str:
+    """A JSON-ready record with its SHA-256, as text."""
+    return json.dumps(record | {SEAL: json_digest(record)})
+
+
+def unsealed(text: str | bytes) -> dict[str, Any]:
+    """The record that `sealed` made this text of. Raises ValueError if it has changed.
+
+    Records of former versions have no seal and are taken as they are.
+    """
+    record = json_value(text)
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    if SEAL in record and record.pop(SEAL) != json_digest(record):
+        raise ValueError("it is not what was written, its SHA-256 differs")
+    return record
+
+
 def json_record(path: str | Path, keys: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object from a file, in which these keys have values of these types.
 
     Raises InputError that names the file and the key; FileNotFoundError where there is no file.
     """
     try:
-        record = json.loads(Path(path).read_text())
+        record = json_value(read_regular(path))
     except FileNotFoundError:
         raise
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: damaged, not JSON ({reason(error)})") from None
     require_keys(record, keys, str(path))
     return record

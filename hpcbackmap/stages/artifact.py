@@ -14,11 +14,10 @@ from hpcbackmap.config.campaign import KINDS
 from hpcbackmap.config.conversion import current_model
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError, OutputError
-from hpcbackmap.runtime.files import commit, reason, scratch_of, sha256_of
-from hpcbackmap.runtime.parsing import json_record, require_keys
+from hpcbackmap.runtime.files import commit, read_regular, reason, scratch_of, sha256_of
+from hpcbackmap.runtime.parsing import json_digest, json_record, require_keys
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.build import new_stage
-from hpcbackmap.stages.sealed import description_digest
 
 __all__ = [
     "build_described",
@@ -127,7 +126,7 @@ def load_artifact(folder: str | Path) -> Stage:
     config = read_artifact_config(folder)
     path = Path(folder) / WEIGHTS
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     hashes = config.get("sha256")
@@ -159,7 +158,7 @@ def load_artifact(folder: str | Path) -> Stage:
 
 def _own_digest(config: dict) -> str:
     """Of what a configuration says of the stage."""
-    return description_digest({key: config[key] for key in ("format", *KEYS) if key != "card"})
+    return json_digest({key: config[key] for key in ("format", *KEYS) if key != "card"})
 
 
 def _card_text(config: dict, weights: dict) -> str:

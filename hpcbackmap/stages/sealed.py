@@ -8,19 +8,14 @@ from pathlib import Path
 from torch import Tensor
 
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.runtime.files import reason
+from hpcbackmap.runtime.files import reason, require_file
 
-__all__ = ["description_digest", "read_sealed", "seal"]
+__all__ = ["read_sealed", "seal"]
 
 log = logging.getLogger(__name__)
 
 SEAL = "sha256"
 """Key of the metadata of a safetensors file."""
-
-
-def description_digest(record: dict) -> str:
-    """SHA-256 of a JSON-ready record, whatever the order of its keys and its line breaks."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def seal(weights: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, str]:
@@ -36,6 +31,7 @@ def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     from safetensors import SafetensorError, safe_open
 
+    require_file(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})

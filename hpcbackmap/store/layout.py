@@ -10,6 +10,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.parsing import json_value
 from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = [
@@ -122,7 +123,7 @@ def unpack_ladder(piece: np.ndarray) -> Ladder:
         text = unpacker.decompress(piece.tobytes(), LADDER_BYTES)
         if not unpacker.eof:
             raise ValueError("cut short, or larger than any ladder")
-        return Ladder.from_dict(json.loads(text))
+        return Ladder.from_dict(json_value(text))
     except (zlib.error, ValueError) as error:
         raise InputError(f"damaged ladder: {error}") from None
 

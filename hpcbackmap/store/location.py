@@ -53,6 +53,7 @@ METADATA_ERRORS = (
     AttributeError,
     LookupError,
     NotImplementedError,
+    RecursionError,
     TypeError,
     ValueError,
 )

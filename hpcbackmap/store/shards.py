@@ -11,7 +11,7 @@ import zarr
 import zarr.api.asynchronous
 
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.runtime.files import flush, is_url, reason, writing
+from hpcbackmap.runtime.files import flush, is_url, reason, require_file, writing
 from hpcbackmap.store import layout
 from hpcbackmap.store.claims import RECOPY, ArrayClaim, check_array
 from hpcbackmap.store.location import METADATA_ERRORS, exists, reaching
@@ -57,6 +57,8 @@ class ShardedArrays:
 
     def _open(self, path: str) -> zarr.Array:
         where = f"{self.path}/{path}/zarr.json"
+        if self.folder is not None:
+            require_file(where)
         try:
             with reaching(self.path, passing=METADATA_ERRORS):
                 found = self._root[path]
@@ -80,7 +82,7 @@ class ShardedArrays:
         """Whether a shard was written; a missing one would read as numbers that are not there."""
         file = self.file(path, shard)
         if file is not None:
-            return file.exists()
+            return file.is_file()
         if (path, shard) not in self._seen:
             if not exists(self.place(path, shard)):
                 return False

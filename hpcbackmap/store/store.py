@@ -16,7 +16,7 @@ import zarr
 from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, IncompleteError, InputError, OutputError
-from hpcbackmap.runtime.files import flush, is_url, reason, writing
+from hpcbackmap.runtime.files import flush, is_url, reason, require_file, writing
 from hpcbackmap.store import layout
 from hpcbackmap.store.arrays import CHECKSUMS, create_arrays, create_checksums
 from hpcbackmap.store.attributes import Attributes
@@ -58,6 +58,8 @@ def open_store(
             raise InputError(
                 f"{path}: no such frame store; `hpcbackmap ingest` and `hpcbackmap backmap` make them"
             )
+        if not is_url(path):
+            require_file(Path(path) / "zarr.json")
         with reaching(path, passing=METADATA_ERRORS):
             root = zarr.open_group(path, mode="r+" if incomplete_ok else "r")
             attributes = dict(root.attrs)

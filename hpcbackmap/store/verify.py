@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import is_url, read_regular, reason
 from hpcbackmap.runtime.mpi import Comm, raise_together
+from hpcbackmap.runtime.parsing import unsealed
 from hpcbackmap.store.store import FrameStore, open_store
 from hpcbackmap.store.system import shard_digest
 
@@ -32,7 +34,7 @@ def verify_store(path: str | Path, comm: Comm) -> dict:
     numbers in shards of one size. Raises InputError that names what is damaged, changed or missing.
     """
     store = open_store(path, shards_missing_ok=True)
-    _raise_damage(comm, _claims(store) if comm.rank == 0 else [])
+    _raise_damage(comm, _claims(store) + _records(path) if comm.rank == 0 else [])
     kept = store.read_checksums()
     shards, damaged = _shards(store)
     empty, read, digests = 0, 0, []
@@ -81,6 +83,17 @@ def _claims(store: FrameStore) -> list[str]:
             check()
         except InputError as error:
             damaged.append(str(error))
+    return damaged
+
+
+def _records(path: str | Path) -> list[str]:
+    """Records of shards that a backmapping has left in its output and that are not what it wrote."""
+    damaged = []
+    for record in () if is_url(path) else sorted(Path(path).glob(".shards/*.json")):
+        try:
+            unsealed(read_regular(record))
+        except (InputError, OSError, ValueError) as error:
+            damaged.append(f"{record}: damaged record of a shard ({reason(error)})")
     return damaged
 
 

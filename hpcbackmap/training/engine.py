@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hpcbackmap.config.campaign import TrainConfig
 from hpcbackmap.runtime.errors import ConfigError, ResourceError
+from hpcbackmap.runtime.files import read_regular
 from hpcbackmap.stages.base import Stage
 
 __all__ = [
@@ -151,7 +152,7 @@ CAMPAIGN_KEYS = {
 
 def _read_user_file(path: str | Path) -> dict:
     try:
-        record = json.loads(Path(path).read_text(), object_pairs_hook=_once_each)
+        record = json.loads(read_regular(path), object_pairs_hook=_once_each)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:

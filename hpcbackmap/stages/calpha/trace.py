@@ -3,7 +3,6 @@
 Shapes: F frames, P particles of the file, R residues; positions in nm.
 """
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from hpcbackmap.protein.residues import RESIDUE_INDEX
 from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import reason
+from hpcbackmap.runtime.parsing import json_value
 from hpcbackmap.stages.calpha.closing import (
     IDEAL,
     POSSIBLE,
@@ -133,7 +133,7 @@ def _network(role: str) -> CalphaNetwork:
     path = WEIGHTS / f"{role}-ca.safetensors"
     weights, metadata = read_sealed(path)
     try:
-        network = CalphaNetwork(**json.loads(metadata["shape"]))
+        network = CalphaNetwork(**json_value(metadata["shape"]))
         network.load_state_dict({key: value.float() for key, value in weights.items()})
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no network from {role} to C-alpha ({reason(error)})") from None

@@ -17,9 +17,9 @@ from typing import Any
 from hpcbackmap.config.conversion import current_identity
 from hpcbackmap.runtime.differences import first_difference
 from hpcbackmap.runtime.errors import ConfigError, InputError
-from hpcbackmap.runtime.files import sha256_of, write_json
+from hpcbackmap.runtime.files import read_regular, sha256_of, write_json
+from hpcbackmap.runtime.parsing import json_digest, json_value
 from hpcbackmap.runtime.versions import versions
-from hpcbackmap.stages.sealed import description_digest
 from hpcbackmap.training.checkpoints.saving import file_record
 
 __all__ = [
@@ -103,7 +103,7 @@ class Checkpoints:
             "files": files,
         }
         manifest = json.loads(json.dumps(manifest))
-        write_json(self.folder / tag / MANIFEST, manifest | {OWN: description_digest(manifest)})
+        write_json(self.folder / tag / MANIFEST, manifest | {OWN: json_digest(manifest)})
         write_json(self.folder / "latest.json", {"tag": tag, "step": progress.step})
         self._prune(tag)
 
@@ -117,7 +117,7 @@ class Checkpoints:
         for place in published:
             fault = _fault(place)
             if fault is None:
-                manifest = json.loads((place / MANIFEST).read_text())
+                manifest = json_value(read_regular(place / MANIFEST))
                 self._refuse_other_training(place, manifest)
                 return manifest
             log.warning(
@@ -156,7 +156,7 @@ class Checkpoints:
         ]
         wanted = {place.name for place in keep}
         for place in keep:
-            best = json.loads((place / MANIFEST).read_text())["progress"]["best"]
+            best = json_value(read_regular(place / MANIFEST))["progress"]["best"]
             wanted.add(best["weights"] if best else None)
         names = [path.name for path in self.folder.iterdir() if OURS.fullmatch(path.name)]
         for name in sorted(set(names) - wanted, reverse=True):
@@ -180,7 +180,7 @@ def verified_manifest(place: Path) -> dict:
     fault = _fault(place, with_best=False)
     if fault:
         raise InputError(f"{place}: damaged checkpoint: {fault}")
-    return json.loads((place / MANIFEST).read_text())
+    return json_value(read_regular(place / MANIFEST))
 
 
 def _published(folder: Path) -> list[Path]:
@@ -197,16 +197,16 @@ def _step(place: Path) -> int:
 def _fault(place: Path, with_best: bool = True) -> str | None:
     """What is wrong with a checkpoint, in words; ``with_best``: and with the best weights beside it."""
     try:
-        manifest = json.loads((place / MANIFEST).read_text())
+        manifest = json_value(read_regular(place / MANIFEST))
         if manifest.get("format") not in READ:
             return f"format {manifest.get('format')}, this version reads {READ[0]} to {READ[-1]}"
         own = manifest.pop(OWN, None)
-        if (own or manifest["format"] > 1) and own != description_digest(manifest):
+        if (own or manifest["format"] > 1) and own != json_digest(manifest):
             return f"{MANIFEST} has changed"
         tag, files, best = manifest["tag"], manifest["files"], manifest["progress"]["best"]
         Progress(**manifest["progress"])
         manifest["identity"], manifest["versions"], manifest["stage"], manifest["world_size"]
-    except (OSError, ValueError, AttributeError, LookupError, RecursionError, TypeError):
+    except (InputError, OSError, ValueError, AttributeError, LookupError, TypeError):
         return f"{MANIFEST} cannot be read"
     if STEP.fullmatch(place.name) and place.name != tag:
         return f"it is a copy of {tag}"

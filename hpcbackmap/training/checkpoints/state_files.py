@@ -23,6 +23,7 @@ from torch import Tensor
 
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import reason
+from hpcbackmap.runtime.parsing import json_value
 
 __all__ = ["read_state", "without_pickles", "write_state"]
 
@@ -59,7 +60,7 @@ def read_state(path: str | Path) -> Any:
             with torch.serialization.safe_globals(list(_known().values())):
                 return _torch_load(path, map_location="cpu", weights_only=True)
         with safe_open(path, "pt") as file:
-            structure = json.loads(file.metadata()[STRUCTURE])
+            structure = json_value(file.metadata()[STRUCTURE])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         return _decoded(structure, tensors)
     except (

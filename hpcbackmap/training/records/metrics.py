@@ -13,6 +13,7 @@ import torch
 
 from hpcbackmap.config.campaign import TrainConfig
 from hpcbackmap.runtime.files import write_whole
+from hpcbackmap.runtime.parsing import json_value
 from hpcbackmap.training.checkpoints.checkpoints import Progress
 from hpcbackmap.training.ranks.world import World
 from hpcbackmap.training.records.metrics_csv import Table
@@ -148,12 +149,12 @@ def _progress_bar():
 def _open_up_to(path: Path, step: int):
     """The file, open to append, without records after ``step`` and without a half-written last line."""
     kept = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            record = json.loads(line)
+            record = json_value(line)
             if record["kind"] == "start" or record["step"] <= step:
                 kept.append(line + "\n")
-        except ValueError:
+        except (ValueError, KeyError, TypeError):
             break
     write_whole(path, "".join(kept))
     return path.open("a")

@@ -1,5 +1,6 @@
 """`hpcbackmap verify`: a whole store is counted, a damaged one is named."""
 
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.mpi import LocalComm
+from hpcbackmap.runtime.parsing import sealed
 from hpcbackmap.store.store import create_store, open_store
 from hpcbackmap.store.verify import verify_store
 
@@ -68,3 +70,29 @@ def test_damaged_and_missing_shards_are_named(store, array):
         verify_store(path, LocalComm())
     assert f"shard 0 of systems/p/particles/{array}/position/value is damaged" in str(error.value)
     assert f"shard 2 of systems/p/particles/{array}/position/value is missing" in str(error.value)
+
+
+def test_a_changed_record_of_a_shard_is_named(store):
+    """Records that a backmapping leaves in its output; those of former versions have no seal."""
+    path, _ = store
+    records = path / ".shards"
+    records.mkdir()
+    text = sealed({"rows": 8, "quarantined": []})
+    (records / "p.00000000.json").write_text(text)
+    (records / "p.00000001.json").write_text('{"rows": 8, "quarantined": []}')
+    assert verify_store(path, LocalComm())["status"] == "whole"
+    (records / "p.00000000.json").write_text(text.replace("8", "4", 1))
+    with pytest.raises(InputError, match=r"p\.00000000\.json: damaged record of a shard"):
+        verify_store(path, LocalComm())
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "systems/p/particles/fg/position/value/zarr.json"])
+def test_metadata_that_are_a_pipe_or_too_deep_are_named(store, name):
+    path, _ = store
+    (path / name).write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"s\.zarr"):
+        verify_store(path, LocalComm())
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(InputError, match="no file that can be read"):
+        verify_store(path, LocalComm())
