@@ -184,7 +184,7 @@ def evaluate(
             )
         ]
         (real, real_top), (made, made_top) = given
-        return evaluate_files(real, made, real_top, made_top)
+        return evaluate_files(real[0], made, real_top, made_top)
 
 
 def load_stage(artifact: "str | PathLike" = "shipped", name: str = "ca-fg") -> "Stage":
@@ -218,7 +218,7 @@ def load_stage(artifact: "str | PathLike" = "shipped", name: str = "ca-fg") -> "
     from hpcbackmap.runtime.shipped_weights import shipped_artifact
     from hpcbackmap.stages.artifact import load_artifact
 
-    return load_artifact(shipped_artifact(name) if artifact == "shipped" else artifact)
+    return load_artifact(shipped_artifact(name) if artifact == "shipped" else Path(artifact))
 
 
 def open_store(path: "str | PathLike") -> "FrameStore":
@@ -246,15 +246,15 @@ def _inputs(trajectory) -> "list[str] | mdtraj.Trajectory":
     return trajectory
 
 
-def _as_files(item, top, folder: Path, name: str) -> tuple[str | list[str], str | None]:
+def _as_files(item, top, folder: Path, name: str) -> tuple[list[str], str | None]:
     """Paths and topology of what may be a trajectory in memory, which is written to ``folder``."""
     if not hasattr(item, "xyz"):
-        paths = str(item) if isinstance(item, str | PathLike) else [str(path) for path in item]
-        return paths, None if top is None else str(top)
+        paths = [item] if isinstance(item, str | PathLike) else item
+        return [str(path) for path in paths], None if top is None else str(top)
     place, named = folder / f"{name}.dcd", folder / f"{name}.pdb"
     item.save_dcd(str(place))
     item[0].save_pdb(str(named))
-    return str(place), str(named)
+    return [str(place)], str(named)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Shapes: S structures, A heavy atoms; positions nm.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def count_structures(topology: Topology, positions: np.ndarray) -> dict[str, int
     return {name: int(count) for name, count in counts.items()}
 
 
-def in_words(counts: dict[str, int]) -> dict:
+def in_words(counts: Mapping[str, float]) -> dict:
     """The counts of a whole run as a user reads them."""
     if not counts.get("structures"):
         return {}

@@ -86,13 +86,12 @@ class Chain:
             if parent is None:
                 made[None] = stage.mode(coarse, system, *held)
                 continue
-            children = sorted(
-                {
-                    self._node(number, member)
-                    for member in descent.members
-                    if self._node(number - 1, member) == parent
-                }
-            )
+            nodes = {
+                self._node(number, member)
+                for member in descent.members
+                if self._node(number - 1, member) == parent
+            }
+            children = sorted(node for node in nodes if node is not None)
             noises = [
                 torch.from_numpy(descent.noise(stage, child, coarse.shape[1])).to(self.device)
                 for child in children

@@ -126,7 +126,7 @@ def _deliver_some(pieces: Pieces, targets: Targets, members: range, comm: Comm, 
     try:
         raise_together(comm, error)
         if comm.size > 1:
-            on_first_rank(comm, lambda: [_join(file, comm.size) for file in files])
+            on_first_rank(comm, lambda: _join(files, comm.size))
     finally:
         if comm.size > 1:
             for part in parts:
@@ -187,7 +187,8 @@ def _part(output: Path, rank: int) -> Path:
     return output.with_name(f".{output.stem}.part{rank}{output.suffix}")
 
 
-def _join(output: Path, ranks: int) -> None:
-    parts = [part for rank in range(ranks) if (part := _part(output, rank)).exists()]
-    if parts:
-        join_files(parts, output)
+def _join(outputs: list[Path], ranks: int) -> None:
+    for output in outputs:
+        parts = [part for rank in range(ranks) if (part := _part(output, rank)).exists()]
+        if parts:
+            join_files(parts, output)

@@ -21,8 +21,14 @@ from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.source import Source
 from hpcbackmap.backmapping.worker import Worker
 from hpcbackmap.config.campaign import Campaign
-from hpcbackmap.runtime.errors import InputError, OutputError, ResourceError, Stopped
-from hpcbackmap.runtime.mpi import Comm, on_first_rank
+from hpcbackmap.runtime.errors import (
+    ConfigError,
+    InputError,
+    OutputError,
+    ResourceError,
+    Stopped,
+)
+from hpcbackmap.runtime.mpi import Comm, MpiComm, on_first_rank
 from hpcbackmap.runtime.progress import Progress
 from hpcbackmap.runtime.stopping import StopSignals
 
@@ -141,7 +147,7 @@ def _plan_and_output(
     plan = make_plan(*given, there)
     if there is None:
         create_output(campaign, plan, source, output, plain)
-        there = stored_plan(output)
+        there = stored_plan(output) or {}
         plan = make_plan(*given, there)  # another run may have been faster, with its own sizes
     difference = plan.first_difference(there)
     if difference:
@@ -175,11 +181,13 @@ def _work(
     structures = sum(shard.stop - shard.start for shard in todo) * plan.rows_per_frame
     counter = comm.counter()
     link = None
-    if groups and groups.upstream is not None and groups.writes:
+    if groups and not isinstance(comm, MpiComm):
+        raise ConfigError("backmap: --pipeline needs ranks under mpirun")
+    if groups and isinstance(comm, MpiComm) and groups.upstream is not None and groups.writes:
         link = Link(comm, groups.upstream)
         chains = RemoteChains(chains, link)
     with Progress(comm, structures, "structures", given_up="quarantined") as progress:
-        if groups and not groups.writes:
+        if groups and isinstance(comm, MpiComm) and not groups.writes:
             serve(groups, chains, comm)
         else:
             journal = Records(plan, output).folder / f"rank{comm.rank}.jsonl"

@@ -23,7 +23,7 @@ from hpcbackmap.backmapping.census import in_words
 from hpcbackmap.backmapping.deliver import Pieces, deliver
 from hpcbackmap.backmapping.disulphides import with_disulphides
 from hpcbackmap.backmapping.driver import AnotherPlan, descend
-from hpcbackmap.backmapping.output import open_output, stored_plan
+from hpcbackmap.backmapping.output import stored_plan
 from hpcbackmap.backmapping.plan import Plan
 from hpcbackmap.backmapping.reading import (
     chosen_particles,
@@ -33,6 +33,7 @@ from hpcbackmap.backmapping.reading import (
 from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.request import STORE, Request, Targets, check_request
 from hpcbackmap.backmapping.source import FileSource, file_source
+from hpcbackmap.backmapping.workspace import open_workspace
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.protein.hydrogens import hydrogens_of
 from hpcbackmap.protein.sequences import sequence_option
@@ -114,7 +115,7 @@ def backmap_in_memory(
     with tempfile.TemporaryDirectory(prefix="hpcbackmap-") as folder:
         done = _descend(source, request, Path(folder), True, comm)
         summary = _summary(done, source)
-        made = open_output(done.made).system(source.only.name)
+        made = open_workspace(done.made).system(source.only.name)
         pieces = Pieces(done.plan, made, source.only, request.names)
         return pieces.trajectories(), summary
 
@@ -144,9 +145,10 @@ def _descend(
     """Structures of all frames of ``source``, in ``folder``; collective."""
     campaign = _campaign(request, source, folder)
     made = campaign.path(campaign.backmap.output)
-    given = {"plain": plain, "device": request.device}
     try:
-        result = descend(campaign, source, comm, time_limit, part, **given)
+        result = descend(
+            campaign, source, comm, time_limit, part, plain=plain, device=request.device
+        )
     except AnotherPlan as error:
         # the other run may be at work: then it is not --force that helps, and nothing is removed
         on_first_rank(comm, lambda: _require_idle((made, folder), request.output or folder))
@@ -156,8 +158,10 @@ def _descend(
                 "continue it, or --force to start anew"
             ) from None
         on_first_rank(comm, lambda: shutil.rmtree(made))
-        result = descend(campaign, source, comm, time_limit, part, **given)
-    plan = Plan(**stored_plan(made))
+        result = descend(
+            campaign, source, comm, time_limit, part, plain=plain, device=request.device
+        )
+    plan = Plan(**(stored_plan(made) or {}))
     return Finished(plan, made, result["shards_missing"], result["quarantined"])
 
 
@@ -460,7 +464,7 @@ def _deliver(done: Finished, source: FileSource, request: Request, comm: Comm) -
     if targets.output.suffix == STORE:
         on_first_rank(comm, lambda: _move(done.made, targets.output))
         return
-    made = open_output(done.made).system(source.only.name)
+    made = open_workspace(done.made).system(source.only.name)
     pieces = Pieces(done.plan, made, source.only, request.names)
     with StopSignals() as signals:
         deliver(pieces, targets, comm, signals)

@@ -4,7 +4,7 @@ import json
 from bisect import bisect_left
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.source import FileSource, Source
@@ -41,7 +41,10 @@ def make_plan(
     frames: see `chosen_frames`. Raises InputError for a missing artifact.
     """
     settings = campaign.backmap
-    sizes = {"batch_frames": settings.batch_frames, "shard_frames": settings.shard_frames}
+    sizes: dict[str, Any] = {
+        "batch_frames": settings.batch_frames,
+        "shard_frames": settings.shard_frames,
+    }
     for key, value in sizes.items():
         if value == "auto" and there is not None:
             sizes[key] = there.get(key)

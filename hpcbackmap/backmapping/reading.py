@@ -5,6 +5,7 @@ Shapes: F frames, P particles, R residues; positions nm.
 
 from collections import Counter
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.trajectories.molecules import FEW_LETTERS
 from hpcbackmap.trajectories.particles import Particles
 from hpcbackmap.trajectories.units import fitting_unit, length_unit, wrong_unit
+
+if TYPE_CHECKING:
+    from hpcbackmap.trajectories.periodic import Mender
 
 __all__ = [
     "WholeSites",
@@ -60,7 +64,7 @@ class WholeSites:
             residues.append(reading.beads.residue)
         self._particles = np.concatenate([np.zeros(0, dtype=np.int64), *particles])
         self._residues = np.concatenate([np.zeros(0, dtype=np.int64), *residues])
-        self._mender = None
+        self._mender: Mender | None = None
 
     def __call__(self, positions: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
         """Positions [F, P, 3] of whole molecules, float32; cells [F, 3, 3] or None."""

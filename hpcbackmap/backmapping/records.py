@@ -5,6 +5,7 @@ record is written last, by rename, after the data have been read back.
 """
 
 import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,16 +125,20 @@ class Records:
 
 
 @contextmanager
-def only_run(output: Path, index: int, count: int):
+def only_run(output: Path, index: int, count: int) -> Iterator[Callable[[], None]]:
     """Hold the lock of one of ``count`` parts of an output; it falls with the process, however it dies.
 
     Runs of other parts may go on side by side if they count as many parts. Gives a function that writes this
     process's name into the locks, for others to read. Raises ResourceError if another run works on this part,
     or on parts of another size.
     """
-    lock = output / ".lock"
     with writing(output):
-        held = [Lock.take(lock, output, shared=count > 1)]
+        held = [Lock.take(output / ".lock", output, shared=count > 1)]
+
+    def sign() -> None:
+        for lock in held:
+            lock.sign()
+
     try:
         if count > 1:
             with writing(output):
@@ -141,7 +146,7 @@ def only_run(output: Path, index: int, count: int):
                 for other in output.glob(".lock-*-of-*"):
                     if not other.name.endswith(f"-of-{count}"):
                         Lock.take(other, output, shared=True).close()
-        yield lambda: [lock.sign() for lock in held]
+        yield sign
     finally:
         for lock in held:
             lock.close()

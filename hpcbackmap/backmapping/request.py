@@ -59,6 +59,8 @@ class Request:
 
     @property
     def targets(self) -> "Targets":
+        if self.output is None:
+            raise ValueError("what stays in memory has no files")
         return Targets(self.output, 1 if self.mode else self.members)
 
 
@@ -114,11 +116,11 @@ def check_request(request: Request, inputs: list[str]) -> None:
         if not Path(path).exists():
             raise InputError(f"{path}: no such file")
     if request.output is not None:
-        _check_output(request, inputs)
+        _check_output(request, request.output, inputs)
 
 
-def _check_output(request: Request, inputs: list[str]) -> None:
-    output, targets = request.output, request.targets
+def _check_output(request: Request, output: Path, inputs: list[str]) -> None:
+    targets = request.targets
     if output.suffix not in (*WRITTEN, STORE):
         raise ConfigError(
             f"{output}: can write {', '.join((*WRITTEN, STORE))}, not {output.suffix or 'no suffix'}"

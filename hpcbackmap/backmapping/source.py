@@ -47,10 +47,12 @@ SAMPLED = 32
 class SourceSystem(Protocol):
     """One molecule. first_frame: number of its frame 0 among all frames of the source."""
 
-    name: str
-    n_frames: int
-    first_frame: int
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def n_frames(self) -> int: ...
+    @property
+    def first_frame(self) -> int: ...
     @property
     def ladder(self) -> Ladder: ...
 
@@ -62,10 +64,14 @@ class SourceSystem(Protocol):
 class Source(Protocol):
     """path: how messages call it. digest: of all that decides what is read."""
 
-    path: str
-    digest: str
-    resolutions: tuple[str, ...]
-    systems: tuple[str, ...]
+    @property
+    def path(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def resolutions(self) -> tuple[str, ...]: ...
+    @property
+    def systems(self) -> tuple[str, ...]: ...
 
     def system(self, name: str) -> SourceSystem: ...
 

@@ -97,7 +97,7 @@ class ShardFiles:
         """SHA-256 of all that a shard holds. Raises InputError for one that is missing or damaged."""
         digest = hashlib.sha256()
         for resolution in self._particles:
-            digest.update(np.ascontiguousarray(self._load(resolution, shard)))
+            digest.update(np.ascontiguousarray(self._load(resolution, shard)).data)
         return digest.hexdigest()
 
     def _load(self, resolution: str, shard: int) -> np.ndarray:

@@ -55,7 +55,7 @@ def evaluate(
     alone = campaign is not None and truth is None and not generated
     if (elbo or frames) and not alone:
         raise ConfigError("evaluate: --elbo and --frames need a campaign, and no files")
-    if alone:
+    if campaign is not None and alone:
         cap = [f"evaluate.max_frames={frames}"] if frames else []
         resolved = load(campaign, [*(overrides or []), *cap])
     if elbo:

@@ -120,7 +120,7 @@ def _look(files: list[str], top: Path | None, beads: int | None) -> _System:
     from hpcbackmap.ingest.survey import survey_system
 
     name = re.sub(r"[^\w.-]+", "-", Path(files[0]).name.split(".")[0]) or "protein"
-    config = SystemConfig(name=name, trajectories=files, topology=top and str(top))
+    config = SystemConfig(name=name, trajectories=files, topology=str(top) if top else None)
     try:
         survey = survey_system(config)
     except InputError as error:

@@ -3,6 +3,7 @@
 import math
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.cluster.steps import campaign_steps
 from hpcbackmap.config.campaign import Campaign
@@ -64,7 +65,7 @@ def describe_store(place: str) -> dict:
 
 def _planned_systems(campaign: Campaign) -> dict:
     """Trajectory files that `ingest` would read, with globs resolved; of beads, which is which."""
-    planned = {}
+    planned: dict[str, dict[str, Any]] = {}
     for system in campaign.systems:
         files = [file for item in system.trajectories for file in sorted(glob(item))]
         planned[system.name] = {"files": files}
@@ -91,7 +92,7 @@ def _store_systems(store) -> dict:
 
 def _stage(campaign: Campaign, name: str, store) -> dict:
     stage = campaign.stages[name]
-    described = {"kind": stage.model.kind}
+    described: dict[str, Any] = {"kind": stage.model.kind}
     if stage.artifact:
         return described | {"artifact": stage.artifact}
     if store:

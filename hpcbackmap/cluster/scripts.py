@@ -64,11 +64,13 @@ def script_of(campaign: Campaign, job: PlannedJob) -> str:
     }
     options |= _group_options(job.groups[0])
     if "--signal" in options:
-        options["--signal"] = f"B:USR1@{min(WARNING_SECONDS, _seconds(options['--time']) // 4)}"
+        options["--signal"] = (
+            f"B:USR1@{min(WARNING_SECONDS, _seconds(options['--time'] or '') // 4)}"
+        )
     lines = ["#!/usr/bin/env bash", *_directives(options)]
     lines += _own_directives(job.groups[0])
     for group in job.groups[1:]:
-        own = {"--time": options["--time"], "--job-name": options["--job-name"]}
+        own = {name: options[name] for name in ("--time", "--job-name")}
         lines += ["#SBATCH hetjob", *_directives(own | _group_options(group))]
         lines += _own_directives(group)
     lines += [
@@ -103,7 +105,7 @@ def _seconds(time: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def _group_options(group: NodeGroup) -> dict[str, str]:
+def _group_options(group: NodeGroup) -> dict[str, str | None]:
     values = {option: getattr(group, key) for key, option in OPTIONS.items()}
     return {option: str(value) for option, value in values.items() if value is not None}
 

@@ -190,8 +190,8 @@ def _read_job(
 
 def table(rows: list[Row]) -> list[str]:
     """The rows as aligned lines under a heading."""
-    cells = [("step", "state", "group", "nodes", "progress", "loss", "restarts", "left", "")]
-    cells += [_cells(row) for row in rows]
+    heading = ("step", "state", "group", "nodes", "progress", "loss", "restarts", "left", "")
+    cells: list[tuple[str, ...]] = [heading, *(_cells(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()

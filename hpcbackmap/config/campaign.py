@@ -365,7 +365,9 @@ class BackmapConfig(Model):
     """Store of coarse frames; default: the held-out frames of the campaign's own store."""
     start: Line | None = None
     """Resolution of the input frames; default: the coarsest of the ladder."""
-    frames: str | None = Field(None, pattern=r"^[0-9]{0,12}:[0-9]{0,12}(:[1-9][0-9]{0,11})?$")
+    frames: (
+        Annotated[str, Field(pattern=r"^[0-9]{0,12}:[0-9]{0,12}(:[1-9][0-9]{0,11})?$")] | None
+    ) = None
     """``START:STOP:STRIDE`` among the frames of every system; default: all."""
     output: Line = "backmapped.zarr"
     """Store to write, under the working folder."""

@@ -84,10 +84,10 @@ def elbo_record(
     table, totals = [], np.zeros((3, len(owner)))
     for stage in stages:
         parts = [part[stage.name] for part in judged]
-        nats = np.stack([_joined(parts, field) for field in ("elbo", "iwae", "kl")])
-        totals += nats
+        elbo, iwae, kl = (_joined(parts, field) for field in ("elbo", "iwae", "kl"))
+        totals += np.stack([elbo, iwae, kl])
         row = {"stage": stage.name, "kind": stage.kind, "variance": stage.variance}
-        table.append(row | _figures(rows, *nats, stage.fine) | _latents(parts, names))
+        table.append(row | _figures(rows, elbo, iwae, kl, stage.fine) | _latents(parts, names))
         if table[-1]["collapse"]:
             log.warning("%s: %s collapse", stage.name, table[-1]["collapse"])
     complete = [stage.name for stage in stages] == campaign.rungs()

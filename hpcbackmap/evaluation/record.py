@@ -66,7 +66,14 @@ def five_figures(record: dict) -> list[Figure]:
     """The five figures that sum up a record of `evaluate_campaign` or `evaluate_files`."""
     judged = Path(record["generated"]).name if "generated" in record else None
     return [
-        Figure(metric(name).label, *(_value(record, row, name) for row in LABELS), judged)
+        Figure(
+            metric(name).label,
+            ours=_value(record, "model", name),
+            nearest_training_frame=_value(record, "nearest_training_frame", name),
+            bead_centre=_value(record, "bead_centre", name),
+            truth=_value(record, "truth", name),
+            judged=judged,
+        )
         for name in HEADLINES
     ]
 

@@ -22,7 +22,7 @@ from hpcbackmap.trajectories.bead_links import bead_residues, span
 from hpcbackmap.trajectories.particles import load_topology
 from hpcbackmap.trajectories.reader import describe_file
 
-__all__ = ["bead_table", "match_beads"]
+__all__ = ["bead_table", "match_beads", "resolution_of"]
 
 
 def match_beads(
@@ -37,10 +37,11 @@ def match_beads(
     """
     index = select_particles(file_topology, config)
     particles = [file_topology.atom(int(i)) for i in index]
-    spec = next(spec for spec in specs if resolution_name(spec) == config.resolution)
+    resolution = resolution_of(config)
+    spec = next(spec for spec in specs if resolution_name(spec) == resolution)
     _refuse_backbones(config, spec, particles, topology_file)
     ladder = _ladder(config, specs, particles, topology_file)
-    wanted = ladder.n_particles(config.resolution)
+    wanted = ladder.n_particles(resolution)
     if len(index) != wanted:
         raise InputError(
             f"{topology_file}: {len(index)} particles, {config.resolution} of system {config.name} has "
@@ -77,7 +78,7 @@ def _refuse_backbones(config, spec: str, particles: list, source: str) -> None:
 def _ladder(config, specs: list[str], particles: list, source: str) -> Ladder:
     place = [resolution_name(spec) for spec in specs].index(config.resolution)
     if config.molecule and _is_store(config.molecule):
-        return _stored_ladder(config, specs)
+        return _stored_ladder(config, config.molecule, specs)
     learned = [spec for spec in specs[: place + 1] if spec.endswith((":blobs", ":cgae"))]
     if learned:
         raise ConfigError(
@@ -87,18 +88,25 @@ def _ladder(config, specs: list[str], particles: list, source: str) -> Ladder:
     return build_ladder(_molecule(config, particles, source), specs[: place + 1])
 
 
+def resolution_of(config: SystemConfig) -> str:
+    """What the beads of a system are. Raises ConfigError where it does not say."""
+    if config.resolution is None:
+        raise ConfigError(f"system {config.name}: beads need a `resolution`")
+    return config.resolution
+
+
 def _is_store(path: str) -> bool:
     return "://" in path or Path(path).is_dir()
 
 
-def _stored_ladder(config: SystemConfig, specs: list[str]) -> Ladder:
+def _stored_ladder(config: SystemConfig, molecule: str, specs: list[str]) -> Ladder:
     from hpcbackmap.store.store import open_store
 
-    ladder = open_store(config.molecule).system(config.name).ladder
+    ladder = open_store(molecule).system(config.name).ladder
     wanted = tuple(resolution_name(spec) for spec in specs)
     if ladder.resolutions != wanted:
         raise InputError(
-            f"{config.molecule}: its ladder is {', '.join(ladder.resolutions)}, the campaign's is "
+            f"{molecule}: its ladder is {', '.join(ladder.resolutions)}, the campaign's is "
             f"{', '.join(wanted)}"
         )
     return ladder
@@ -119,8 +127,10 @@ def _molecule(config: SystemConfig, particles: list, source: str) -> Topology:
 
 def _named_residues(config, particles: list, source: str) -> Topology:
     """The molecule that the residue names of a file with one particle per residue imply."""
-    names = [_parent(particle.residue.name) for particle in particles]
-    if None in names or len({particle.residue.index for particle in particles}) < len(particles):
+    parents = [_parent(particle.residue.name) for particle in particles]
+    names = [name for name in parents if name is not None]
+    residues = {particle.residue.index for particle in particles}
+    if len(names) < len(parents) or len(residues) < len(particles):
         raise InputError(
             f"{source}: its residue names tell no sequence; give system {config.name} a `sequence` or a "
             "`molecule`"

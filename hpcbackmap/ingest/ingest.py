@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -158,7 +159,7 @@ def _share(comm: Comm, items: list, work) -> list:
 
 def _request(campaign: Campaign, surveys: list[SystemSurvey]) -> dict:
     """Everything that decides what the store will hold. Files count by content, not by place."""
-    request = {
+    request: dict[str, Any] = {
         "ladder": [_without_place(spec) for spec in campaign.ladder],
         "store": campaign.store.model_dump(include={"chunk_mb", "shard_mb", "quantise"}),
         "systems": [
@@ -232,7 +233,8 @@ def _build_ladder(campaign: Campaign, survey: SystemSurvey, training: list) -> L
     positions = None
     if _from_structures(campaign):
         ranges = [part for part in training if part.system == survey.name]
-        frames = np.concatenate([np.arange(part.start, part.stop) for part in ranges] or [[]])
+        parts = [np.arange(part.start, part.stop) for part in ranges]
+        frames = np.concatenate([np.arange(0), *parts])
         if len(frames) == 0:
             raise ConfigError(
                 f"system {survey.name}: blobs and cgae are made from training frames, and the split leaves it "
@@ -351,7 +353,7 @@ def _finish(
 
 
 def _summary(place: str, surveys: list[SystemSurvey], status: str) -> dict:
-    dropped = Counter()
+    dropped: Counter[str] = Counter()
     for survey in surveys:
         dropped.update(survey.dropped)
     store = open_store(place)

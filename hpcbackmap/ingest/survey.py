@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
@@ -13,7 +13,7 @@ import mdtraj
 import numpy as np
 
 from hpcbackmap.config.campaign import SystemConfig
-from hpcbackmap.ingest.beads import bead_table, match_beads
+from hpcbackmap.ingest.beads import bead_table, match_beads, resolution_of
 from hpcbackmap.ingest.selection import select_particles
 from hpcbackmap.protein.residues import TRANS
 from hpcbackmap.protein.topology import Topology
@@ -145,7 +145,7 @@ class SystemSurvey:
                 yield Piece(positions, steps, times, cells, mended)
 
 
-def survey_system(config: SystemConfig, ladder: list[str] = ()) -> SystemSurvey:
+def survey_system(config: SystemConfig, ladder: Sequence[str] = ()) -> SystemSurvey:
     """Find the files of a system and hold them against its topology, or, of beads, against ``ladder`` (the
     campaign's specifications).
 
@@ -154,15 +154,16 @@ def survey_system(config: SystemConfig, ladder: list[str] = ()) -> SystemSurvey:
     """
     paths, topology_file, particles = _open_system(config)
     file_topology = particles.to_mdtraj()
-    files, start, first = [], 0, None
+    files, start, firsts = [], 0, []
     for path, name in zip(paths, _source_names(paths), strict=True):
         particles.require_same(path)
         n_frames, frame = describe_file(path, file_topology)
-        first = frame if first is None else first
+        firsts.append(frame)
         stop = start - (-n_frames // config.stride)
         files.append(SourceFile(path, name, sha256_of(path), n_frames, start, stop))
         start = stop
-    cells = next(read_frames(paths[0], file_topology, 0, 1))[2]
+    first, cells = firsts[0], next(read_frames(paths[0], file_topology, 0, 1))[2]
+    built: Ladder | None = None
     if config.resolution:
         built, index = match_beads(config, list(ladder), file_topology, topology_file)
         topology, held, dropped = built.topology, config.resolution, {}
@@ -171,7 +172,7 @@ def survey_system(config: SystemConfig, ladder: list[str] = ()) -> SystemSurvey:
         require_numbers(first[None, index], np.zeros(1, int), paths[0])
     else:
         topology, index, dropped = _atoms(config, particles, file_topology, paths[0], first, cells)
-        held, built = "fg" if len(index) == topology.n_atoms else "ca", None
+        held = "fg" if len(index) == topology.n_atoms else "ca"
         for word in particles.words + particles.subset(index).modified() + _words(dropped):
             log.warning("system %s: %s", config.name, word)
     survey = SystemSurvey(
@@ -193,7 +194,7 @@ def survey_system(config: SystemConfig, ladder: list[str] = ()) -> SystemSurvey:
         ", ".join(f"{count} {kind}" for kind, count in dropped.items()) or "nothing",
     )  # fmt: skip
     if built:
-        _show_beads(survey, file_topology)
+        _show_beads(survey, built, file_topology)
     return survey
 
 
@@ -205,7 +206,7 @@ def planned_beads(config: SystemConfig, ladder: list[str]) -> dict[str, str]:
     _, topology_file, particles = _open_system(config)
     file_topology = particles.to_mdtraj()
     built, index = match_beads(config, ladder, file_topology, topology_file)
-    return bead_table(built, config.resolution, [file_topology.atom(int(i)) for i in index])
+    return bead_table(built, resolution_of(config), [file_topology.atom(int(i)) for i in index])
 
 
 def _open_system(config: SystemConfig) -> tuple[list[str], str, Particles]:
@@ -257,9 +258,9 @@ def _words(dropped: dict[str, int]) -> list[str]:
     return [f"left out: {told}"]
 
 
-def _show_beads(survey: SystemSurvey, file_topology: mdtraj.Topology) -> None:
+def _show_beads(survey: SystemSurvey, ladder: Ladder, file_topology: mdtraj.Topology) -> None:
     particles = [file_topology.atom(int(i)) for i in survey.index]
-    table = bead_table(survey.ladder, survey.resolution, particles)
+    table = bead_table(ladder, survey.resolution, particles)
     for bead, particle in list(table.items())[:SHOWN_BEADS]:
         log.info("system %s: %s: %s", survey.name, bead, particle)
     if len(table) > SHOWN_BEADS:
@@ -306,7 +307,8 @@ def _require_nm(survey: SystemSurvey, first: np.ndarray, cells: np.ndarray | Non
     if survey.ladder is not None:
         steps = links.lengths(positions)[0]
         low, high = typical_steps(links, survey.ladder, survey.resolution)
-        kind, right, expected = "beads", "{:.2g} to {:.2g} is right".format, (low, high)
+        kind, right = "beads", "{:.2g} to {:.2g} is right".format
+        expected: tuple[float, ...] = (low, high)
         if survey.resolution == "com" and len(steps) and (abs(steps - TRANS) < 0.015).all():
             log.warning(
                 "%s: all neighbours are 0.38 nm apart, as C-alpha atoms are; is `resolution: ca` meant?",

@@ -80,7 +80,10 @@ def _regroup(pieces: Iterator[tuple[dict, dict]], size: int) -> Iterator[tuple[d
         length, start = len(piece[1]["step"]), 0
         while start < length:
             stop = min(length, start + size - count)
-            held.append(tuple({key: a[start:stop] for key, a in part.items()} for part in piece))
+            levels, observables = (
+                {key: a[start:stop] for key, a in part.items()} for part in piece
+            )
+            held.append((levels, observables))
             count, start = count + stop - start, stop
             if count == size:
                 yield _joined(held)
@@ -90,7 +93,8 @@ def _regroup(pieces: Iterator[tuple[dict, dict]], size: int) -> Iterator[tuple[d
 
 
 def _joined(pieces: list[tuple[dict, dict]]) -> tuple[dict, dict]:
-    return tuple(
+    levels, observables = (
         {key: np.concatenate([piece[part][key] for piece in pieces]) for key in pieces[0][part]}
         for part in (0, 1)
     )
+    return levels, observables

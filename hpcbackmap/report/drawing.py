@@ -141,10 +141,10 @@ class Scene:
                 zorder=2,
             )
         )
-        self._segments: list[np.ndarray] = []
-        self._widths: list[np.ndarray] = []
-        self._colours: list[np.ndarray] = []
-        self._order: list[np.ndarray] = []
+        self._segments = []
+        self._widths = []
+        self._colours = []
+        self._order = []
 
     def _add(self, start, stop, colours, radius, alpha) -> None:
         """Each rod is a dark rim, a body and two strips of light, at slightly different heights."""

@@ -37,7 +37,7 @@ DRAWN = ("truth", *(name for name in LABELS if name != "truth"))
 """Rows in the order of a figure."""
 DASHES = {"nearest_training_frame": (4, 1.5), "bead_centre": (1.2, 1.2)}
 """Baselines are dashed, so that a figure also reads in grey."""
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

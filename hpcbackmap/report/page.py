@@ -7,6 +7,7 @@ here. The browser is told the hashes of the page's one style and one script, and
 import base64
 import hashlib
 import struct
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,7 +47,7 @@ class Section(NamedTuple):
     anchor: str
     title: str
     text: str
-    items: list[FigureOnPage | ViewOnPage]
+    items: Sequence[FigureOnPage | ViewOnPage]
 
 
 def page(record: dict, sections: list[Section], training: Section | None, elbo: dict | None) -> str:

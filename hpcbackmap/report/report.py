@@ -142,7 +142,7 @@ def _system_sections(sources: Sources, folder: Path) -> list[Section]:
             f"judged frames, evenly spaced, {members} each."
         )
         prefix = f"{shown.system}-" if many else ""
-        items = [
+        items: list[FigureOnPage | ViewOnPage] = [
             ViewOnPage("Truth and members in 3-D", _view_text(count), viewer_data(shown)),
             *_draw(_drawings(shown), folder, prefix),
         ]

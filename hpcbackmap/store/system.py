@@ -233,7 +233,7 @@ def shard_digest(arrays: Iterable[np.ndarray]) -> str:
     """SHA-256 of the bytes of these arrays, one after the other."""
     digest = hashlib.sha256()
     for values in arrays:
-        digest.update(np.ascontiguousarray(values))
+        digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
 

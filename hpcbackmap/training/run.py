@@ -317,7 +317,7 @@ class Run:
         if progress.best is None:
             self._require_finite_weights()
             self._keep_weights({})
-        best = dict(progress.best)
+        best = dict(progress.best or {})
         weights, best_step = self.checkpoints.folder / best.pop("weights"), best.pop("step")
         best.pop("sha256", None)
         result = {
@@ -342,9 +342,11 @@ class Run:
         )
         if progress.skipped >= progress.step:
             raise DivergedError(f"{self.name}: no step had a finite loss and gradient; {anew}")
-        if self.validation and progress.best is None:
+        if not self.validation:
+            return
+        if progress.best is None:
             raise DivergedError(f"{self.name}: no validation loss was finite; {anew}")
-        if self.validation and progress.start_loss is not None:
+        if progress.start_loss is not None:
             best, step = progress.best["loss"], progress.best["step"]
             if is_far_worse(best, progress.start_loss) and not self._keep_start():
                 raise DivergedError(

@@ -87,7 +87,9 @@ def require_bonds(
     require_links(bonds_of(topology, coarse), positions, numbers, path)
 
 
-def require_links(links: Links, positions: np.ndarray, numbers: Sequence[int], path: str) -> None:
+def require_links(
+    links: Links, positions: np.ndarray, numbers: Sequence[int] | np.ndarray, path: str
+) -> None:
     """Refuse positions [F, N, 3] of which a known distance is out of bounds."""
     wrong = links.broken(positions)
     if not wrong.any():

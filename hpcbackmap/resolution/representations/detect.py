@@ -205,7 +205,7 @@ def _drop_virtual_sites(of_residue: list[dict[str, int]], left_out: Counter) -> 
 
 
 def _modified_words(protein: _Protein, letters: bool) -> list[str]:
-    changed: Counter[str] = Counter()
+    changed: Counter[tuple[str, str]] = Counter()
     for row, parent in zip(protein.rows, protein.sequence, strict=True):
         own = protein.particles.residues[row].name.strip()
         name = own.upper()
@@ -272,6 +272,8 @@ def _median_gap(protein: _Protein, first: str, second: str) -> float:
         [(own[first], own[second]) for own in protein.members if {first, second} <= set(own)]
     )
     positions = protein.particles.positions
+    if positions is None:
+        return float("nan")
     gap = positions[rows[:, 0]] - positions[rows[:, 1]]
     return float(np.median(np.linalg.norm(gap, axis=-1)))
 
@@ -443,18 +445,17 @@ def _side_beads(entry: Representation, protein: _Protein, sites: dict) -> SideBe
         if entry.site_restrains:
             if entry.site == "com" and not sites["calpha"][residue]:
                 rows.append((int(sites["com"][residue]), residue, residue_masses(name)))
-            elif entry.site == "sc" and name != "GLY":
-                rows.append((int(sites["sc"][residue]), residue, entry.side(name, "SC")))
+            elif entry.site == "sc" and (masses := entry.side(name, "SC")) is not None:
+                rows.append((int(sites["sc"][residue]), residue, masses))
             continue
         for bead, particle in own.items():
-            masses = entry.side(name, bead)
-            if masses is not None:
+            if (masses := entry.side(name, bead)) is not None:
                 rows.append((particle, residue, masses))
     if not rows:
         return None
-    particles, residue, masses = map(np.array, zip(*rows, strict=True))
-    weights = masses.sum(-1)
-    return SideBeads(particles, residue, masses / weights[:, None], weights, entry.tolerance)
+    particles, residues, table = (np.array(column) for column in zip(*rows, strict=True))
+    weights = table.sum(-1)
+    return SideBeads(particles, residues, table / weights[:, None], weights, entry.tolerance)
 
 
 def _topology(protein: _Protein, site: str, anchor: np.ndarray, frames: np.ndarray) -> Topology:

@@ -18,7 +18,7 @@ from hpcbackmap.stages.base import Elbo, Stage
 from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.stages.layers.pooling import bead_sums, system_sums
 from hpcbackmap.stages.trace.energy_score import other_noise, trace_scores
-from hpcbackmap.stages.trace.network import LATENT, Context, TraceNetwork
+from hpcbackmap.stages.trace.network import LATENT, AlongChain, Context, TraceNetwork
 from hpcbackmap.stages.trace.system import TraceSystem, trace_system
 
 __all__ = ["Trace"]
@@ -57,7 +57,7 @@ class Trace(Stage[TraceSystem]):
 
     def use_bf16(self) -> None:
         for module in self.modules():
-            if hasattr(module, "bf16"):
+            if isinstance(module, AlongChain):
                 module.bf16 = True
 
     def require(self, ladder: Ladder) -> None:

@@ -84,12 +84,12 @@ class TraceNetwork(nn.Module):
         self.particle = nn.Linear(RESIDUE_FEATURES, width)
         self.of_bead = nn.Linear(width, width)
         self.start = nn.Linear(LOCAL_FEATURES, width)
-        self.chain = nn.ModuleList(_AlongChain(width, number) for number in range(len(STEPS)))
+        self.chain = nn.ModuleList(AlongChain(width, number) for number in range(len(STEPS)))
         self.space = MessageLayers(width, config.layers)
         self.pool = nn.Linear(width, width)
         self.deep = MessageLayers(width, config.layers)
         self.back = nn.Linear(width, width)
-        self.last = _AlongChain(width, 0)
+        self.last = AlongChain(width, 0)
         self.from_noise = MLP(BEAD_NOISE + LOCAL_NOISE, width, width)
         self.answer = nn.Parameter(torch.zeros(width))
         count = config.rounds
@@ -174,7 +174,7 @@ class TraceNetwork(nn.Module):
         return self.cis(context.h).squeeze(-1)
 
 
-class _AlongChain(Block):
+class AlongChain(Block):
     """h_i += gated mix of norm(h_j), j up to REACH strides before and after i."""
 
     bf16 = False
@@ -204,9 +204,9 @@ class _Round(Block):
     def __init__(self, width: int, sees_space: bool):
         super().__init__()
         self.local = nn.Linear(LOCAL_FEATURES, width)
-        self.chain = _AlongChain(width, 0)
+        self.chain = AlongChain(width, 0)
         self.space = MessageLayers(width, 1) if sees_space else None
-        self.second = _AlongChain(width, 1)
+        self.second = AlongChain(width, 1)
         self.move = MLP(width, width, 3)
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.move.last.weight, std=0.01)

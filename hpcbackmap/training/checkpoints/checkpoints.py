@@ -157,7 +157,7 @@ class Checkpoints:
         wanted = {place.name for place in keep}
         for place in keep:
             best = json_value(read_regular(place / MANIFEST))["progress"]["best"]
-            wanted.add(best["weights"] if best else None)
+            wanted |= {best["weights"]} if best else set()
         names = [path.name for path in self.folder.iterdir() if OURS.fullmatch(path.name)]
         for name in sorted(set(names) - wanted, reverse=True):
             if (self.folder / name).is_dir():

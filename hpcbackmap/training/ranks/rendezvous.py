@@ -280,13 +280,14 @@ def _tell(store, world: World, missing: list[int] | None, deadline: float, place
         patience = max(0.0, deadline - time.monotonic()) + GRACE
         try:
             store.wait(["missing"], timedelta(seconds=patience))
-            missing = json.loads(store.get("missing"))
+            told: list[int] = json.loads(store.get("missing"))
             store.add("told", 1)
         except RuntimeError:
             raise ResourceError(
                 f"rank 0 of {world.size} came to {place} and left: see its log"
             ) from None
-        return missing
+        return told
+    missing = missing or []
     store.set("missing", json.dumps(missing))
     until = time.monotonic() + GRACE
     while missing and time.monotonic() < until:

@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +19,10 @@ from hpcbackmap.training.checkpoints.checkpoints import Progress
 from hpcbackmap.training.ranks.world import World
 from hpcbackmap.training.records.metrics_csv import Table
 from hpcbackmap.training.schedule import progress_fraction
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as ProgressBar
+    from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["Recorder"]
 
@@ -40,12 +45,14 @@ class Recorder:
         self._world_size = world.size
         self._file = _open_up_to(folder / name, start.step)
         self._write_line({"kind": "start", "step": start.step, **about})
-        self._table = self._board = self._bar = None
+        self._table: Table | None = None
+        self._board: SummaryWriter | None = None
+        self._bar: ProgressBar | None = None
         if self._leads:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils import tensorboard
 
             self._table = Table(folder / "metrics.csv", start.step)
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start.step + 1)
+            self._board = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=start.step + 1)
             self._bar = _progress_bar() if sys.stderr.isatty() else None
         self._task = self._bar.add_task(folder.name, total=1.0) if self._bar else None
         self._first_fraction = progress_fraction(train, start.step, start.seconds)
@@ -93,8 +100,9 @@ class Recorder:
 
     def close(self) -> None:
         self._file.close()
-        if self._leads:
+        if self._table:
             self._table.close()
+        if self._board:
             self._board.close()
         if self._bar:
             self._bar.stop()
@@ -103,8 +111,9 @@ class Recorder:
         """JSON knows no infinities: values that are not finite are left out."""
         record = {key: value for key, value in record.items() if _is_writable(value)}
         self._write_line(record)
-        if self._leads:
+        if self._table:
             self._table.write(record)
+        if self._board:
             for key, value in record.items():
                 if key not in ("kind", "step"):
                     self._board.add_scalar(f"{record['kind']}/{key}", value, record["step"])
@@ -115,7 +124,7 @@ class Recorder:
 
     def _show(self, step: int, seconds: float, loss: float) -> None:
         fraction = progress_fraction(self._train, step, seconds)
-        if self._bar:
+        if self._bar and self._task is not None:
             self._bar.update(
                 self._task, completed=fraction, description=f"step {step}  loss {loss:.4f}"
             )
@@ -136,7 +145,7 @@ def _is_writable(value: str | float) -> bool:
     return isinstance(value, str) or math.isfinite(value)
 
 
-def _progress_bar():
+def _progress_bar() -> "ProgressBar":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
