@@ -299,7 +299,7 @@ def write_store(
     name, level, shuffle = codec
     codecs = [BloscCodec(cname=name, clevel=level, shuffle=shuffle), Crc32cCodec()]
     seconds = 0.0
-    with mock.patch.object(layout, "compressors", lambda: codecs):
+    with mock.patch.object(layout, "compressors", return_value=codecs):
         store = create_store(
             case / "frames.zarr", {"p": ladder}, {"p": n_frames}, LEVELS, config, {}
         )

@@ -80,7 +80,7 @@ class Worker:
     def _shard(self, shard: Shard, spent: Spent) -> None:
         plan = self.plan
         local = plan.local_frames(shard)
-        with _timed(spent, "read"):
+        with _Timed(spent, "read"):
             coarse = read_coarse(self.source.system(shard.system), plan.start, local)
         first = self.source.system(shard.system).first_frame
         frames = [first + i for i in local]
@@ -137,11 +137,11 @@ class Worker:
         }
         facts = None
         if self.plan.source is not None:
-            with _timed(spent, "count"):
+            with _Timed(spent, "count"):
                 facts = self._facts(shard.system, arrays["fg"], coarse)
-        with _timed(spent, "write"):
+        with _Timed(spent, "write"):
             self.store.system(shard.system).write_shard(shard.number, arrays, observables)
-        with _timed(spent, "verify"):
+        with _Timed(spent, "verify"):
             self.records.publish(self.store, shard, quarantined, facts)
         entry = {
             "shard": f"{shard.system}/{shard.number}",
@@ -242,7 +242,7 @@ def _first_failure(drawn: list[dict], chain: Chain | RemoteChain) -> dict[tuple[
     return failed
 
 
-class _timed:
+class _Timed:
     """Adds the seconds of a block to ``spent[name]``."""
 
     def __init__(self, spent: Spent, name: str):

@@ -154,6 +154,12 @@ def _read_log(path: Path) -> str:
         return ""
 
 
+def _read_live_job(row: Row, job: Job, needs: list[str]) -> None:
+    row.state = WAITING if job.state == "PENDING" else RUNNING
+    if row.state == WAITING:
+        row.note = f"needs {', '.join(needs)}" if needs else f"in the queue ({job.reason})"
+
+
 def _read_job(
     row: Row, log: str, text: str, job: Job | None, needs: list[str], silent: bool
 ) -> None:
@@ -161,9 +167,7 @@ def _read_job(
     text = text[max((found.start() for found in START_LINE.finditer(text)), default=0) :]
     ends, errors, stops = (it.findall(text) for it in (END_LINE, ERROR_LINE, STOP_LINE))
     if job and job.is_live:
-        row.state = WAITING if job.state == "PENDING" else RUNNING
-        if row.state == WAITING:
-            row.note = f"needs {', '.join(needs)}" if needs else f"in the queue ({job.reason})"
+        _read_live_job(row, job, needs)
         return
     if row.state == RUNNING:
         return

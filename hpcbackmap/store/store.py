@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import zarr
@@ -19,7 +19,6 @@ from hpcbackmap.runtime.errors import ConfigError, IncompleteError, InputError, 
 from hpcbackmap.runtime.files import flush, is_url, reason, require_file, writing
 from hpcbackmap.store import layout
 from hpcbackmap.store.arrays import CHECKSUMS, create_arrays, create_checksums
-from hpcbackmap.store.attributes import Attributes
 from hpcbackmap.store.claims import (
     HASHED_SINCE,
     RECOPY,
@@ -38,6 +37,9 @@ from hpcbackmap.store.location import (
 from hpcbackmap.store.shards import ShardedArrays
 from hpcbackmap.store.system import StoredSystem, shard_digest
 from hpcbackmap.trajectories.units import frame_bytes
+
+if TYPE_CHECKING:
+    from hpcbackmap.store.attributes import Attributes
 
 __all__ = ["FrameStore", "create_store", "open_store"]
 
@@ -156,7 +158,7 @@ class FrameStore:
 
     def __init__(self, path: str, root: zarr.Group):
         self.path = path
-        self.attributes: Attributes = cast(Attributes, dict(root.attrs))
+        self.attributes: Attributes = cast("Attributes", dict(root.attrs))
         self.resolutions: tuple[str, ...] = tuple(self.attributes["resolutions"])
         self.digest: str = self.attributes["digest"]
         self._root = root
@@ -294,7 +296,7 @@ class FrameStore:
             if hashes is not None:
                 self._keep_checksums(hashes)
             self._root.attrs.update(facts)
-            self.attributes.update(cast(Attributes, facts))
+            self.attributes.update(cast("Attributes", facts))
             if self._arrays.folder is not None:
                 flush(self._arrays.folder / "zarr.json")
                 flush(self._arrays.folder)

@@ -62,7 +62,7 @@ def text_frames(path: str, start: int, stop: int) -> Iterator[Frame]:
 
 
 @lru_cache(maxsize=2)
-def _text_file(path: str, stamp: int):
+def _text_file(path: str, _changed: int):
     return TEXT[suffix_of(path)](path)
 
 

@@ -57,7 +57,7 @@ def split(
     of what numbers and distances tell.
     """
     index, first = _residues(rows)
-    index, first = _rejoined(rows, index, first, positions, cells)
+    index, first = _rejoined(rows, index, first)
     numbers = _counted_on([rows.numbers[p] for p in first])
     starts = _starts(rows, index, first, numbers, positions, cells, molecule)
     if not molecule:
@@ -87,7 +87,7 @@ def _residues(rows: Rows) -> tuple[np.ndarray, list[int]]:
     return index, first
 
 
-def _rejoined(rows: Rows, index, first, positions, cells):
+def _rejoined(rows: Rows, index: np.ndarray, first: list[int]) -> tuple[np.ndarray, list[int]]:
     """Particles that a file lists after all the others of their molecule (virtual sites) go to their residues.
 
     A run of residues that says again number, insertion and name of residues before it, and has no particle

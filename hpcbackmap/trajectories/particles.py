@@ -290,7 +290,7 @@ def load_topology(path: str) -> mdtraj.Topology:
 
 
 @lru_cache(maxsize=2)
-def _mdtraj_topology(path: str, stamp: int) -> mdtraj.Topology:
+def _mdtraj_topology(path: str, _changed: int) -> mdtraj.Topology:
     return read_particles(path).to_mdtraj()
 
 

@@ -135,7 +135,7 @@ def origin_of(path: str, topology) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _origin(path: str, n_atoms: int, size: int) -> np.ndarray:
+def _origin(path: str, n_atoms: int, _size: int) -> np.ndarray:
     count = _Count(n_atoms)
     for positions, *_ in _pieces(path, count, 0, 1, 1):
         with np.errstate(all="ignore"):

@@ -78,4 +78,5 @@ def test_same_bits_for_any_number_of_ranks(campaign, tmp_path):
         )
         system = open_store(folder / "backmapped.zarr").system("first")
         found.append(system.read("fg", 0, system.n_frames))
-    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])

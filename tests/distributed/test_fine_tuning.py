@@ -60,7 +60,8 @@ def test_training_starts_from_an_artifact_and_resumes(example, tmp_path):
     result = train(example(*chosen), STAGE)
     stage = tmp_path / "work" / "stages" / STAGE
     before, after = (load_file(path / "model.safetensors") for path in (given, stage / "artifact"))
-    assert result["steps"] == 2 and before.keys() == after.keys()
+    assert result["steps"] == 2
+    assert before.keys() == after.keys()
     for key, tensor in before.items():
         torch.testing.assert_close(after[key], tensor, atol=1e-6, rtol=1e-5)
 

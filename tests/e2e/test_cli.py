@@ -61,7 +61,9 @@ def road(small) -> Path:
     succeed("backmap", campaign)
     succeed("evaluate", campaign)
     table = succeed("evaluate", campaign, "--elbo").stdout
-    assert "ca-fg" in table and "ucg5-ca" in table and "ladder" in table
+    assert "ca-fg" in table
+    assert "ucg5-ca" in table
+    assert "ladder" in table
     succeed("report", campaign)
     return small
 
@@ -83,12 +85,14 @@ def test_every_command_leaves_what_the_architecture_lists(road):
     ):
         assert (work / name).is_file(), name
     record = json.loads((work / "metrics.json").read_text())
-    assert record["n_frames"] == {"trpcage": 12} and record["members"] == 2
+    assert record["n_frames"] == {"trpcage": 12}
+    assert record["members"] == 2
 
 
 def test_inspect_says_that_all_is_done(road):
     described = json.loads(succeed("inspect", road / "campaign.yaml", "--json").stdout)
-    assert all(described["done"].values()) and len(described["done"]) == 7
+    assert all(described["done"].values())
+    assert len(described["done"]) == 7
     assert described["systems"]["trpcage"]["particles"] == {"fg": 154, "ca": 20, "ucg5": 5}
     assert described["backmap"]["structures"] == 24
 
@@ -342,4 +346,5 @@ def test_a_usage_error_exits_with_2():
 )
 def test_every_command_explains_itself(command):
     text = succeed(command, "--help").stdout
-    assert "Usage: hpcbackmap" in text and "Options" in text
+    assert "Usage: hpcbackmap" in text
+    assert "Options" in text

@@ -14,9 +14,11 @@ def test_every_cell_runs(monkeypatch):
     monkeypatch.chdir(EXAMPLE)
     notebook = json.loads((EXAMPLE / "trpcage.ipynb").read_text())
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert len(cells) >= 7 and all(not cell["outputs"] for cell in cells)
+    assert len(cells) >= 7
+    assert all(not cell["outputs"] for cell in cells)
     before, names = set(os.listdir()), {"__name__": "notebook"}
     for number, cell in enumerate(cells):
         exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
-    assert len(names["members"]) == 5 and names["view"](names["members"]) is not None
+    assert len(names["members"]) == 5
+    assert names["view"](names["members"]) is not None
     assert set(os.listdir()) == before, "it leaves nothing behind"

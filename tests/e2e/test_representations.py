@@ -57,7 +57,8 @@ def test_beads_become_atoms(protein, tmp_path, name, noise, limit):
     assert f"read as {name}" in result.stderr
     made = mdtraj.load(tmp_path / "atoms.xtc", top=record["topology"])
     there, order, _ = topology_from_mdtraj(made.topology, made.xyz[0], "atoms.xtc")
-    assert there.sequence == topology.sequence and made.n_frames == FRAMES
+    assert there.sequence == topology.sequence
+    assert made.n_frames == FRAMES
     atoms = made.xyz[:, order]
     wanted = mdtraj.Trajectory(positions, topology.to_mdtraj())
     found = mdtraj.Trajectory(atoms, topology.to_mdtraj())

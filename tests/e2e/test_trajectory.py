@@ -26,7 +26,8 @@ def test_two_members_of_a_trajectory(artifact, tmp_path):
     arguments = ["--artifact", artifact, "-o", tmp_path / "made.xtc", "--members", 2, "--json"]
     result = succeed("backmap", *TRAJECTORY, *arguments)
     record = json.loads(result.stdout)
-    assert record["members"] == 2 and record["residues"] == 20
+    assert record["members"] == 2
+    assert record["residues"] == 20
     for path in record["output"]:
         made = mdtraj.load(path, top=record["topology"])
         assert made.n_frames == record["frames"]
@@ -45,7 +46,8 @@ def test_two_members_of_a_trajectory(artifact, tmp_path):
 def test_mistakes_are_told_in_one_line(arguments, code, reason):
     result = hpcbackmap("backmap", *TRAJECTORY, *arguments)
     assert result.returncode == code
-    assert reason in result.stderr and "Traceback" not in result.stderr
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_inspect_tells_of_the_shipped_stage():

@@ -51,7 +51,8 @@ def test_centres_of_mass(truth, tmp_path, monkeypatch):
     coarse.save_dcd(str(tmp_path / "calvados.dcd"))
     coarse[0].save_pdb(str(tmp_path / "calvados.pdb"))
     result = run("From one bead per residue at centres of mass", tmp_path, monkeypatch)
-    assert result["representation"] == "com" and result["structures"] == 2 * FRAMES
+    assert result["representation"] == "com"
+    assert result["structures"] == 2 * FRAMES
     assert result["cis_elsewhere"] == result["distorted_peptide_bonds"] == 0
     topology, positions = truth
     for path in result["output"]:
@@ -67,7 +68,8 @@ def test_martini_beads(truth, tmp_path, monkeypatch):
     coarse.save_xtc(str(tmp_path / "martini.xtc"))
     coarse[0].save_gro(str(tmp_path / "martini.gro"))
     result = run("From Martini", tmp_path, monkeypatch)
-    assert result["representation"] == "martini3" and result["structures"] == FRAMES
+    assert result["representation"] == "martini3"
+    assert result["structures"] == FRAMES
     assert result["cis_elsewhere"] == result["distorted_peptide_bonds"] == 0
     topology, _ = truth
     made = mdtraj.load(result["output"][0]).xyz

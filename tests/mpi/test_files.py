@@ -72,7 +72,8 @@ def test_a_killed_run_is_continued_by_two_ranks_to_the_same_bytes(trace, undistu
     running.send_signal(signal.SIGKILL)
     running.wait()
     finished = {path: path.stat().st_mtime_ns for path in records(scratch)}
-    assert finished and not (trace / "killed.xtc").exists()
+    assert finished
+    assert not (trace / "killed.xtc").exists()
     running = subprocess.Popen(
         launched(trace, "killed.xtc", 2), env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,

@@ -75,7 +75,8 @@ def test_a_signal_stops_all_ranks_between_shards(process, example_dir, tmp_path)
     result = mpirun(3, "-c", code, str(campaign))
     assert result.returncode == 75, result.stderr
     said = re.findall("hpcbackmap: error: .*", result.stderr)
-    assert len(said) == 1 and "the same command continues" in said[0], result.stderr
+    assert len(said) == 1, result.stderr
+    assert "the same command continues" in said[0], result.stderr
     partial = tmp_path / "work" / "frames.zarr.partial"
     written = {path.name: path.stat().st_mtime_ns for path in partial.glob(".written/*.json")}
     assert 2 <= len(written) < 40, written

@@ -252,8 +252,9 @@ def test_chain(campaign):
     for device in (torch.device("cpu"), GPU):
         with PretendedGpu():
             chain = Chain([load_artifact(folder) for folder in folders], ladder, device)
-            for members in ([0, 1], [None]):
-                found.append(chain.run_members(coarse, frames, members, seed=3))
+            found += [
+                chain.run_members(coarse, frames, members, seed=3) for members in ([0, 1], [None])
+            ]
     for here, there in zip(found[:2], found[2:], strict=True):
         for one, other in zip(here, there, strict=True):
             assert all(np.array_equal(one[level], other[level]) for level in ("ca", "fg"))
@@ -283,5 +284,6 @@ def test_driver_and_evaluation(several, tmp_path):
         store = open_store(folder / "backmapped.zarr")
         system = store.system("first")
         frames.append(system.read("fg", 0, system.n_frames))
-    assert np.array_equal(*frames) and len(frames[0]) == 3
+    assert np.array_equal(*frames)
+    assert len(frames[0]) == 3
     assert records[0]["rows"] == records[1]["rows"]

@@ -13,15 +13,22 @@ def gpu():
 
 def test_tensors_say_where_they_are(gpu):
     there, here = torch.ones(3, device="cuda"), torch.ones(3)
-    assert there.device == torch.device("cuda:0") and there.is_cuda and not there.is_cpu
-    assert here.device.type == "cpu" and not here.is_cuda
+    assert there.device == torch.device("cuda:0")
+    assert there.is_cuda
+    assert not there.is_cpu
+    assert here.device.type == "cpu"
+    assert not here.is_cuda
     for made in (there + 1, there[1:], torch.zeros_like(there), there.new_zeros(2), there.sum()):
         assert made.is_cuda
     assert torch.arange(3, device=there.device).is_cuda
-    assert here.to(there).is_cuda and here.to("cuda").is_cuda and here.cuda().is_cuda
+    assert here.to(there).is_cuda
+    assert here.to("cuda").is_cuda
+    assert here.cuda().is_cuda
     assert not here.is_cuda, "a copy was moved"
-    assert there.double().is_cuda and there.to(torch.float64).is_cuda
-    assert not there.cpu().is_cuda and not there.to("cpu").is_cuda
+    assert there.double().is_cuda
+    assert there.to(torch.float64).is_cuda
+    assert not there.cpu().is_cuda
+    assert not there.to("cpu").is_cuda
     assert there.cpu().tolist() == [1, 1, 1]
     assert torch.einsum("i,j->ij", there, there).is_cuda
 

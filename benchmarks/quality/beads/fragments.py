@@ -25,8 +25,8 @@ class Library:
         """All pieces of ``traces`` (each [N, 3], nm) cut into beads of ``residues``."""
         pieces = []
         for trace in traces:
-            for first in range(0, len(trace) - WIDTH * residues + 1, 2):
-                pieces.append(trace[first : first + WIDTH * residues])
+            starts = range(0, len(trace) - WIDTH * residues + 1, 2)
+            pieces += [trace[first : first + WIDTH * residues] for first in starts]
         pieces = np.array(pieces)
         beads = pieces.reshape(len(pieces), WIDTH, residues, 3).mean(2)
         return cls(_keys(beads), beads, pieces)

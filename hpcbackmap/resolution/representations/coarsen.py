@@ -30,6 +30,12 @@ def coarse_grained(
 
 def _particles(name: str, residue: str) -> Iterator[tuple[str, np.ndarray]]:
     """Name and masses of each particle of a residue."""
+    yield from _backbone_particles(name, residue)
+    yield from _side_particles(name, residue)
+
+
+def _backbone_particles(name: str, residue: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Those that place a residue."""
     if name in ("ca", "ca+sc", "ca+cb", "ca+com"):
         yield "CA", masses(residue, "CA")
     if name == "com" or name == "ca+com":
@@ -38,6 +44,13 @@ def _particles(name: str, residue: str) -> Iterator[tuple[str, np.ndarray]]:
         yield "BB", bead_tables.backbone_masses(residue)
     if name == "martini2":
         yield "BB", bead_tables.martini2_backbone_masses(residue)
+    if name == "backbone":
+        for atom in BACKBONE:
+            yield atom, masses(residue, atom)
+
+
+def _side_particles(name: str, residue: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Those of side chains."""
     if name == "sc" or (name in ("ca+sc", "bb+sc") and residue != "GLY"):
         bead = "SC1" if name == "bb+sc" else "SC"
         yield bead, bead_tables.side_chain_masses(residue)
@@ -47,6 +60,3 @@ def _particles(name: str, residue: str) -> Iterator[tuple[str, np.ndarray]]:
         table = bead_tables.MARTINI2 if name == "martini2" else bead_tables.MARTINI3
         for number, weights in enumerate(table[residue]):
             yield f"SC{number + 1}", weights
-    if name == "backbone":
-        for atom in BACKBONE:
-            yield atom, masses(residue, atom)

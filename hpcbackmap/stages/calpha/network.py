@@ -67,9 +67,9 @@ class CalphaNetwork(nn.Module):
             for seen in (sites, sites + 1)
         )
         for layer in self.rounds:
-            last = cast(nn.Sequential, layer)[-1]
-            nn.init.zeros_(cast(nn.Linear, last).weight)
-            nn.init.zeros_(cast(nn.Linear, last).bias)
+            last = cast("nn.Sequential", layer)[-1]
+            nn.init.zeros_(cast("nn.Linear", last).weight)
+            nn.init.zeros_(cast("nn.Linear", last).bias)
 
     def forward(self, beads: Tensor, types: Tensor, bonded: Tensor) -> list[Tensor]:
         """C-alpha positions [F, R, 3] after each round.

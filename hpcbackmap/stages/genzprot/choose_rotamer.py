@@ -12,7 +12,7 @@ Pick = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Number of a chi, its logits [n, bins], frame and residue [n] of the rows: torsions to use, rad [n]."""
 
 
-def most_likely(k: int, logits: Tensor, frame: Tensor, residue: Tensor) -> Tensor:
+def most_likely(_k: int, logits: Tensor, _frame: Tensor, _residue: Tensor) -> Tensor:
     """Picks the most likely rotamer."""
     return angle_of_mode(logits)
 

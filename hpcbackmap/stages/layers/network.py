@@ -23,7 +23,7 @@ class MLP(nn.Sequential):
 
     @property
     def last(self) -> nn.Linear:
-        return cast(nn.Linear, self[-1])
+        return cast("nn.Linear", self[-1])
 
 
 def activated(x: Tensor) -> Tensor:

@@ -52,7 +52,9 @@ class Recorder:
             from torch.utils import tensorboard
 
             self._table = Table(folder / "metrics.csv", start.step)
-            self._board = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=start.step + 1)
+            self._board = tensorboard.SummaryWriter(
+                str(folder / "tensorboard"), purge_step=start.step + 1
+            )
             self._bar = _progress_bar() if sys.stderr.isatty() else None
         self._task = self._bar.add_task(folder.name, total=1.0) if self._bar else None
         self._first_fraction = progress_fraction(train, start.step, start.seconds)

@@ -82,8 +82,10 @@ def test_the_command_says_what_it_took_and_names_the_frames_it_left_out(tmp_path
     result = CliRunner().invoke(app, [*command, "--beads", str(tmp_path / "map.yaml"), "--json"])
     assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "atoms.pdb.json").read_text())["run"]
-    assert summary["representation"] == "ucg" and summary["beads"] == 6
-    assert summary["residues_per_bead"] == "4 to 9" and summary["bead_center"] == "ca"
+    assert summary["representation"] == "ucg"
+    assert summary["beads"] == 6
+    assert summary["residues_per_bead"] == "4 to 9"
+    assert summary["bead_center"] == "ca"
     assert summary["largest_bead_error_angstrom"] < 1e-3
     assert [item["frame"] for item in summary["quarantined"]] == [1]
     assert "lie at one place" in summary["quarantined"][0]["reason"]

@@ -55,7 +55,8 @@ def test_chains_are_made_when_a_system_is_met():
     described, describe = [], stage.describe
     stage.describe = lambda ladder: described.append(ladder) or describe(ladder)
     chains = Chains([stage], ladders.__getitem__, ladders, torch.device("cpu"))
-    assert list(chains) == ["a", "b"] and described == []
+    assert list(chains) == ["a", "b"]
+    assert described == []
     assert chains["b"] is chains["b"]
     assert described == [ladders["b"]]
 

@@ -178,7 +178,8 @@ def test_chain_break_is_told_and_not_bridged(truth, artifact, tmp_path, caplog, 
     truth[:1].atom_slice(keep).save_pdb(str(tmp_path / "gap.pdb"))
     with caplog.at_level("WARNING"):
         backmap(tmp_path / "gap.pdb", tmp_path / "o.pdb", artifact=artifact)
-    assert "chain break before A:" in caplog.text and "11" in caplog.text
+    assert "chain break before A:" in caplog.text
+    assert "11" in caplog.text
     made = mdtraj.load(str(tmp_path / "o.pdb"))
     numbers = [residue.resSeq for residue in made.topology.residues]
     assert numbers == [n for n in range(1, 21) if n not in (9, 10)]
@@ -238,7 +239,8 @@ def test_bad_frames_are_left_out_and_named(damaged, truth, artifact, tmp_path):
     for path in result["output"]:
         made = mdtraj.load(path, top=result["topology"])
         np.testing.assert_allclose(calpha_of(made), calpha_of(truth)[good], atol=2e-5)
-    assert result["structures"] == 8 and result["peptide_bonds"] == 8 * 19
+    assert result["structures"] == 8
+    assert result["peptide_bonds"] == 8 * 19
     again = backmap(damaged[0], tmp_path / "mode.dcd", damaged[1], None, artifact=artifact)
     assert again["structures"] == 4
 
@@ -255,7 +257,8 @@ def test_a_bad_frame_stops_the_run_or_is_repaired_where_asked(damaged, artifact,
     assert 0.05 < result["closed_displacement_angstrom"]["most"] < 2
     made = mdtraj.load(result["output"][0], top=result["topology"])
     steps = np.linalg.norm(np.diff(calpha_of(made)[:2], axis=1), axis=-1)
-    assert made.n_frames == 6 and (abs(steps - 0.38) < 0.01)[0].all()
+    assert made.n_frames == 6
+    assert (abs(steps - 0.38) < 0.01)[0].all()
 
 
 def test_frames_of_atoms_are_not_moved_though_one_of_them_scatters(truth, artifact, tmp_path):
@@ -570,7 +573,8 @@ def test_what_is_left_out_is_named_or_refused(truth, artifact, tmp_path):
     base = "ATOM     99  P    DA D   1      50.000  50.000  50.000  1.00  0.00           P"
     (tmp_path / "in.pdb").write_text("\n".join([*lines[:-1], base, lines[-1]]) + "\n")
     result = backmap(tmp_path / "in.pdb", tmp_path / "o.pdb", artifact=artifact)
-    assert result["left_out"] == {"DNA DA": 1} and result["residues"] == 20
+    assert result["left_out"] == {"DNA DA": 1}
+    assert result["residues"] == 20
     with pytest.raises(InputError, match="--strict: 1 DNA DA would be left out"):
         backmap(tmp_path / "in.pdb", tmp_path / "s.pdb", artifact=artifact, strict=True)
 

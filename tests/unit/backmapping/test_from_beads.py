@@ -50,7 +50,8 @@ def test_beads_become_whole_molecules(protein, spec):
             assert (chiral_volumes(topology, levels["fg"]) > 0).all(), "every residue is L"
             assert link_lengths(topology, levels["fg"]).max() < 0.16
             gap = np.linalg.norm(np.diff(levels["ca"][0], axis=0), axis=-1)
-            assert gap.min() > 0.27 and gap.max() < 0.41
+            assert gap.min() > 0.27
+            assert gap.max() < 0.41
     first, second = (levels["ca"] for levels in chain.run_members(beads, [0], [0, 1], seed=1))
     assert np.abs(first - second).max() > 0.05, "members differ"
 

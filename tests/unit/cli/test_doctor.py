@@ -13,8 +13,10 @@ def test_it_names_versions_devices_and_the_shipped_stages(monkeypatch):
     monkeypatch.setattr(module, "_on_two_ranks", lambda mpirun: "2")
     result = CliRunner().invoke(app, ["doctor", "--json"])
     found = json.loads(result.stdout)
-    assert result.exit_code == 0 and found["usable"]
-    assert found["libraries"]["torch"] and "ca-fg" in found["shipped stages"]
+    assert result.exit_code == 0
+    assert found["usable"]
+    assert found["libraries"]["torch"]
+    assert "ca-fg" in found["shipped stages"]
     assert "core(s)" in found["devices"]["cpu"]
 
 
@@ -24,7 +26,8 @@ def test_mpirun_of_another_mpi_is_a_problem(monkeypatch):
     monkeypatch.setattr(module, "_on_two_ranks", lambda mpirun: "1")
     problems = []
     module._mpi(problems)
-    assert len(problems) == 1 and "different MPIs" in problems[0]
+    assert len(problems) == 1
+    assert "different MPIs" in problems[0]
 
 
 def test_a_damaged_stage_ends_it_with_its_name(monkeypatch):

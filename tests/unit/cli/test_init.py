@@ -41,7 +41,8 @@ def test_an_ensemble_gets_stages_that_learn_its_protein(example, example_dir):
     assert campaign.resolutions() == ["fg", "ca", "ucg5"]
     assert set(campaign.stages) == set(campaign.rungs())
     heavy = campaign.stages["ca-fg"]
-    assert heavy.model.per_system and heavy.train.init_from.endswith("weights/ca-fg")
+    assert heavy.model.per_system
+    assert heavy.train.init_from.endswith("weights/ca-fg")
     for name in campaign.stages:
         assert f"hpcbackmap train {output} --stage {name}" in said
 

@@ -74,7 +74,8 @@ def test_every_command_is_listed_with_what_it_does():
 )
 def test_a_wrong_word_is_refused_before_anything_is_loaded(words, said, peptide):
     code, modules, done = start("backmap", *(word.format(peptide) for word in words))
-    assert code in ("2", "3", "4") and said in done.stderr, done.stderr
+    assert code in ("2", "3", "4"), done.stderr
+    assert said in done.stderr, done.stderr
     assert modules & NUMBERS == set()
 
 

@@ -77,10 +77,12 @@ def test_short_jobs_are_warned_in_time(file, time, warning):
 def test_one_heterogeneous_job_has_a_component_per_stage(file):
     _, _, way, text, last, *_ = scripts(file, together=True)
     first, second = text.split("#SBATCH hetjob\n")
-    assert "--partition=gpu" in first and "--partition" not in second
+    assert "--partition=gpu" in first
+    assert "--partition" not in second
     assert "--account=p123" in second
     assert f"train_together.sh {file.resolve()} ca-fg,ucg5-ca" in second
-    assert "afterok:<ingest> " in way and "backmap.sh" in last
+    assert "afterok:<ingest> " in way
+    assert "backmap.sh" in last
 
 
 def test_another_node_group_is_not_another_campaign(file):

@@ -55,7 +55,8 @@ def test_what_is_wrong_is_named_in_one_line(campaign_file, override, named):
 def test_every_wrong_key_is_reported_at_once(campaign_file):
     with pytest.raises(ConfigError) as caught:
         load_campaign(campaign_file, ["nmae=x", "backmap.seeds=1"])
-    assert "'nmae'" in str(caught.value) and "'backmap.seeds'" in str(caught.value)
+    assert "'nmae'" in str(caught.value)
+    assert "'backmap.seeds'" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "name: [", "\x00"])

@@ -62,9 +62,11 @@ def test_former_artifact_is_the_kind_it_was(tmp_path, said, per_system, kind):
     assert {key: value.shape for key, value in stage.state_dict().items()} == {
         key: value.shape for key, value in weights.items()
     }
-    assert len(said()) == 1 and said()[0].startswith("stage ucg5-ca: ")
+    assert len(said()) == 1
+    assert said()[0].startswith("stage ucg5-ca: ")
     again = load_artifact(save_artifact(stage, tmp_path / "again", {}))
-    assert again.config == stage.config and len(said()) == 1, "written anew, nothing is left to say"
+    assert again.config == stage.config
+    assert len(said()) == 1, "written anew, nothing is left to say"
 
 
 def test_former_artifact_of_many_proteins_and_other_particles_is_refused(tmp_path):
@@ -84,7 +86,8 @@ def test_former_campaign_reads_as_today(tmp_path, said, per_system, kind):
     model = load_campaign(path).stages["ucg5-ca"].model
     assert (model.kind, model.width) == (kind, 8)
     assert getattr(model, "neighbours", None) == (9 if kind == "trace" else None)
-    assert len(said()) == 1 and said()[0].startswith("stages.ucg5-ca.model: ")
+    assert len(said()) == 1
+    assert said()[0].startswith("stages.ucg5-ca.model: ")
     chosen = load_campaign(path, ["stages.ucg5-ca.model.per_system=true"]).stages["ucg5-ca"]
     assert chosen.model.kind == "cgvae"
 
@@ -115,7 +118,9 @@ def test_record_of_a_former_training_is_compared_in_todays_words(said):
     heavy = GenzprotConfig().model_dump()
     former = {key: value for key, value in heavy.items() if key != "per_system"}
     assert current_identity({"stage": "ca-fg", "model": former})["model"] == heavy
-    assert said() == [] and current_identity(now) == now and current_identity({}) == {}
+    assert said() == []
+    assert current_identity(now) == now
+    assert current_identity({}) == {}
 
 
 def test_models_of_today_pass_unchanged():

@@ -23,16 +23,19 @@ def summary(name, rows, blocks, bootstrap=300, seed=1):
 def test_blocks_do_not_cross_files_and_are_about_the_root_of_the_frames_long():
     frames = np.arange(10, 140)
     first, second = block_numbers([frames, np.arange(9)], [[(0, 110), (110, 200)], [(0, 9)]])
-    assert (np.diff(first) >= 0).all() and set(np.diff(first)) == {0, 1}
+    assert (np.diff(first) >= 0).all()
+    assert set(np.diff(first)) == {0, 1}
     assert not set(first[frames < 110]) & set(first[frames >= 110])
     assert np.bincount(first)[0] == 10
-    assert second[0] == first[-1] + 1 and second[-1] - second[0] == 2
+    assert second[0] == first[-1] + 1
+    assert second[-1] - second[0] == 2
 
 
 def test_there_are_never_more_blocks_than_the_cap():
     singles = [np.zeros(1, dtype=int)] * 1777
     numbers = np.concatenate(block_numbers(singles, [[(0, 1)]] * 1777))
-    assert len(set(numbers)) == MAX_BLOCKS and numbers[0] == 0
+    assert len(set(numbers)) == MAX_BLOCKS
+    assert numbers[0] == 0
     assert np.bincount(numbers).max() - np.bincount(numbers).min() <= 1
     (long,) = block_numbers([np.arange(10**6)], [[(0, 10**6)]])
     assert len(set(long)) <= MAX_BLOCKS
@@ -55,8 +58,10 @@ def test_the_value_does_not_depend_on_the_blocks():
             assert summary(name, entries, blocks)["value"] == pytest.approx(expected), name
     known = rows["rmsd_angstrom"][np.isfinite(rows["rmsd_angstrom"])]
     whole = summary("rmsd_angstrom", rows["rmsd_angstrom"], np.arange(60))
-    assert whole["value"] == pytest.approx(known.mean()) and whole["n"] == 119
-    assert whole["std"] == pytest.approx(known.std()) and whole["unit"] == "Å"
+    assert whole["value"] == pytest.approx(known.mean())
+    assert whole["n"] == 119
+    assert whole["std"] == pytest.approx(known.std())
+    assert whole["unit"] == "Å"
     assert summary("bead_error_max_angstrom", rows["bead_error_max_angstrom"], np.arange(60))[
         "value"
     ] == pytest.approx(rows["bead_error_max_angstrom"].max())

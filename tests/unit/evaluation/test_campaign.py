@@ -231,7 +231,9 @@ def test_jensen_shannon_known_values():
     expected = 0.5 * np.log(4 / 3) + 0.25 * np.log(2 / 3) + 0.25 * np.log(2)
     assert jensen_shannon(first, both) == pytest.approx(expected)
     counts = angle_counts(np.array([[np.pi, -np.pi, np.nan, 0.01]]))
-    assert counts[0, 0] == 2 and counts[0, ANGLE_BINS // 2] == 1 and counts.sum() == 3
+    assert counts[0, 0] == 2
+    assert counts[0, ANGLE_BINS // 2] == 1
+    assert counts.sum() == 3
 
 
 def test_bead_error_is_the_displacement_of_the_worst_bead(topology, positions):
@@ -250,7 +252,8 @@ def test_bead_centres_have_no_handedness_and_no_torsions(topology, positions):
     collapsed = beads[:, ladder.composed("ucg5").bead]
     values = judged(topology, positions, collapsed, ladder=ladder, beads=beads)
     assert values["flat_residues_percent"] == 100
-    assert np.isnan(values["d_residues_percent"]) and np.isnan(values["phi_jsd_nats"])
+    assert np.isnan(values["d_residues_percent"])
+    assert np.isnan(values["phi_jsd_nats"])
     assert values["bead_error_angstrom"] < 1e-4
     assert values["peptide_bonds_off_percent"] > 50
 
@@ -280,7 +283,8 @@ def test_campaign_is_judged_beside_its_baselines(tmp_path, topology, positions):
         "model", "nearest_training_frame", "bead_centre", "truth",
     ]  # fmt: skip
     assert record["what"] == record["rows"][0]["what"] == "prior samples, held-out frames"
-    assert record["n_frames"] == {"trpcage": 8} and record["members"] == 2
+    assert record["n_frames"] == {"trpcage": 8}
+    assert record["members"] == 2
 
     model = find_row(record["rows"], "model")["metrics"]
     assert model["rmsd_angstrom"]["value"] == pytest.approx(0.2 * np.sqrt(3), rel=0.03)
@@ -368,7 +372,8 @@ def test_atoms_are_matched_by_name_not_by_order(files):
     generated = find_row(record["rows"], "model")["metrics"]
     assert generated["rmsd_angstrom"]["value"] < 1e-4
     assert generated["bonds_off_percent"]["value"] == 0
-    assert find_row(record["rows"], "truth") and record["n_frames"] == 4
+    assert find_row(record["rows"], "truth")
+    assert record["n_frames"] == 4
 
 
 def test_members_of_one_file_and_of_several_are_judged_alike(files, topology, positions, tmp_path):
@@ -383,7 +388,8 @@ def test_members_of_one_file_and_of_several_are_judged_alike(files, topology, po
     assert several["rows"] == one["rows"]
     assert several["members"] == one["members"] == 2
     spread = find_row(one["rows"], "model")["metrics"]["spread_ratio"]["value"]
-    assert spread is not None and "diversity" in find_row(one["rows"], "model")["metrics"]
+    assert spread is not None
+    assert "diversity" in find_row(one["rows"], "model")["metrics"]
 
 
 def test_files_that_do_not_match_say_what_differs(files, topology, positions):

@@ -52,15 +52,18 @@ def test_standard_output_of_a_dcd_is_json_alone(folder):
     assert result.returncode == 0, result.stderr
     model = find_row(json.loads(result.stdout)["rows"], "model")["metrics"]
     assert model["rmsd_angstrom"]["value"] < 0.01
-    assert model["rmsd_angstrom"]["unit"] == "Å" and model["rmsd_angstrom"]["n"] == 5
+    assert model["rmsd_angstrom"]["unit"] == "Å"
+    assert model["rmsd_angstrom"]["n"] == 5
 
 
 def test_an_error_is_one_line_without_a_traceback(folder):
     (folder / "empty.pdb").write_text("")
     result = command("--truth", folder / "truth.pdb", "--generated", folder / "empty.pdb")
     assert result.returncode == InputError.exit_code
-    assert "empty.pdb" in result.stderr and "Traceback" not in result.stderr
-    assert result.stdout == "" and len(result.stderr.splitlines()) == 1
+    assert "empty.pdb" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -151,7 +154,8 @@ def test_poor_structures_are_judged_unless_they_are_not_numbers(folder, trajecto
     top = folder / "truth.pdb"
     figures = five_figures(evaluate_files(top, made, generated_top=top))
     lines = [str(figure) for figure in figures]
-    assert all("made.dcd" in line for line in lines) and any("truth" in line for line in lines)
+    assert all("made.dcd" in line for line in lines)
+    assert any("truth" in line for line in lines)
     assert not any(word in "".join(lines) for word in ("ours", "nearest", "bead centre"))
     altered(trajectory, made, not_numbers)
     with pytest.raises(InputError, match=r"made\.dcd: frame 4 has coordinates that are not numb"):

@@ -116,7 +116,8 @@ def test_rerun_has_nothing_to_do_and_another_campaign_is_refused(trpcage, top, t
     marker = tmp_path / "frames.zarr" / "zarr.json"
     before = marker.stat().st_mtime_ns
     summary, _ = run(tmp_path, system, store={"budget_mb": 7})
-    assert summary["status"] == "nothing to do" and summary["frames_out"] == 20
+    assert summary["status"] == "nothing to do"
+    assert summary["frames_out"] == 20
     for change in ({"ladder": ("fg", "ca", "ucg:4")}, {"store": {"quantise": True}}):
         with pytest.raises(ConfigError, match=r"made from other input.*(ladder|store).*remove it"):
             run(tmp_path, system, **change)
@@ -311,7 +312,8 @@ def test_unwritable_places(trpcage, top, tmp_path, full_disk):
     ):
         run(tmp_path / "w", system)
     summary, made = run(tmp_path / "w", system)
-    assert summary["status"] == "written" and store_of(made).complete
+    assert summary["status"] == "written"
+    assert store_of(made).complete
 
 
 INGEST = (
@@ -337,7 +339,8 @@ def test_killed_ingest_is_continued(trpcage, top, tmp_path, caplog):
     partial = tmp_path / "w" / "frames.zarr.partial"
     deadline = time.monotonic() + 60
     while len(records := sorted(partial.glob(".written/*.json"))) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
     process.wait()
@@ -352,8 +355,10 @@ def test_killed_ingest_is_continued(trpcage, top, tmp_path, caplog):
     assert len(records) >= 3
     with caplog.at_level(logging.INFO):
         summary, _ = run(tmp_path / "w", system, store=store)
-    assert "continuing" in caplog.text and "shard.s0.1: damaged" in caplog.text
-    assert summary["status"] == "written" and summary["frames_out"] == 2 * trpcage.n_frames
+    assert "continuing" in caplog.text
+    assert "shard.s0.1: damaged" in caplog.text
+    assert summary["status"] == "written"
+    assert summary["frames_out"] == 2 * trpcage.n_frames
     whole = tmp_path / "w" / "frames.zarr"
     assert (whole / first.relative_to(partial)).stat().st_mtime_ns == untouched
     run(tmp_path / "undisturbed", system, store=store)
@@ -388,7 +393,8 @@ def test_unfinished_ingest_of_other_input_is_begun_anew(trpcage, top, tmp_path, 
         run(tmp_path, system)
     assert (tmp_path / "frames.zarr.partial").exists()
     summary, made = run(tmp_path, system, ladder=("fg", "ca", "ucg:4"))
-    assert summary["status"] == "written" and store_of(made).resolutions == ("fg", "ca", "ucg4")
+    assert summary["status"] == "written"
+    assert store_of(made).resolutions == ("fg", "ca", "ucg4")
     assert [item.name for item in tmp_path.glob("frames.zarr*")] == ["frames.zarr"]
 
 

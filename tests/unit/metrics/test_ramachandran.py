@@ -40,5 +40,7 @@ def test_kinds_have_regions_of_their_own():
     )
     for kind in KINDS:
         assert allowed[kind][tuple(helix)]
-    assert allowed["general"][tuple(strand)] and not allowed["proline"][tuple(strand)]
-    assert allowed["glycine"][tuple(left)] and not allowed["general"][tuple(left)]
+    assert allowed["general"][tuple(strand)]
+    assert not allowed["proline"][tuple(strand)]
+    assert allowed["glycine"][tuple(left)]
+    assert not allowed["general"][tuple(left)]

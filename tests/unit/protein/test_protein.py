@@ -51,7 +51,8 @@ def test_round_trip_is_exact_on_every_chain(data_dir):
 
 def test_round_trip_over_frames_chains_and_breaks_has_gradients(data_dir):
     topology, positions, _ = read(data_dir / "nmr" / "1sb0_nmr.pdb.gz")
-    assert topology.chain_ids == ("A", "B") and topology.bonded.count(False) == 2
+    assert topology.chain_ids == ("A", "B")
+    assert topology.bonded.count(False) == 2
     broken = list(topology.bonded)
     broken[40] = False
     topology = Topology.from_dict({**topology.to_dict(), "bonded": broken})
@@ -114,9 +115,12 @@ def test_disulphides_are_found(data_dir):
 def test_names_of_other_force_fields():
     names = {"HIE": "HIS", "HSP": "HIS", "CYX": "CYS", "NALA": "ALA", "CHID": "HIS", "GLH": "GLU"}
     assert {name: standard_residue_name(name) for name in names} == names
-    assert standard_residue_name("SEP") is None and standard_residue_name("NAG") is None
-    assert standard_atom_name("ILE", "CD") == "CD1" and standard_atom_name("LYS", "CD") == "CD"
-    assert standard_atom_name("ALA", "OT2") == "OXT" and standard_atom_name("ALA", "OT1") == "O"
+    assert standard_residue_name("SEP") is None
+    assert standard_residue_name("NAG") is None
+    assert standard_atom_name("ILE", "CD") == "CD1"
+    assert standard_atom_name("LYS", "CD") == "CD"
+    assert standard_atom_name("ALA", "OT2") == "OXT"
+    assert standard_atom_name("ALA", "OT1") == "O"
 
 
 def test_missing_atom_and_unknown_residue_are_named(data_dir):
@@ -135,7 +139,9 @@ def test_missing_atom_and_unknown_residue_are_named(data_dir):
 def test_hydrogens_are_counted_and_order_does_not_matter(data_dir):
     frame = mdtraj.load(str(data_dir / "trpcage_tc5b" / "tc5b_md_top.pdb"))
     topology, index, dropped = topology_from_mdtraj(frame.topology, frame.xyz[0], "x.pdb")
-    assert dropped == {"hydrogen": 150} and topology.n_atoms == 154 and topology.has_oxt[-1]
+    assert dropped == {"hydrogen": 150}
+    assert topology.n_atoms == 154
+    assert topology.has_oxt[-1]
     names = [frame.topology.atom(i).name for i in index]
     assert tuple(names) == topology.atom_names
 
@@ -145,13 +151,15 @@ def test_calpha_file_gives_the_whole_sequence(data_dir):
     trace = frame.atom_slice(frame.topology.select("name CA"))
     topology, index, _ = topology_from_mdtraj(trace.topology, trace.xyz[0], "x.pdb")
     assert len(index) == topology.n_residues == 112
-    assert topology.has_oxt.count(True) == 2 and topology.bonded.count(False) == 2
+    assert topology.has_oxt.count(True) == 2
+    assert topology.bonded.count(False) == 2
 
 
 def test_topology_survives_json_and_sequence_building():
     topology = topology_from_sequence(["ACDEFGHIKLMNPQRSTVWY", "GG"])
     again = Topology.from_dict(topology.to_dict())
-    assert again == topology and again.digest == topology.digest
+    assert again == topology
+    assert again.digest == topology.digest
     assert topology.n_atoms == sum(len(RESIDUES[n].atoms) for n in topology.sequence) + 2
     with pytest.raises(InputError, match="position 2: 'X'"):
         topology_from_sequence(["AX"])

@@ -120,7 +120,8 @@ def distances(positions: np.ndarray) -> np.ndarray:
 
 def test_report_is_one_file_without_network(reported):
     _, page = reported
-    assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
+    assert page.startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
     assert "default-src 'none'" in page
     outside = without_images(page)
     assert not re.search(r"https?:|@import|url\(|<link|<iframe|fetch\(|XMLHttp|import\(", outside)
@@ -152,7 +153,8 @@ def test_every_link_of_the_contents_leads_somewhere(reported):
     _, page = reported
     outside = without_images(page)
     links = re.findall(r'href="#([^"]*)"', outside)
-    assert len(links) >= 5 and set(links) <= set(re.findall(r'id="([^"]*)"', outside))
+    assert len(links) >= 5
+    assert set(links) <= set(re.findall(r'id="([^"]*)"', outside))
     assert len(set(links)) == len(links)
 
 
@@ -216,7 +218,8 @@ def test_the_view_stays_within_its_budget_and_its_script(reported, example, monk
     sources = open_sources(campaign)
     shown = collect(sources, sources.pairs[0])
     text = viewer_data(shown._replace(system="</script><b>"))
-    assert "<" not in text and json.loads(text)["system"] == "</script><b>"
+    assert "<" not in text
+    assert json.loads(text)["system"] == "</script><b>"
     monkeypatch.setattr("hpcbackmap.report.viewer.BUDGET", 10)
     data = json.loads(viewer_data(shown))
     assert [item["label"] for item in data["frames"]] == [str(shown.frames[shown.pictured])]
@@ -244,11 +247,13 @@ def test_the_elbo_is_told_if_it_is_of_these_frames(reported, tmp_path, caplog, m
     try:
         path.write_text(json.dumps(ELBO | {"store": own}))
         told = write_report(campaign, tmp_path / "a.html").read_text()
-        assert "ELBO of every stage" in told and "learned per atom type" in told
+        assert "ELBO of every stage" in told
+        assert "learned per atom type" in told
         row = re.search(r'<th scope="row">ca-fg</th>(.*?)</tr>', told)[1]
         cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
         assert cells[0] == "−123.4<small>−130.0 … −120.0</small>"
-        assert cells[-1] == "posterior" and "whole ladder" not in told
+        assert cells[-1] == "posterior"
+        assert "whole ladder" not in told
         path.write_text(json.dumps(ELBO | {"store": "another"}))
         with caplog.at_level(logging.WARNING):
             assert "ELBO of every" not in write_report(campaign, tmp_path / "b.html").read_text()
@@ -271,7 +276,8 @@ def test_all_systems_have_figures_up_to_a_limit_that_is_told(tmp_path, example, 
     monkeypatch.setattr(report, "_draw", lambda *_: [])
     monkeypatch.setattr(report, "SHOWN_SYSTEMS", 1)
     page = write_report(campaign, tmp_path / "one.html").read_text()
-    assert page.count('class="viewer"') == 1 and "<h2>second</h2>" not in page
+    assert page.count('class="viewer"') == 1
+    assert "<h2>second</h2>" not in page
     assert "the first 1 systems have figures" in page
 
 
@@ -336,8 +342,11 @@ def test_no_text_of_a_record_becomes_markup(reported):
     section = Section(EVIL, EVIL, EVIL, [figure, ViewOnPage(EVIL, EVIL, "{}")])
     text = page(record, [section], section, marked(ELBO, seen))
     assert len(seen) > 15
-    assert "alert(1)" in text and "<script>alert" not in text and "<img src=x" not in text
-    assert len(re.findall(r"<script", text)) == 3 and len(re.findall(r"<style", text)) == 1
+    assert "alert(1)" in text
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert len(re.findall(r"<script", text)) == 3
+    assert len(re.findall(r"<style", text)) == 1
     found = elements(text)
     assert {tag for tag, _ in found} <= {tag for tag, _ in elements(reported[1])}
     assert not [key for _, keys in found for key in keys if key.startswith("on")]

@@ -97,7 +97,8 @@ def test_a_model_with_centres_of_mass_and_calpha_atoms_is_taken_apart(protein):
     assert reading.representation == "com"
     calpha = reading.sites["calpha"]
     assert calpha[43:77].all()
-    assert not calpha[:37].any() and not calpha[83:].any()
+    assert not calpha[:37].any()
+    assert not calpha[83:].any()
     assert reading.beads.residue.tolist() == np.flatnonzero(~calpha).tolist()
 
 

@@ -117,14 +117,17 @@ def test_what_cannot_be_is_refused():
         build_ladder(topology, ["fg", "ucg:4", "ca"])
     with pytest.raises(InputError, match="built from structures"):
         build_ladder(topology, ["fg", "ca", "ucg:4:blobs"])
-    assert resolution_name("ucg:/4") == "ucgr4" and resolution_name("ucg:10:blobs") == "ucg10"
+    assert resolution_name("ucg:/4") == "ucgr4"
+    assert resolution_name("ucg:10:blobs") == "ucg10"
 
 
 def test_only_the_calpha_trace_is_calpha():
     """Beads made straight from heavy atoms weigh the same C-alpha atoms, and are something else."""
     topology = topology_from_sequence(["GAGAGAGAGAGA"])
     ladder = build_ladder(topology, ["fg", "ca", "ucg:6"])
-    assert ladder.is_calpha("ca") and not ladder.is_calpha("fg") and not ladder.is_calpha("ucg6")
+    assert ladder.is_calpha("ca")
+    assert not ladder.is_calpha("fg")
+    assert not ladder.is_calpha("ucg6")
     assert not build_ladder(topology, ["fg", "ucg:6", "ucg:3"]).is_calpha("ucg6")
     assert not build_ladder(topology, ["fg", "com"]).is_calpha("com")
 
@@ -134,7 +137,8 @@ def test_runs_of_given_lengths():
     name = ladder.resolutions[2]
     assert np.bincount(ladder.mapping(name).bead).tolist() == [4, 5, 6]
     assert name == resolution_name("ucg:4,5,6") != resolution_name("ucg:5,4,6")
-    assert "-" not in name and len(resolution_name("ucg:" + ",".join(["8"] * 500))) < 20
+    assert "-" not in name
+    assert len(resolution_name("ucg:" + ",".join(["8"] * 500))) < 20
 
 
 @pytest.mark.parametrize(

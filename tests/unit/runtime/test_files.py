@@ -66,7 +66,8 @@ def test_what_a_killed_run_left_is_named_and_removed(tmp_path, other_run, caplog
     other = tmp_path / ".out.elsewhere-1.part.txt"
     other.write_text("of another host")
     with only_writer(path):
-        assert not left.exists() and other.exists()
+        assert not left.exists()
+        assert other.exists()
     assert f"{left}: left by a run that was killed" in caplog.text
 
 
@@ -134,7 +135,8 @@ def test_a_foreign_name_has_an_ascii_one(tmp_path):
     path = tmp_path / "José" / "été.xtc"
     path.parent.mkdir()
     other = ascii_name(path)
-    assert other.isascii() and other.endswith(".xtc")
+    assert other.isascii()
+    assert other.endswith(".xtc")
     with open(other, "w") as file:
         file.write("there")
     assert path.read_text() == "there"

@@ -51,7 +51,8 @@ def test_beads_become_calpha_atoms(protein, name, limit):
     trace = calpha_trace(reading, positions)
     assert np.sqrt(np.square(errors(protein, trace.calpha)).mean()) < limit
     links = np.linalg.norm(np.diff(trace.calpha, axis=1), axis=-1)
-    assert (links > IDEAL.trans[0] - 1e-3).all() and (links < IDEAL.trans[1] + 1e-3).all()
+    assert (links > IDEAL.trans[0] - 1e-3).all()
+    assert (links < IDEAL.trans[1] + 1e-3).all()
 
 
 def test_a_turned_input_gives_a_turned_trace_and_a_frame_does_not_depend_on_the_others(protein):
@@ -94,7 +95,8 @@ def test_a_trace_that_fluctuates_is_closed_nearer_to_the_truth_and_keeps_its_cis
     links = np.linalg.norm(np.diff(trace.calpha, axis=1), axis=-1)
     low = np.where(trace.cis[:, 1:], IDEAL.cis[0], IDEAL.trans[0])
     high = np.where(trace.cis[:, 1:], IDEAL.cis[1], IDEAL.trans[1])
-    assert (links > low - 1e-3).all() and (links < high + 1e-3).all()
+    assert (links > low - 1e-3).all()
+    assert (links < high + 1e-3).all()
     before = np.square(noise).sum(-1).mean()
     after = np.square(trace.calpha - positions).sum(-1).mean()
     assert after < 0.8 * before

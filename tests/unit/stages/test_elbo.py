@@ -231,9 +231,8 @@ def test_information_adds_up_to_the_kl_and_counts_the_units_in_use():
     fine, coarse = (torch.from_numpy(x) for x in ladder.coarsen(atoms).values())
     information = stage.information(fine, coarse, system)
     assert information.shape == (3, 4, LATENT)
-    assert information[0, 0, 0] == pytest.approx(0.5) and information[0, 2, 1] == pytest.approx(
-        0.125
-    )
+    assert information[0, 0, 0] == pytest.approx(0.5)
+    assert information[0, 2, 1] == pytest.approx(0.125)
     kl = stage.elbo(fine, coarse, system, torch.zeros(3, 4, LATENT).double()).kl
     torch.testing.assert_close(information.sum((1, 2)), kl[:, 0])
     assert float(active_units(information.mean(0))) == 5 / 4, "0.0024 nats of log_std do not count"

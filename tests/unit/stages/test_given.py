@@ -85,7 +85,8 @@ def test_oxygens_that_are_not_known_hang_on_the_known_atoms(protein):
     gap = np.linalg.norm(made - protein.positions, axis=-1)
     inner = (names == "O") & (protein.topology.atom_residue < protein.topology.n_residues - 1)
     assert gap[:, np.isin(names, ("N", "CA", "C"))].max() < 1e-5
-    assert np.median(gap[:, inner]) < 0.02 and gap[:, inner].max() < 0.12
+    assert np.median(gap[:, inner]) < 0.02
+    assert gap[:, inner].max() < 0.12
     assert np.percentile(gap[:, names == "CB"], 90) < 0.03
     np.testing.assert_allclose(link_lengths(protein.topology, made), 0.133, atol=0.02)
 
@@ -109,7 +110,8 @@ def test_side_chain_beads_come_out_where_they_were_given(protein, name):
 
     mode, drawn = answers(protein, name)
     without, drawn_without = answers(protein, name, given=False)
-    assert misfit(mode) < 0.06 and misfit(mode) < 0.5 * misfit(without)
+    assert misfit(mode) < 0.06
+    assert misfit(mode) < 0.5 * misfit(without)
     assert misfit(drawn[0]) < 0.5 * misfit(drawn_without[0])
     right, before = (
         chi_right(protein.topology, made, protein.positions)["chi1"].mean()

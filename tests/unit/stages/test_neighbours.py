@@ -35,7 +35,8 @@ def test_nearest_beads_by_tree_in_parts_and_at_once(monkeypatch, limit, setting)
         take = min(k, size - 1)
         own = slice(start, start + size)
         found = index[:, own, :take].numpy()
-        assert (found >= start).all() and (found < start + size).all()
+        assert (found >= start).all()
+        assert (found < start + size).all()
         assert (found != np.arange(start, start + size)[:, None]).all(), (
             "a bead is not its own neighbour"
         )
@@ -43,7 +44,8 @@ def test_nearest_beads_by_tree_in_parts_and_at_once(monkeypatch, limit, setting)
         reached = np.stack([p[f] for p, f in zip(points, found, strict=True)])
         distances = np.linalg.norm(reached - points[:, own, None], axis=-1)
         np.testing.assert_allclose(distances, by_hand(points[:, own], take), atol=1e-12)
-        assert valid[:, own, :take].all() and not valid[:, own, take:].any()
+        assert valid[:, own, :take].all()
+        assert not valid[:, own, take:].any()
         start += size
 
 

@@ -119,7 +119,8 @@ def test_untrained_chemistry_is_sound(ensemble):
         sample = stage.sample(coarse, system, noise).numpy()
     first, second = topology.bonds.T
     lengths = np.linalg.norm(sample[:, first] - sample[:, second], axis=-1)
-    assert lengths.min() > 0.095 and lengths.max() < 0.20
+    assert lengths.min() > 0.095
+    assert lengths.max() < 0.20
     index = topology.atom_index
     links = [
         (index[i - 1, "C"], index[i, "N"]) for i in range(topology.n_residues) if topology.bonded[i]
@@ -150,8 +151,10 @@ def test_closing_projection_repairs_the_trace(ensemble):
         gap[:, first, second] = gap[:, second, first] = 9
         return float(gap.amin())
 
-    assert bad(shaken) > 0.4 and bad(closed) < 0.02
-    assert nearest(shaken) < 0.3 and nearest(closed) > 0.35
+    assert bad(shaken) > 0.4
+    assert bad(closed) < 0.02
+    assert nearest(shaken) < 0.3
+    assert nearest(closed) > 0.35
     assert float((closed - fine).norm(dim=-1).mean()) < float((shaken - fine).norm(dim=-1).mean())
     beads = ladder.mapping("ucg20").apply(closed.numpy())
     assert np.abs(beads - coarse.numpy()).max() < 1e-7
@@ -271,9 +274,8 @@ def test_noise_depends_on_its_key_alone():
         assert abs(np.corrcoef(block[1].ravel(), other.ravel())[0, 1]) < 0.5
     many = frame_noise(0, "x", list(range(2000)), 0, 5, 4).reshape(2000, -1)
     correlation = np.corrcoef(many[:-1].ravel(), many[1:].ravel())[0, 1]
-    assert abs(correlation) < 0.02 and abs(many.std() - 1) < 0.01, (
-        "consecutive frames are independent"
-    )
+    assert abs(correlation) < 0.02, "consecutive frames are independent"
+    assert abs(many.std() - 1) < 0.01
 
 
 @pytest.mark.parametrize("rung", ["ca-fg", "ucg10-ca"])

@@ -45,11 +45,13 @@ def test_every_field_is_shifted_as_declared():
     three = collate([pair(0.5), pair(1.5), pair(2.5)])
     assert type(three) is Pair
     assert three.bond.tolist() == [[0, 1], [1, 2], [3, 4], [4, 5], [6, 7], [7, 8]]
-    assert three.anchor.tolist() == [1, 3, 5] and three.charge.tolist() == [0.5, 1.5, 2.5]
+    assert three.anchor.tolist() == [1, 3, 5]
+    assert three.charge.tolist() == [0.5, 1.5, 2.5]
     assert three.bead_of.tolist() == [0, 0, 1, 2, 2, 3, 4, 4, 5]
     assert three.fine_system.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert three.coarse_system.tolist() == [0, 0, 1, 1, 2, 2]
-    assert three.first_bead.tolist() == [0, 2, 4] and three.n_beads.tolist() == [2, 2, 2]
+    assert three.first_bead.tolist() == [0, 2, 4]
+    assert three.n_beads.tolist() == [2, 2, 2]
     assert (three.lengths, three.rings) == ((3, 3, 3), (3, 6))
     assert (three.fine_sizes, three.coarse_sizes) == ((3, 3, 3), (2, 2, 2))
     assert (three.n_fine, three.n_coarse, three.n_systems) == (9, 6, 3)
@@ -125,7 +127,8 @@ def test_places_are_those_of_nonzero():
 def test_numbers_of_the_host_stay_there():
     moved = collate([pair(0.0)]).to("meta")
     assert moved.bond.device.type == "meta"
-    assert moved.fine_sizes == (3,) and moved.rings == (1, 2)
+    assert moved.fine_sizes == (3,)
+    assert moved.rings == (1, 2)
 
 
 def test_a_number_is_read_again_once_its_buffer_has_changed():

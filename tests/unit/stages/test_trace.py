@@ -142,8 +142,10 @@ def test_local_shape_tells_left_from_right_and_ends_at_a_break():
     )
     distances = [0, 1, 2, 4, 5, 6]
     torch.testing.assert_close(right[:, distances], left[:, distances])
-    assert float(right[:9, 3].min()) > 0.05 and float(left[:9, 3].max()) < -0.05
-    assert float(right[9:, 3].abs().max()) == 0 and float(right[6:, 6].abs().max()) == 0
+    assert float(right[:9, 3].min()) > 0.05
+    assert float(left[:9, 3].max()) < -0.05
+    assert float(right[9:, 3].abs().max()) == 0
+    assert float(right[6:, 6].abs().max()) == 0
     assert abs(float(right[0, 4]) - np.linalg.norm(helix(5)[4] - helix(5)[0])) < 1e-6
 
 

@@ -53,7 +53,8 @@ def test_frames_come_back_exactly(stored):
     path, levels = stored
     store = open_store(path)
     system = store.system("p")
-    assert store.resolutions == ("fg", "ca", "ucg4") and system.n_shards == 3
+    assert store.resolutions == ("fg", "ca", "ucg4")
+    assert system.n_shards == 3
     for resolution, expected in levels.items():
         for start, stop in ((0, 77), (29, 31), (60, 77), (5, 5)):
             found = system.read(resolution, start, stop)

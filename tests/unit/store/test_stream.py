@@ -79,7 +79,8 @@ def check_contents(store, batch):
             assert array.shape == (len(batch.frames), store.system(owners[0]).n_particles(level), 3)
             expected = np.broadcast_to(batch.frames[:, None, None], array.shape)
         else:
-            assert owners == batch.systems and array.shape[0] == 1
+            assert owners == batch.systems
+            assert array.shape[0] == 1
             sizes = [store.system(name).n_particles(level) for name in owners]
             expected = np.broadcast_to(np.repeat(batch.frames, sizes)[None, :, None], array.shape)
         np.testing.assert_array_equal(array, expected)

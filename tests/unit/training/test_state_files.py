@@ -28,7 +28,8 @@ STATE = {
 def assert_same(found, expected):
     assert type(found) is type(expected)
     if isinstance(expected, torch.Tensor):
-        assert found.dtype == expected.dtype and torch.equal(found, expected)
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
     elif isinstance(expected, dict):
         assert list(found) == list(expected)
         for key in expected:

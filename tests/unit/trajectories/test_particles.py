@@ -53,7 +53,8 @@ def test_copies_with_one_letter_are_molecules(calphas, tmp_path):
     for copy in range(200):
         lines += relabelled(calphas, numbers(-4), "S", shift=copy * next_to(calphas))
     found = read_particles(write(tmp_path / "copies.pdb", lines))
-    assert len(found.chains) == 200 and {chain.id for chain in found.chains} == {"S"}
+    assert len(found.chains) == 200
+    assert {chain.id for chain in found.chains} == {"S"}
     assert [row.number for row in found.residues[20:40]] == list(range(-4, 16))
     assert {row.chain for row in found.residues[20:40]} == {1}
 
@@ -62,7 +63,8 @@ def test_numbers_that_go_on_do_not_join_molecules(calphas, tmp_path):
     """As GROMACS and VMD write them: no letter, no TER, one numbering, molecules far apart."""
     lines = relabelled(calphas, numbers(1), " ") + relabelled(calphas, numbers(21), " ", shift=60)
     found = read_particles(write(tmp_path / "on.pdb", lines))
-    assert len(found.chains) == 2 and found.residues[20].number == 21
+    assert len(found.chains) == 2
+    assert found.residues[20].number == 21
     joined = read_particles(write(tmp_path / "on.pdb", lines), molecule=10)
     assert len(joined.chains) == 4
 
@@ -100,9 +102,8 @@ def test_numbers_twice_are_said_and_waters_are_not_cis(calphas, tmp_path):
     ]
     found = read_particles(write(tmp_path / "h.pdb", [*relabelled(calphas, lost), *waters]))
     (word,) = found.words
-    assert (
-        f"{found.label(6)} has the number of a residue before it" in word and "renumbered" in word
-    )
+    assert f"{found.label(6)} has the number of a residue before it" in word
+    assert "renumbered" in word
 
 
 def test_numbers_beyond_their_columns(calphas, tmp_path):
@@ -111,7 +112,8 @@ def test_numbers_beyond_their_columns(calphas, tmp_path):
     assert [row.number for row in wide.residues] == list(range(9993, 10003))
     wrapped = relabelled(calphas, [*numbers(9990, 10), *numbers(0, 10)])
     found = read_particles(write(tmp_path / "wrap.pdb", wrapped))
-    assert len(found.chains) == 1 and found.residues[-1].number == 10009
+    assert len(found.chains) == 1
+    assert found.residues[-1].number == 10009
 
 
 def test_backward_numbers_are_said(calphas, tmp_path):
@@ -140,7 +142,8 @@ def test_sites_listed_after_their_molecule_go_to_its_residues(calphas, tmp_path)
             here = [line.replace(" CA ", f" {name} ") for line in calphas]
             lines += relabelled(here, numbers(1), shift=30 * copy)
     found = read_particles(write(tmp_path / "go.pdb", lines))
-    assert len(found.residues) == 40 and len(found.chains) == 2
+    assert len(found.residues) == 40
+    assert len(found.chains) == 2
     assert [found.names[i] for i in found.members()[25]] == ["BB", "CA"]
 
 
@@ -232,11 +235,11 @@ def test_places_that_cannot_be_are_said(calphas, tmp_path):
     assert shown(calphas, tmp_path / "a.pdb") == ""
     twice = [*calphas[:10], calphas[10][:30] + calphas[9][30:54] + calphas[10][54:], *calphas[11:]]
     words = shown(twice, tmp_path / "b.pdb")
-    assert (
-        "1 pair(s) of residues stand at one place" in words and "A:GLY10 and A:GLY11 0 nm" in words
-    )
+    assert "1 pair(s) of residues stand at one place" in words
+    assert "A:GLY10 and A:GLY11 0 nm" in words
     inside = calphas + relabelled(calphas, numbers(1), "B", shift=0.4)
-    assert "20 pair(s)" in (words := shown(inside, tmp_path / "c.pdb")) and "chains inside" in words
+    assert "20 pair(s)" in (words := shown(inside, tmp_path / "c.pdb"))
+    assert "chains inside" in words
     zigzag = [
         f"{line[:30]}{2.7 * i:8.3f}{0.9 * (i % 2):8.3f}{0.0:8.3f}{line[54:]}"
         for i, line in enumerate(calphas)
@@ -263,13 +266,15 @@ def test_modified_residues_and_strangers_are_named(calphas, tmp_path):
         "1 SEP built as SER (A:SEP3)", "1 MSE built as MET (A:MSE5)", "1 HYP built as PRO (A:HYP8)"
     ]  # fmt: skip
     topology, index, dropped = found.topology(found.positions)
-    assert len(index) == 20 and topology.sequence[2] == "SER" and topology.sequence[10] == "HIS"
+    assert len(index) == 20
+    assert topology.sequence[2] == "SER"
+    assert topology.sequence[10] == "HIS"
     assert dropped == {"water HOH": 1, "ion NA": 1, "DNA DA": 1, "sugar NAG": 1}
     unknown = [
         line.replace(line[17:20], "XYZ") if i == 4 else line for i, line in enumerate(calphas)
     ]
+    found = read_particles(write(tmp_path / "u.pdb", unknown))
     with pytest.raises(InputError, match=r"unknown residue XYZ5 in chain A; .* standard parent"):
-        found = read_particles(write(tmp_path / "u.pdb", unknown))
         found.topology(found.positions)
 
 
@@ -279,7 +284,8 @@ def test_copies_that_touch_are_known_by_the_one_that_does_not(calphas, tmp_path)
     for copy, shift in enumerate((0, 1, 2, 9)):
         lines += relabelled(calphas, numbers(1 + 20 * copy), shift=shift * next_to(calphas))
     found = read_particles(write(tmp_path / "touch.pdb", lines))
-    assert len(found.chains) == 4 and found.residues[-1].number == 80
+    assert len(found.chains) == 4
+    assert found.residues[-1].number == 80
 
 
 def test_another_unit_of_length(calphas, tmp_path):
