@@ -220,7 +220,7 @@ def test_wrong_files_are_named(trpcage, top, tmp_path, data_dir):
     ("name", "content", "reason"),
     [
         ("e.pdb", b"", "the file is empty"),
-        ("e.pdb.gz", gzip.compress(b"\n"), "the file is empty"),
+        ("e.pdb.gz", gzip.compress(b"\n", mtime=0), "the file is empty"),
         ("e.gro", b"", "the file is empty"),
         ("h.pdb", b"<!DOCTYPE html><html>Not found</html>", "holds HTML or XML"),
         ("h.cif", b"\n<html>", "holds HTML or XML"),
