@@ -14,6 +14,7 @@ import numpy as np
 from hpcbackmap.backmapping.request import Request
 from hpcbackmap.backmapping.source import Coarse, FileSource, FileSystem, filled
 from hpcbackmap.backmapping.trace_rules import SiteRules
+from hpcbackmap.protein.neighbours import pairs_within
 from hpcbackmap.protein.sequences import sequence_option
 from hpcbackmap.resolution.build import DEFINITIONS, build_ladder, runs_spec
 from hpcbackmap.resolution.representations.ultra_coarse import read_ultra_coarse
@@ -63,8 +64,6 @@ class BeadSystem(FileSystem):
 
     def _unusable(self, beads: np.ndarray) -> dict[int, str]:
         """Why frames of beads [F, B, 3] cannot be backmapped, by place."""
-        from scipy.spatial import cKDTree
-
         bad = ~np.isfinite(beads).all(axis=(1, 2))
         reasons = dict.fromkeys(np.flatnonzero(bad).tolist(), "input is not finite")
         lengths = self.links.lengths(np.where(bad[:, None, None], 0.0, beads))
@@ -78,7 +77,7 @@ class BeadSystem(FileSystem):
                 "--segments those of these beads?"
             )
         for place in np.flatnonzero(~bad).tolist():
-            pairs = cKDTree(beads[place]).query_pairs(TOGETHER, output_type="ndarray")
+            pairs = pairs_within(beads[place], TOGETHER)
             if len(pairs):
                 a, b = (self.links.label(int(bead)) for bead in pairs[0])
                 reasons.setdefault(place, f"{a} and {b} lie at one place{_more(len(pairs))}")

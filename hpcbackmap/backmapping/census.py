@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hpcbackmap.metrics.clashes import OVERLAP, clashing_pairs
-from hpcbackmap.metrics.close_pairs import CloseAtoms, close_atoms, pairs_within_two_bonds
+from hpcbackmap.metrics.close_pairs import close_atoms, pairs_within_two_bonds
 from hpcbackmap.metrics.peptide import CIS, link_lengths, omega_angles
 from hpcbackmap.metrics.ramachandran import ramachandran_outliers
 from hpcbackmap.protein.topology import Topology
@@ -20,8 +20,6 @@ PEPTIDE_BOND = (0.12, 0.15)
 """C-N lengths (nm) outside of which a peptide bond is distorted; 0.133 is ideal."""
 SEARCHED = 16
 """Structures of a shard whose clashes are looked for, evenly spaced."""
-SMALL = 1500
-"""Atoms up to which all distances are less work than a tree."""
 
 
 def count_structures(topology: Topology, positions: np.ndarray) -> dict[str, int]:
@@ -46,7 +44,7 @@ def count_structures(topology: Topology, positions: np.ndarray) -> dict[str, int
     near = pairs_within_two_bonds(topology)
     searched = made[:: -(-len(made) // SEARCHED)]
     for frame in searched:
-        pairs = _close(frame)
+        pairs = close_atoms(frame, OVERLAP)
         counts["clashes"] += len(clashing_pairs(topology, pairs, near, OVERLAP))
     counts["residues_searched"] += len(searched) * topology.n_residues
     return {name: int(count) for name, count in counts.items()}
@@ -67,14 +65,3 @@ def in_words(counts: Mapping[str, float]) -> dict:
         ),
         "clashes_per_100_residues": round(100 * counts.get("clashes", 0) / residues, 3),
     }
-
-
-def _close(frame: np.ndarray) -> CloseAtoms:
-    if len(frame) > SMALL:
-        return close_atoms(frame, OVERLAP)
-    squares = np.square(frame).sum(-1)
-    squared = squares[:, None] + squares - 2 * frame @ frame.T
-    first, second = np.nonzero(np.triu(squared < (1.5 * OVERLAP) ** 2, k=1))
-    distances = np.linalg.norm(frame[first] - frame[second], axis=-1)
-    near = distances < OVERLAP
-    return CloseAtoms(np.stack([first[near], second[near]], axis=1), distances[near])

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import mdtraj
 import numpy as np
-from scipy.spatial import cKDTree
 
+from hpcbackmap.protein.neighbours import pairs_within
 from hpcbackmap.protein.residue_kinds import modified_parent, residue_kind
 from hpcbackmap.protein.residues import RESIDUES, standard_atom_name, standard_residue_name
 from hpcbackmap.protein.topology import NamedResidue, Topology, topology_from_residues
@@ -435,7 +435,7 @@ def _together(particles: Particles, protein: np.ndarray) -> Iterator[str]:
     sites = residue_sites(particles.names, particles.residue, len(particles.residues))
     places = particles.positions[sites].astype(np.float64)
     kept = np.flatnonzero(protein & np.isfinite(places).all(axis=1))
-    pairs = kept[cKDTree(places[kept]).query_pairs(TOGETHER, output_type="ndarray")]
+    pairs = kept[pairs_within(places[kept], TOGETHER)]
     if not len(pairs):
         return
     a, b = pairs[np.lexsort(pairs.T[::-1])][0]

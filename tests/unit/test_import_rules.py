@@ -4,7 +4,6 @@ import ast
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -95,20 +94,19 @@ def test_the_rule_catches_a_breach(tmp_path):
     "package", ["", "store", "stages", "training", "backmapping", "evaluation", "metrics"]
 )
 def test_importing_a_room_loads_nothing_heavy(package):
-    loaded, _ = modules_after(f"import hpcbackmap.{package}".rstrip("."))
+    loaded = modules_after(f"import hpcbackmap.{package}".rstrip("."))
     assert loaded & HEAVY == set()
 
 
 def test_the_command_answers_help_without_torch():
     code = "import sys; sys.argv[1:] = ['--help']\nfrom hpcbackmap.cli.app import main\n"
-    loaded, _ = modules_after(code + "try: main()\nexcept SystemExit: pass")
+    loaded = modules_after(code + "try: main()\nexcept SystemExit: pass")
     assert loaded & HEAVY == set()
 
 
-def modules_after(code: str) -> tuple[set[str], float]:
-    """Top-level modules that a fresh interpreter holds after ``code``, and the seconds it took."""
+def modules_after(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after ``code``."""
     report = "\nimport sys; print('MODULES', *{name.split('.')[0] for name in sys.modules})"
-    start = time.monotonic()
     result = subprocess.run(
         [sys.executable, "-c", code + report],
         capture_output=True,
@@ -116,5 +114,4 @@ def modules_after(code: str) -> tuple[set[str], float]:
         check=True,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
     )
-    seconds = time.monotonic() - start
-    return set(result.stdout.partition("MODULES")[2].split()), seconds
+    return set(result.stdout.partition("MODULES")[2].split())

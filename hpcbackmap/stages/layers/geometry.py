@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from hpcbackmap.protein import neighbours
 from hpcbackmap.protein.residues import TRANS
 
 __all__ = [
@@ -88,12 +89,9 @@ def _nearest_by_tree(points: Tensor, k: int) -> Tensor:
 def pairs_within(points: Tensor, group: Tensor, radius: float) -> tuple[Tensor, Tensor]:
     """Pairs of ``points`` [n, 3] of one ``group`` [n] closer than ``radius``: each once, in any order."""
     if points.device.type == "cpu":
-        from scipy.spatial import cKDTree
-
         apart = points.double().nan_to_num(0.0, 0.0, 0.0)
         apart[:, 0] += APART * group
-        pairs = cKDTree(apart.numpy()).query_pairs(radius, output_type="ndarray")
-        first, second = torch.from_numpy(pairs).long().T
+        first, second = torch.from_numpy(neighbours.pairs_within(apart.numpy(), radius)).T
         return first, second
     rows, parts = max(1, ENTRIES // len(points)), []
     for start in range(0, len(points), rows):

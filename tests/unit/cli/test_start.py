@@ -82,6 +82,6 @@ def test_a_wrong_word_is_refused_before_anything_is_loaded(words, said, peptide)
 def test_a_small_task_loads_what_it_needs(peptide, tmp_path):
     code, modules, done = start("backmap", peptide, "-o", tmp_path / "atoms.pdb")
     assert code == "0", done.stderr
-    unused = COMPILERS | {"torch_geometric", "deepspeed", "zarr", "pandas"}
+    unused = COMPILERS | {"torch_geometric", "deepspeed", "zarr", "pandas", "scipy"}
     assert modules & (unused | {"matplotlib", "tensorboard", "mpi4py"}) == set()
     assert "torch" in modules
