@@ -98,7 +98,7 @@ def _proposed(source: FileSource, path: str) -> tuple[tuple[int, int], ...]:
         raise InputError(
             f"{path}: --disulphides auto needs a bead for each residue; name them: A:5-A:55"
         )
-    beta = _implied_beta(topology, calpha)
+    beta = _implied_beta(calpha)
     cysteines = [i for i, name in enumerate(topology.sequence) if name == "CYS"]
     found = []
     for k, a in enumerate(cysteines):
@@ -123,7 +123,7 @@ def _calpha(source: FileSource) -> np.ndarray | None:
     return source.only.read_at("ca", frames.tolist()).astype(np.float64)
 
 
-def _implied_beta(topology: Topology, calpha: np.ndarray) -> np.ndarray:
+def _implied_beta(calpha: np.ndarray) -> np.ndarray:
     """C-beta atoms [F, R, 3] that a trace implies: away from the neighbours, on the side of L residues (means
     of adenylate kinase, within 0.04 nm).
     """

@@ -8,6 +8,7 @@ from hpcbackmap.finishing.disulphides import require_disulphides
 from hpcbackmap.finishing.naming import require_names
 from hpcbackmap.finishing.protonation import PH, require_ph
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
+from hpcbackmap.runtime.parsing import not_printable
 from hpcbackmap.trajectories.companion import topology_beside
 
 __all__ = ["STORE", "Request", "Targets", "check_request"]
@@ -120,6 +121,14 @@ def check_request(request: Request, inputs: list[str]) -> None:
 
 
 def _check_output(request: Request, output: Path, inputs: list[str]) -> None:
+    character = not_printable(str(output))
+    if character:
+        raise ConfigError(f"--output {str(output)!r}: {character} has no place in a file name")
+    try:
+        output.resolve(strict=False)
+        output.exists()
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{output}: no place to write to: {error}") from None
     targets = request.targets
     if output.suffix not in (*WRITTEN, STORE):
         raise ConfigError(

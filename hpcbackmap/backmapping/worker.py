@@ -181,21 +181,8 @@ class Worker:
         Structures that are not finite are drawn again with other noise, the whole batch at a time, so that
         its shape stays; what stays without numbers is quarantined. unusable: frames of the batch, and why.
         """
-        plan, chain = self.plan, self.chains[system]
-        failed = {
-            place: stage
-            for place, stage in _first_failure(drawn, chain).items()
-            if place[0] not in unusable
-        }
-        for attempt in range(1, 1 if plan.mode else ATTEMPTS):
-            if not failed:
-                break
-            redrawn = chain.run(descent.again(attempt))
-            for frame, member in failed.keys() - _first_failure(redrawn, chain).keys():
-                for name, positions in drawn[member].items():
-                    drawn[member][name] = positions.copy()
-                    drawn[member][name][frame] = redrawn[member][name][frame]
-                del failed[frame, member]
+        plan = self.plan
+        failed = self._redraw(system, descent, drawn, unusable)
         reasons: dict[tuple[int, int], tuple[str | None, str]] = {
             (frame, member): (None, reason)
             for frame, reason in unusable.items()
@@ -222,13 +209,42 @@ class Worker:
             for frame, member in reasons:
                 stacked[frame, member] = np.nan
             levels[name] = stacked.reshape(-1, *stacked.shape[2:])
-        topology = self.source.system(system).ladder.topology
-        if topology.disulphides and "fg" in levels:
-            levels["fg"] = close_disulphides(topology, levels["fg"])
-        if plan.protonation:
-            ladder = plan.written_ladder(system, self.source.system(system).ladder)
-            levels[HYDROGENS] = add_hydrogens(ladder.topology, levels["fg"])
+        self._finish(system, levels)
         return levels
+
+    def _redraw(
+        self,
+        system: str,
+        descent: Descent,
+        drawn: list[dict[str, np.ndarray]],
+        unusable: dict[int, str],
+    ) -> dict[tuple[int, int], str]:
+        """Replace structures of ``drawn`` that are not finite; the stage that failed of those that stay so."""
+        chain = self.chains[system]
+        failed = {
+            place: stage
+            for place, stage in _first_failure(drawn, chain).items()
+            if place[0] not in unusable
+        }
+        for attempt in range(1, 1 if self.plan.mode else ATTEMPTS):
+            if not failed:
+                break
+            redrawn = chain.run(descent.again(attempt))
+            for frame, member in failed.keys() - _first_failure(redrawn, chain).keys():
+                for name, positions in drawn[member].items():
+                    drawn[member][name] = positions.copy()
+                    drawn[member][name][frame] = redrawn[member][name][frame]
+                del failed[frame, member]
+        return failed
+
+    def _finish(self, system: str, levels: dict[str, np.ndarray]) -> None:
+        """What happens to whole structures after the chain: disulphides, then hydrogens."""
+        ladder = self.source.system(system).ladder
+        if ladder.topology.disulphides and "fg" in levels:
+            levels["fg"] = close_disulphides(ladder.topology, levels["fg"])
+        if self.plan.protonation:
+            written = self.plan.written_ladder(system, ladder)
+            levels[HYDROGENS] = add_hydrogens(written.topology, levels["fg"])
 
 
 def _first_failure(drawn: list[dict], chain: Chain | RemoteChain) -> dict[tuple[int, int], str]:

@@ -244,10 +244,7 @@ def backmap(
     In parallel: mpirun -n 4 hpcbackmap backmap run.xtc --top model.pdb -o atoms.xtc
     A campaign: mpirun -n 4 hpcbackmap backmap campaign.yaml --members 10
     """
-    if mode and members:
-        raise ConfigError("backmap: give --members or --mode, not both")
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {device}: give auto, cpu or cuda")
+    _check_choices(mode, members, device)
     if verbose or quiet:
         console.configure_logging(verbose, quiet)
     minutes = None if time_limit is None else 60 * time_limit
@@ -311,6 +308,13 @@ def backmap(
     result = backmap(resolved, get_comm(), minutes, _part(part), _rank_counts(pipeline), device)
     if not quiet or as_json:
         console.show(result, as_json)
+
+
+def _check_choices(mode: bool, members: int | None, device: str) -> None:
+    if mode and members:
+        raise ConfigError("backmap: give --members or --mode, not both")
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {device}: give auto, cpu or cuda")
 
 
 def _backmap_files(inputs: list[str], request, time_limit, part) -> dict:

@@ -117,4 +117,5 @@ def test_mpirun_that_is_asked_to_end_gives_its_ranks_the_time(number, example_di
     _, errors = run.communicate(timeout=100)
     assert run.returncode == 75, errors
     said = re.findall("hpcbackmap: error: .*", errors)
-    assert len(said) == 1 and "the same command continues" in said[0], errors
+    assert len(said) == 1, errors
+    assert "the same command continues" in said[0], errors

@@ -36,7 +36,8 @@ def test_named_disulphides_are_closed_and_the_rest_stays(strands):
     plain = hpcbackmap.backmap(strands, members=4, seed=2)
     bonded = hpcbackmap.backmap(strands, members=4, seed=2, disulphides="A:4-B:4")
     gaps = np.concatenate([sulphurs(one) for one in bonded])
-    assert (gaps > 0.19).all() and (gaps < 0.22).all()
+    assert (gaps > 0.19).all()
+    assert (gaps < 0.22).all()
     assert bonded[0].topology.n_atoms == plain[0].topology.n_atoms
     beta, sulphur = (bonded[0].topology.select(f"resSeq 4 and name {a}") for a in ("CB", "SG"))
     lengths = np.linalg.norm(bonded[0].xyz[:, beta] - bonded[0].xyz[:, sulphur], axis=-1)
@@ -66,7 +67,8 @@ def test_files_name_them_and_are_read_again(strands, tmp_path):
     numbers = [
         line[6:11] for line in text.splitlines() if line[:4] == "ATOM" and line[12:16] == " SG "
     ]
-    assert f"CONECT{numbers[0]}{numbers[1]}\n" in text and text.endswith("END\n")
+    assert f"CONECT{numbers[0]}{numbers[1]}\n" in text
+    assert text.endswith("END\n")
     assert text.startswith("SSBOND")
     again = hpcbackmap.backmap(output, members=2)
     assert all((sulphurs(one) < 0.22).all() for one in again)

@@ -16,9 +16,11 @@ def test_few_and_many_points_have_the_same_pairs(count, seed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "FEW", -1)
         tree = neighbours.pairs_within(points, 0.5)
-    assert dense.dtype == tree.dtype == np.int64 and dense.shape[1] == 2
+    assert dense.dtype == tree.dtype == np.int64
+    assert dense.shape[1] == 2
     assert (dense[:, 0] < dense[:, 1]).all()
-    assert set(map(tuple, dense)) == set(map(tuple, tree)) and len(dense) == len(tree)
+    assert set(map(tuple, dense)) == set(map(tuple, tree))
+    assert len(dense) == len(tree)
 
 
 def test_single_precision_is_compared_in_double():

@@ -41,7 +41,8 @@ def test_a_process_that_was_away_itself_misses_nobody():
     listen(watch, [1, 1], [1, 0], 0.0)
     assert watch.silent(500.0) == [0, 1]
     watch.wait_anew(500.0)
-    assert watch.silent(505.0) == [] and watch.behind(505.0) == ([], 0.0)
+    assert watch.silent(505.0) == []
+    assert watch.behind(505.0) == ([], 0.0)
 
 
 @pytest.mark.parametrize(
