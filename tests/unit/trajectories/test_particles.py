@@ -169,8 +169,8 @@ def test_disulphides_that_a_file_names(calphas, tmp_path):
     ("change", "reason"),
     [
         (
-            lambda line: f"{line[:30]}********{line[38:]}",
-            r"line 3: '\*{8}' stands where a coordinate",
+            lambda line: f"{line[:30]}  1.2.3 {line[38:]}",
+            r"line 3: '1\.2\.3' stands where a coordinate",
         ),
         (lambda line: line[:40], "line 3: ends before the coordinates do"),
         (lambda line: f"{line[:22]}  x1{line[26:]}", "line 3: 'x1' is no residue number"),
@@ -180,6 +180,16 @@ def test_a_bad_line_is_named(calphas, tmp_path, change, reason):
     lines = [change(line) if i == 2 else line for i, line in enumerate(calphas)]
     with pytest.raises(InputError, match=rf"bad.pdb: {reason}"):
         read_particles(write(tmp_path / "bad.pdb", lines))
+
+
+def test_stars_are_a_coordinate_that_is_no_number(calphas, tmp_path):
+    """What a program writes where a number does not fit: that frame is bad, not the file."""
+    lines = [
+        f"{line[:30]}********{line[38:]}" if i == 2 else line for i, line in enumerate(calphas)
+    ]
+    found = read_particles(write(tmp_path / "stars.pdb", lines))
+    assert np.isnan(found.positions[2]).any()
+    assert np.isfinite(np.delete(found.positions, 2, axis=0)).all()
 
 
 def test_models_in_another_order_are_refused(calphas, tmp_path):
