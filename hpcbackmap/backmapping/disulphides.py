@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from hpcbackmap.backmapping.source import FileSource
-from hpcbackmap.finishing.disulphides import PAIR
+from hpcbackmap.finishing.options import PAIR
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.runtime.errors import InputError
 

@@ -4,9 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcbackmap.finishing.disulphides import require_disulphides
-from hpcbackmap.finishing.naming import require_names
-from hpcbackmap.finishing.protonation import PH, require_ph
+from hpcbackmap.finishing.options import PH, require_disulphides, require_names, require_ph
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 from hpcbackmap.runtime.parsing import not_printable
 from hpcbackmap.trajectories.companion import topology_beside

@@ -6,17 +6,12 @@ degrees, CB-S-S-CB near +90 or -90.
 Shapes: S structures, A heavy atoms, G dihedrals; positions nm.
 """
 
-import re
-
 import numpy as np
 
 from hpcbackmap.protein.topology import Topology
-from hpcbackmap.runtime.errors import ConfigError
 
-__all__ = ["PAIR", "bonded_sulphurs", "close_disulphides", "require_disulphides"]
+__all__ = ["bonded_sulphurs", "close_disulphides"]
 
-END = r"(?:([^:,\s-]+):)?(-?\d+)([A-Za-z]?)"
-PAIR = re.compile(f"{END}-{END}")
 BONDED = (0.19, 0.22)
 """nm between the sulphurs of a disulphide."""
 LENGTH, ANGLE = 0.203, np.deg2rad(103.8)
@@ -27,18 +22,6 @@ ROOM = 0.32
 """nm from a sulphur to atoms not bonded to it, below which it costs."""
 STEPS = (5.0, 0.5)
 """Degrees between the dihedrals tried, first over the full turn, then about the best."""
-
-
-def require_disulphides(text: str | None) -> None:
-    """Raises ConfigError for what says no disulphides."""
-    if text in (None, "auto", "none"):
-        return
-    for word in str(text).split(","):
-        if not PAIR.fullmatch(word.strip()):
-            raise ConfigError(
-                f"--disulphides {text}: {word!r} is no pair; write A:5-A:55,A:14-A:38 (chain:number), auto "
-                "or none"
-            )
 
 
 def close_disulphides(topology: Topology, heavy: np.ndarray) -> np.ndarray:

@@ -1,18 +1,14 @@
 """Names of residues and atoms as PDB version 3, AMBER, CHARMM or GROMACS have them."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from hpcbackmap.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     import mdtraj
 
     from hpcbackmap.protein.hydrogens import Hydrogens
 
-__all__ = ["NAMES", "named_topology", "require_names"]
+__all__ = ["named_topology"]
 
-NAMES = ("pdb", "amber", "charmm", "gromacs")
 RESIDUES = {
     "pdb": {},
     "amber": {state: state for state in ("HID", "HIE", "HIP", "ASH", "GLH", "LYN", "CYM", "CYX")},
@@ -29,23 +25,6 @@ OLD_NUMBERS = {"HA3": "HA1", "HB3": "HB1", "HG3": "HG1", "HD3": "HD1", "HE3": "H
 ILE = {"CD1": "CD", "HD11": "HD1", "HD12": "HD2", "HD13": "HD3"}
 CHARMM_ENDS = {"H1": "HT1", "H2": "HT2", "H3": "HT3", "O": "OT1", "OXT": "OT2"}
 CHARMM = {("CYS", "HG"): "HG1", ("SER", "HG"): "HG1"}
-
-
-def require_names(names: str, hydrogens: bool, output: Path | None) -> None:
-    """Raises ConfigError for names that are not known, or that the output cannot hold."""
-    if names not in NAMES:
-        raise ConfigError(f"--names {names}: give {', '.join(NAMES)}")
-    if names == "pdb":
-        return
-    if not hydrogens:
-        raise ConfigError(
-            f"--names {names}: names say which hydrogens a residue has; add --hydrogens"
-        )
-    if output is not None and output.suffix == ".zarr":
-        raise ConfigError(
-            f"--names {names}: {output} keeps no names, only what they follow from; write .pdb, .cif, .gro, "
-            ".xtc or .dcd (the last two with a PDB file beside them)"
-        )
 
 
 def named_topology(hydrogens: "Hydrogens", names: str) -> "mdtraj.Topology":

@@ -6,11 +6,9 @@ Shapes: F structures, A heavy atoms, D acceptors or donors; positions nm.
 import numpy as np
 
 from hpcbackmap.protein.topology import Topology
-from hpcbackmap.runtime.errors import ConfigError
 
-__all__ = ["PH", "protonation_states", "require_ph", "states_need_structures"]
+__all__ = ["protonation_states", "states_need_structures"]
 
-PH = 7.0
 MODEL_PKA = {"ASP": 3.67, "GLU": 4.25, "HIS": 6.54, "CYS": 8.55, "LYS": 10.40}
 """Of side chains in pentapeptides of alanine (Thurlkill et al., Protein Sci. 15, 1214, 2006)."""
 BELOW = {"ASP": "ASH", "GLU": "GLH", "HIS": "HIP"}
@@ -22,12 +20,6 @@ CONE = np.cos(np.deg2rad(50.0))
 DONORS = {"N", "NZ", "NE", "NH1", "NH2", "ND2", "NE2", "NE1"}
 BOTH = {"OG", "OG1", "OH"}
 """Hydroxyls give and take: they say nothing about which nitrogen has the hydrogen."""
-
-
-def require_ph(ph: float, name: str) -> None:
-    """Raises ConfigError for what is no pH."""
-    if not 0.0 <= ph <= 14.0:
-        raise ConfigError(f"{name} {ph:g}: give a pH from 0 to 14")
 
 
 def states_need_structures(topology: Topology, ph: float) -> bool:
