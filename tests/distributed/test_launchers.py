@@ -106,8 +106,8 @@ def test_world_sizes_agree(example, tmp_path):
             finish(rank)
         found = curve(folder)
         assert found.keys() == expected.keys()
-        for key in expected:  # 1e-7: a rounding of float32 where a loss is near zero
-            assert found[key] == pytest.approx(expected[key], rel=1e-6, abs=1e-7), (size, key)
+        for key in expected:  # 1e-6: a rounding of float32 in the terms, where they cancel in the loss
+            assert found[key] == pytest.approx(expected[key], rel=1e-6, abs=1e-6), (size, key)
 
 
 def test_missing_rank_ends_the_others_with_its_name(example, tmp_path):
