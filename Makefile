@@ -25,24 +25,14 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/hpcbackmap demo
 
-# Tests of one process each share the cores; those that start ranks have all cores for themselves, afterwards.
-APART := tests/unit tests/e2e tests/cuda
-RANKS := tests/mpi tests/distributed tests/slurm
+# Two at a time: half of what starts ranks is waiting. Those are begun first, as they take longest.
+ALL := tests/distributed tests/mpi tests/slurm tests/e2e tests/cuda tests/unit
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 # Paths among PYTEST_ARGS: what they name, and in one process.
 NAMED := $(filter tests% ./tests%,$(PYTEST_ARGS))
-# Fails if either fails; one of them may have nothing that -k or -m chooses (5).
-BOTH = case "$$first $$second" in "0 0" | "0 5" | "5 0") ;; *) exit 1 ;; esac
 
 test: $(READY)
-ifneq ($(NAMED),)
-	$(PYTEST) $(PYTEST_ARGS)
-else
-	@first=0; second=0; \
-	$(PYTEST) -n 2 --dist loadfile $(PYTEST_ARGS) $(APART) || first=$$?; \
-	$(PYTEST) $(PYTEST_ARGS) $(RANKS) || second=$$?; \
-	$(BOTH)
-endif
+	$(PYTEST) $(if $(NAMED),,-n 2 --dist loadfile $(ALL)) $(PYTEST_ARGS)
 
 check: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not trains" tests/unit
@@ -60,10 +50,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 coverage: $(READY)
-	@first=0; second=0; \
-	$(PYTEST) -n 2 --dist loadfile --cov --cov-report= $(PYTEST_ARGS) $(APART) || first=$$?; \
-	$(PYTEST) --cov --cov-append --cov-report=xml --cov-report=term $(PYTEST_ARGS) $(RANKS) || second=$$?; \
-	$(BOTH)
+	$(PYTEST) -n 2 --dist loadfile --cov --cov-report=xml --cov-report=term $(PYTEST_ARGS) $(ALL)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

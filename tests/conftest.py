@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Runs of several ranks go on beside each other; each would bind its ranks to the same first cores.
+os.environ.setdefault("PRTE_MCA_hwloc_default_binding_policy", "none")
+os.environ.setdefault("OMPI_MCA_hwloc_base_binding_policy", "none")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

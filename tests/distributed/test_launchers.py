@@ -106,7 +106,9 @@ def test_world_sizes_agree(example, tmp_path):
             finish(rank)
         found = curve(folder)
         assert found.keys() == expected.keys()
-        for key in expected:  # 1e-6: a rounding of float32 in the terms, where they cancel in the loss
+        for (
+            key
+        ) in expected:  # 1e-6: a rounding of float32 in the terms, where they cancel in the loss
             assert found[key] == pytest.approx(expected[key], rel=1e-6, abs=1e-6), (size, key)
 
 
