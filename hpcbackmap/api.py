@@ -39,6 +39,7 @@ def backmap(
     bead_center: str = "ca",
     stage: "str | PathLike" = "shipped",
     hydrogens: bool = False,
+    relax: bool = False,
     ph: float = 7.0,
     names: str = "pdb",
     disulphides: str | None = None,
@@ -87,6 +88,9 @@ def backmap(
     hydrogens, ph
         Add hydrogens, as acids and bases carry them at this pH; histidines have theirs on the nitrogen that is
         bonded to an acceptor in most of a few structures, on NE2 where none is.
+    relax
+        Minimise each structure in a force field, its heavy atoms restrained to where they were made; one that
+        cannot be stays as it was, with a warning. Needs OpenMM (``hpcbackmap[md]``).
     names
         Of residues and atoms of structures with hydrogens: ``pdb``, ``amber``, ``charmm``, ``gromacs``.
     disulphides
@@ -138,6 +142,7 @@ def backmap(
         select=select,
         stages=() if stage == "shipped" else (str(stage),),
         hydrogens=hydrogens,
+        relax=relax,
         ph=ph,
         names=names,
         disulphides=disulphides,

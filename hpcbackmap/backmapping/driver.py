@@ -18,9 +18,11 @@ from hpcbackmap.backmapping.planning import (
     start_resolution,
 )
 from hpcbackmap.backmapping.records import Records, only_run
+from hpcbackmap.backmapping.relaxation import relaxation_in_words
 from hpcbackmap.backmapping.source import Source
 from hpcbackmap.backmapping.worker import Worker
 from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.finishing.options import require_openmm
 from hpcbackmap.runtime.errors import (
     ConfigError,
     InputError,
@@ -59,10 +61,13 @@ def backmap(
     source = open_store(campaign.backmap.input or campaign.store_place())
     result = descend(campaign, source, comm, time_limit, part, pipeline, device=device)
     if comm.rank == 0:
-        for item in result["quarantined"]:
-            log.warning(
-                "quarantined: %(system)s frame %(frame)d member %(member)d: %(reason)s", item
-            )
+        unrelaxed = result.get("relaxation", {}).get("unrelaxed", [])
+        for word, items in (("quarantined", result["quarantined"]), ("not relaxed", unrelaxed)):
+            for item in items:
+                log.warning(
+                    "%s: %s frame %d member %d: %s",
+                    word, item["system"], item["frame"], item["member"], item["reason"],
+                )  # fmt: skip
     return result
 
 
@@ -90,6 +95,7 @@ def descend(
     device: str = "auto",
 ) -> dict:
     """`backmap` of the frames of ``source``. plain: into a `Workspace`. device: ``auto``, ``cpu``, ``cuda``."""
+    require_openmm(campaign.backmap.relax, "backmap.relax")
     started = time.monotonic()
     deadline = None if time_limit is None else started + time_limit
     start_resolution(campaign, source)
@@ -218,5 +224,6 @@ def _finish(plan: Plan, output: Path, part: tuple[int, int], seconds: float) -> 
         "structures": plan.total_frames * plan.rows_per_frame,
         "shards_missing": missing,
         "quarantined": quarantined,
+        **relaxation_in_words(records),
         "seconds": round(seconds, 2),
     }

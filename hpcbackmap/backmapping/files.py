@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from hpcbackmap.backmapping.reading import (
     with_sequence,
 )
 from hpcbackmap.backmapping.records import Records, only_run
+from hpcbackmap.backmapping.relaxation import relaxation_in_words
 from hpcbackmap.backmapping.request import STORE, Request, Targets, check_request
 from hpcbackmap.backmapping.source import FileSource, file_source
 from hpcbackmap.backmapping.workspace import open_workspace
@@ -64,6 +65,8 @@ HELD_RESIDUES = 200_000
 SHARDS = 64
 SHARD_RESIDUES = (4000, 100_000)
 """A run is cut into about so many shards, each of so many residues of structures: seconds to a minute."""
+RELAXED_RESIDUES = (1000, 20_000)
+"""The same of structures that are relaxed, which takes 6 ms a residue."""
 SHARD_BYTES = 64e6
 ATOM_BYTES = 8 * frame_bytes(1)
 """Of the heavy atoms of a residue, about."""
@@ -289,10 +292,13 @@ def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
                 "mode": request.mode,
                 "seed": request.seed,
                 "hydrogens": request.hydrogens,
+                "relax": request.relax,
                 "ph": request.ph,
                 "frames": _frames(request.frames, source.only.n_frames),
                 "batch_frames": batch,
-                "shard_frames": _shard(source.only.n_frames, residues * members, batch),
+                "shard_frames": _shard(
+                    source.only.n_frames, residues * members, batch, request.relax
+                ),
             },
         }
     )
@@ -345,11 +351,12 @@ def _batch(residues: int, members: int, device: str) -> int:
     return max(1, frames)
 
 
-def _shard(frames: int, residues: int, batch: int) -> int:
+def _shard(frames: int, residues: int, batch: int, relax: bool) -> int:
     """Frames of a shard, whole batches. residues: of all structures of a frame. Ranks do not count, so that
     any number of them continues a run.
     """
-    wanted = min(max(frames * residues / SHARDS, SHARD_RESIDUES[0]), SHARD_RESIDUES[1])
+    few, many = RELAXED_RESIDUES if relax else SHARD_RESIDUES
+    wanted = min(max(frames * residues / SHARDS, few), many)
     most = max(1.0, min(wanted, SHARD_BYTES / ATOM_BYTES) / residues)
     return batch * max(1, round(most / batch))
 
@@ -368,7 +375,8 @@ def _told(done: Finished, source: FileSource, targets: Targets) -> dict:
 def _summary(done: Finished, source: FileSource) -> dict:
     """What a user is told of the structures. Raises NothingMade if no frame could be used."""
     system, topology, plan = source.only, source.only.ladder.topology, done.plan
-    facts = Records(plan, done.made).facts()
+    records = Records(plan, done.made)
+    facts = records.facts()
     bad = _by_frame(done.quarantined, plan.rows_per_frame)
     if not facts.get("structures"):
         why = bad[0]["reason"] if bad else "no structure was made"
@@ -409,17 +417,22 @@ def _summary(done: Finished, source: FileSource) -> dict:
     if topology.disulphides:
         summary["disulphides"] = len(topology.disulphides)
         summary["disulphides_open"] = int(facts.get("open_disulphides", 0))
-    return summary | in_words(facts) | _finished_in_words(plan, source) | {"quarantined": bad}
+    finished = _finished_in_words(plan, source) | relaxation_in_words(records)
+    for item in finished.get("relaxation", {}).get("unrelaxed", [])[:SHOWN]:
+        label = system.reader.label(item["frame"])
+        log.warning("%s, member %d, is not relaxed: %s", label, item["member"], item["reason"])
+    return summary | in_words(facts) | finished | {"quarantined": bad}
 
 
-def _finished_in_words(plan: Plan, source: FileSource) -> dict[str, object]:
+def _finished_in_words(plan: Plan, source: FileSource) -> dict[str, Any]:
     """What the finish added, as a user reads it."""
     if not plan.finish or not plan.protonation:
         return {}
-    topology = plan.written_ladder(source.only.name, source.only.ladder).topology
+    topology = plan.protonated_ladder(source.only.name, source.only.ladder).topology
     states = Counter(state for state in topology.protonation if state)
+    written = plan.finish.get("hydrogens")
     return {
-        "hydrogens": len(hydrogens_of(topology).names),
+        **({"hydrogens": len(hydrogens_of(topology).names)} if written else {}),
         "ph": plan.finish["ph"],
         "protonation": dict(sorted(states.items())),
     }

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
+from hpcbackmap.protein.hydrogens import HYDROGENS
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.differences import first_difference
 
@@ -37,8 +38,9 @@ class Plan:
     frames: chosen frames of each system as [start, stop, step] ranges of local indices in the input store.
     draws: samples that each rung draws for every sample of the one before, coarse to fine.
     source: of files, what is read from them; of a store, None.
-    finish: what is done to whole structures after the chain; None: nothing. protonation: of structures with
-    hydrogens, the states of each system's residues (`Topology.protonation`), which follow from the rest.
+    finish: what is done to whole structures after the chain; None: nothing. protonation: where they get
+    hydrogens, be it only to be relaxed, the states of each system's residues (`Topology.protonation`), which
+    follow from the rest.
     """
 
     input: str
@@ -100,7 +102,16 @@ class Plan:
 
     def written_ladder(self, system: str, ladder: Ladder) -> Ladder:
         """That of the structures which are written, given the one of the input."""
+        has = HYDROGENS in self.resolutions
+        return self.protonated_ladder(system, ladder) if has else ladder.protonated(())
+
+    def protonated_ladder(self, system: str, ladder: Ladder) -> Ladder:
+        """That of the structures with the hydrogens which they get in the finish."""
         return ladder.protonated((self.protonation or {}).get(system, ()))
+
+    @property
+    def relaxes(self) -> bool:
+        return bool(self.finish and self.finish.get("relax"))
 
     def to_dict(self) -> dict:
         record = json.loads(json.dumps(asdict(self)))

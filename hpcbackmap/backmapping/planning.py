@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+RELAXED_SECONDS = 0.006
+"""Of CPU time, about, for each residue of a structure that is relaxed."""
+
+
 def make_plan(
     campaign: Campaign,
     source: Source,
@@ -55,7 +59,7 @@ def make_plan(
         shard_frames=1 if measure else sizes["shard_frames"],
         device=chains.device.type,
     )
-    if settings.hydrogens:
+    if settings.hydrogens or settings.relax:
         same = there is not None and there.get("finish") == plan.finish
         states = (there or {}).get("protonation") if same else None
         states = states or states_of_run(plan, source, chains, settings.ph)
@@ -90,8 +94,13 @@ def _settled(campaign, source, folders: dict[str, Path], frames: dict) -> dict:
         "draws": campaign.draws(),
         "mode": settings.mode,
         "seed": settings.seed,
-        **({"finish": {"hydrogens": True, "ph": settings.ph}} if settings.hydrogens else {}),
+        **({"finish": _finish(settings)} if settings.hydrogens or settings.relax else {}),
     } | ({"source": source.facts} if isinstance(source, FileSource) else {})
+
+
+def _finish(settings: BackmapConfig) -> dict:
+    asked = {"hydrogens": settings.hydrogens, "relax": settings.relax}
+    return {name: True for name, wanted in asked.items() if wanted} | {"ph": settings.ph}
 
 
 def _written(made: list[str], settings: BackmapConfig) -> list[str]:
@@ -126,6 +135,8 @@ def _with_sizes(plan: Plan, source: Source, chains, ranks: int, sizes: dict) -> 
     else:
         batch = sizes["batch_frames"]
         seconds = seconds_per_frame(*given, probe[:batch], plan.members)
+    if plan.relaxes:
+        seconds += RELAXED_SECONDS * system.ladder.topology.n_residues * plan.rows_per_frame
     shard = sizes["shard_frames"]
     if shard == "auto":
         ladder = plan.written_ladder(name, system.ladder)

@@ -57,15 +57,19 @@ class Records:
         shard: Shard,
         quarantined: list[dict],
         facts: dict | None = None,
+        relaxation: dict | None = None,
     ) -> None:
-        """Read a shard back and declare it done. Raises OutputError if the record cannot be written."""
+        """Read a shard back and declare it done. relaxation: of the method of that name.
+
+        Raises OutputError if the record cannot be written.
+        """
         first, stop = self.plan.rows(shard)
         record = {
             "plan": self.plan.digest,
             "rows": stop - first,
             "sha256": self._digest(store, shard),
             "quarantined": quarantined,
-        } | ({"facts": facts} if facts else {})
+        } | {key: it for key, it in (("facts", facts), ("relaxation", relaxation)) if it}
         write_whole(self.path(shard), sealed(record))
 
     @staticmethod
@@ -99,6 +103,17 @@ class Records:
                 before = total.get(key, 0)
                 total[key] = max(before, value) if key.startswith("most_") else before + value
         return total
+
+    def relaxation(self) -> tuple[list[list[float]], list[dict]]:
+        """Of the structures of the recorded shards: energies before and after (kJ/mol a residue) of those that
+        were relaxed, and those that were not: system, frame, member, reason.
+        """
+        energies, kept = [], []
+        for shard in self.plan.shards:
+            found = (self._read(shard) or {}).get("relaxation") or {}
+            energies += found.get("energies", [])
+            kept += found.get("kept", [])
+        return energies, kept
 
     def checksums(self) -> dict[tuple[str, int], str]:
         """Digest of every recorded shard, by system and number."""

@@ -4,7 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcbackmap.finishing.options import PH, require_disulphides, require_names, require_ph
+from hpcbackmap.finishing.options import (
+    PH,
+    require_disulphides,
+    require_names,
+    require_openmm,
+    require_ph,
+)
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 from hpcbackmap.runtime.parsing import not_printable
 from hpcbackmap.trajectories.companion import topology_beside
@@ -26,9 +32,9 @@ class Request:
     residues of each molecule, where nothing in the file tells. unit: of length, where it is not that of the
     format. segments: of beads of several residues, how many each, ``8,12,10`` or one number for all. beads:
     file that maps residues to them. bead_center: what a bead is (`resolution.build.DEFINITIONS`). hydrogens:
-    add them, as they are at ``ph``. names: of residues and atoms (`finishing.naming.NAMES`). disulphides:
-    ``A:5-A:55,…``, ``auto`` or ``none``, instead of those of the file. output: file, or
-    folder that ends in .zarr; None keeps all in memory.
+    add them, as they are at ``ph``. relax: minimise with restraints (OpenMM). names: of residues and atoms
+    (`finishing.naming.NAMES`). disulphides: ``A:5-A:55,…``, ``auto`` or ``none``, instead of those of the file.
+    output: file, or folder that ends in .zarr; None keeps all in memory.
     """
 
     output: Path | None = None
@@ -52,6 +58,7 @@ class Request:
     beads: str | None = None
     bead_center: str = "ca"
     hydrogens: bool = False
+    relax: bool = False
     ph: float = PH
     names: str = "pdb"
     disulphides: str | None = None
@@ -109,6 +116,7 @@ def check_request(request: Request, inputs: list[str]) -> None:
     require_ph(request.ph, "--ph")
     require_names(request.names, request.hydrogens, request.output)
     require_disulphides(request.disulphides)
+    require_openmm(request.relax, "--relax")
     if request.members < 1:
         raise ConfigError(f"--members {request.members}: one at least")
     for path in [*inputs, *filter(None, [request.top, request.beads])]:

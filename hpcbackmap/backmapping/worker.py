@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from hpcbackmap.backmapping.records import Records
 from hpcbackmap.backmapping.source import Coarse, Source, read_coarse
 from hpcbackmap.finishing.disulphides import bonded_sulphurs, close_disulphides
 from hpcbackmap.finishing.finish import add_hydrogens
+from hpcbackmap.finishing.relax import relax
 from hpcbackmap.metrics.beads import bead_error
 from hpcbackmap.protein.hydrogens import HYDROGENS
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.runtime.stopping import StopSignals
 
 __all__ = ["Worker"]
@@ -31,6 +34,16 @@ ATTEMPTS = 3
 
 Spent = defaultdict[str, float]
 """Seconds by what they were spent on."""
+
+
+class Told(NamedTuple):
+    """What is told of the structures of a shard: those without numbers; energies of those that were relaxed
+    (kJ/mol a residue, before and after), and those that could not be.
+    """
+
+    quarantined: list[dict]
+    energies: list[list[float]]
+    unrelaxed: list[dict]
 
 
 class _StopAsked(Exception):
@@ -98,7 +111,7 @@ class Worker:
             )
             for part in parts
         )
-        chain, quarantined = self.chains[shard.system], list[dict]()
+        chain, told = self.chains[shard.system], Told([], [], [])
         blocks: dict[str, list[np.ndarray]] = {name: [] for name in plan.resolutions}
         begun, known = time.perf_counter(), 0
         for part, (descent, drawn) in zip(parts, chain.run_all(descents), strict=True):
@@ -109,27 +122,27 @@ class Worker:
                 for place, reason in coarse.unusable.items()
                 if part.start <= place < part.stop
             }
-            levels = self._complete(shard.system, descent, drawn, reasons, quarantined)
+            levels = self._complete(shard.system, descent, drawn, reasons, told)
             for name in plan.resolutions:
                 blocks[name].append(levels[name])
             now = time.perf_counter()
             rows = len(descent.frames) * plan.rows_per_frame
-            self.tell(rows, len(quarantined) - known, now - begun)
+            self.tell(rows, len(told.quarantined) - known, now - begun)
             spent["compute"] += now - begun
-            begun, known = now, len(quarantined)
-        self.write(shard, blocks, frames, quarantined, spent, coarse)
+            begun, known = now, len(told.quarantined)
+        self.write(shard, blocks, frames, told, spent, coarse)
 
     def write(
         self,
         shard: Shard,
         blocks: dict[str, list[np.ndarray]],
         frames: list[int],
-        quarantined: list[dict],
+        told: Told,
         spent: Spent,
         coarse: Coarse,
     ) -> None:
         """Batches of a shard, which are used up, as one whole; then its record and a line in the journal."""
-        rows = self.plan.rows_per_frame
+        plan, rows = self.plan, self.plan.rows_per_frame
         arrays = {name: np.concatenate(blocks.pop(name)) for name in self.plan.resolutions}
         observables = {
             "source_frame": np.repeat(np.array(frames, dtype=np.int64), rows),
@@ -142,11 +155,14 @@ class Worker:
         with _Timed(spent, "write"):
             self.store.system(shard.system).write_shard(shard.number, arrays, observables)
         with _Timed(spent, "verify"):
-            self.records.publish(self.store, shard, quarantined, facts)
+            relaxation = {"energies": told.energies, "kept": told.unrelaxed}
+            self.records.publish(
+                self.store, shard, told.quarantined, facts, relaxation if plan.relaxes else None
+            )
         entry = {
             "shard": f"{shard.system}/{shard.number}",
             "rows": len(frames) * rows,
-            "quarantined": len(quarantined),
+            "quarantined": len(told.quarantined),
             "seconds": {name: round(value, 6) for name, value in spent.items()},
         }
         with self.journal.open("a") as journal:
@@ -174,7 +190,7 @@ class Worker:
         descent: Descent,
         drawn: list[dict[str, np.ndarray]],
         unusable: dict[int, str],
-        quarantined: list[dict],
+        told: Told,
     ) -> dict[str, np.ndarray]:
         """All members of a batch of frames, rows ordered (frame, member): [F * members, N, 3].
 
@@ -192,7 +208,7 @@ class Worker:
             draws = 1 if plan.mode else ATTEMPTS
             reasons[place] = (stage, f"output of {stage} is not finite in any of {draws} draw(s)")
         for (frame, member), (culprit, reason) in sorted(reasons.items()):
-            quarantined.append(
+            told.quarantined.append(
                 {
                     "system": system,
                     "frame": int(descent.frames[frame]),
@@ -209,7 +225,7 @@ class Worker:
             for frame, member in reasons:
                 stacked[frame, member] = np.nan
             levels[name] = stacked.reshape(-1, *stacked.shape[2:])
-        self._finish(system, levels)
+        self._finish(system, levels, descent.frames, told)
         return levels
 
     def _redraw(
@@ -237,14 +253,50 @@ class Worker:
                 del failed[frame, member]
         return failed
 
-    def _finish(self, system: str, levels: dict[str, np.ndarray]) -> None:
-        """What happens to whole structures after the chain: disulphides, then hydrogens."""
+    def _finish(
+        self, system: str, levels: dict[str, np.ndarray], frames: list[int], told: Told
+    ) -> None:
+        """What happens to whole structures after the chain: disulphides, hydrogens, then minimisation."""
         ladder = self.source.system(system).ladder
         if ladder.topology.disulphides and "fg" in levels:
             levels["fg"] = close_disulphides(ladder.topology, levels["fg"])
-        if self.plan.protonation:
-            written = self.plan.written_ladder(system, ladder)
-            levels[HYDROGENS] = add_hydrogens(written.topology, levels["fg"])
+        if not self.plan.protonation:
+            return
+        topology = self.plan.protonated_ladder(system, ladder).topology
+        hydrogens = add_hydrogens(topology, levels["fg"])
+        if self.plan.relaxes:
+            self._relax(system, topology, levels["fg"], hydrogens, frames, told)
+        if HYDROGENS in self.plan.resolutions:
+            levels[HYDROGENS] = hydrogens
+
+    def _relax(
+        self,
+        system: str,
+        topology: Topology,
+        heavy: np.ndarray,
+        hydrogens: np.ndarray,
+        frames: list[int],
+        told: Told,
+    ) -> None:
+        """Minimise structures [F * members, …] in place, one after the other."""
+        for row in np.flatnonzero(np.isfinite(heavy).all(axis=(1, 2))).tolist():
+            if self.stop.received:
+                raise _StopAsked
+            done = relax(topology, heavy[[row]], hydrogens[[row]])
+            if not done.kept:
+                heavy[row], hydrogens[row] = done.heavy[0], done.hydrogens[0]
+                energies = done.energies[0] / topology.n_residues
+                told.energies.append(energies.round(3).tolist())
+                continue
+            frame, member = divmod(row, self.plan.rows_per_frame)
+            told.unrelaxed.append(
+                {
+                    "system": system,
+                    "frame": int(frames[frame]),
+                    "member": member,
+                    "reason": done.kept[0],
+                }
+            )
 
 
 def _first_failure(drawn: list[dict], chain: Chain | RemoteChain) -> dict[tuple[int, int], str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hpcbackmap.cli.options import Json, absolute, load
+from hpcbackmap.finishing.options import require_openmm
 from hpcbackmap.runtime import console
 from hpcbackmap.runtime.errors import ConfigError
 
@@ -174,6 +175,14 @@ def backmap(
     hydrogens: Annotated[
         bool, typer.Option("--hydrogens", help="Add hydrogens.", rich_help_panel=FINISH)
     ] = False,
+    relax: Annotated[
+        bool,
+        typer.Option(
+            "--relax",
+            help="Minimise with restraints (OpenMM, pip install 'hpcbackmap[md]').",
+            rich_help_panel=FINISH,
+        ),
+    ] = False,
     ph: Annotated[
         float | None,
         typer.Option("--ph", help="Of the hydrogens; default: 7.", rich_help_panel=FINISH),
@@ -263,7 +272,7 @@ def backmap(
         given += [word for word in rest if "=" in word and not Path(word).exists()]
         if given:
             raise ConfigError(f"{first}: {', '.join(given)}: only for a campaign (.yaml)")
-        if ph is not None and not hydrogens:
+        if ph is not None and not hydrogens and not relax:
             raise ConfigError("--ph: says which hydrogens there are; add --hydrogens")
         _set_progress(progress)
         if output is None:
@@ -277,12 +286,11 @@ def backmap(
             chains=tuple(filter(None, (chains or "").split(","))), select=select, stages=tuple(stages or ()),
             device=device, on_bad_frame=on_bad_frame, force=force, representation=representation,
             sequence=sequence, strict=strict, molecule=molecule, unit=unit, segments=segments, beads=beads,
-            bead_center=bead_center, hydrogens=hydrogens, ph=7.0 if ph is None else ph, names=names,
-            disulphides=disulphides,
+            bead_center=bead_center, hydrogens=hydrogens, relax=relax, ph=7.0 if ph is None else ph,
+            names=names, disulphides=disulphides,
         )  # fmt: skip
         result = _backmap_files(inputs, request, minutes, _part(part))
-        if not quiet or as_json:
-            console.show(result, as_json)
+        _tell(result, quiet, as_json)
         return
     given = [name for name, value in of_files.items() if value is not None]
     if given:
@@ -294,6 +302,7 @@ def backmap(
         "backmap.mode": mode or None,
         "backmap.seed": seed,
         "backmap.hydrogens": hydrogens or None,
+        "backmap.relax": relax or None,
         "backmap.ph": ph,
         "backmap.keep": keep or None,
         "backmap.frames": frames,
@@ -301,13 +310,22 @@ def backmap(
     }
     options = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
     resolved = load(Path(first), [*rest, *options])
+    require_openmm(resolved.backmap.relax, "--relax" if relax else f"{first}: backmap.relax")
     from hpcbackmap.backmapping.driver import backmap
     from hpcbackmap.runtime.mpi import get_comm
 
     _set_progress(progress)
     result = backmap(resolved, get_comm(), minutes, _part(part), _rank_counts(pipeline), device)
+    _tell(result, quiet, as_json)
+
+
+def _tell(result: dict, quiet: bool, as_json: bool) -> None:
+    """The result; then the exit code says whether all structures were relaxed, where that was asked for."""
+    from hpcbackmap.backmapping.relaxation import require_relaxed
+
     if not quiet or as_json:
         console.show(result, as_json)
+    require_relaxed(result)
 
 
 def _check_choices(mode: bool, members: int | None, device: str) -> None:

@@ -21,7 +21,7 @@ __all__ = ["doctor", "examine"]
 
 LIBRARIES = ("torch", "torch_geometric", "deepspeed", "mpi4py", "zarr", "mdtraj", "numpy", "scipy")
 EXTRAS = {
-    "openmm": "minimisation and energies (pip install openmm)",
+    "openmm": "`--relax` (pip install 'hpcbackmap[md]')",
     "gsd": "GSD files (pip install 'hpcbackmap[gsd]')",
     "s3fs": "stores in S3 (pip install 'hpcbackmap[s3]')",
     "tables": "mdtraj's H5 files (pip install tables)",

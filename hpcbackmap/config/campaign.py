@@ -385,6 +385,8 @@ class BackmapConfig(Model):
     """Frames of a shard; ``auto``: about two minutes of work, measured when the plan is made."""
     hydrogens: bool = False
     """Add hydrogens to the heavy atoms."""
+    relax: bool = False
+    """Minimise each structure in a force field, heavy atoms restrained; needs OpenMM (``hpcbackmap[md]``)."""
     ph: Annotated[float, Field(ge=0, le=14)] = 7.0
     """Of the hydrogens: which acids and bases carry theirs."""
 
@@ -499,6 +501,8 @@ class Campaign(Model):
                 )
         if wanted.hydrogens and "fg" not in (wanted.keep or made):
             raise ValueError("backmap.hydrogens: stand beside heavy atoms; add fg to backmap.keep")
+        if wanted.relax and "fg" not in (wanted.keep or made):
+            raise ValueError("backmap.relax: moves heavy atoms; add fg to backmap.keep")
         if wanted.keep == []:
             raise ValueError(f"backmap.keep: name at least one of {', '.join(made)}")
         if math.prod(self.draws().values()) > MAX_STRUCTURES:

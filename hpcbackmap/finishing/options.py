@@ -1,11 +1,20 @@
 """What a user may ask of whole structures, looked at before anything heavy is loaded."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
-from hpcbackmap.runtime.errors import ConfigError
+from hpcbackmap.runtime.errors import ConfigError, ResourceError
 
-__all__ = ["NAMES", "PAIR", "PH", "require_disulphides", "require_names", "require_ph"]
+__all__ = [
+    "NAMES",
+    "PAIR",
+    "PH",
+    "require_disulphides",
+    "require_names",
+    "require_openmm",
+    "require_ph",
+]
 
 PH = 7.0
 NAMES = ("pdb", "amber", "charmm", "gromacs")
@@ -34,6 +43,12 @@ def require_names(names: str, hydrogens: bool, output: Path | None) -> None:
             f"--names {names}: {output} keeps no names, only what they follow from; write .pdb, .cif, .gro, "
             ".xtc or .dcd (the last two with a PDB file beside them)"
         )
+
+
+def require_openmm(relax: bool, name: str) -> None:
+    """Raises ResourceError if a minimisation is asked for and nothing here can do it."""
+    if relax and find_spec("openmm") is None:
+        raise ResourceError(f"{name}: needs OpenMM (pip install 'hpcbackmap[md]')")
 
 
 def require_disulphides(text: str | None) -> None:

@@ -6,7 +6,7 @@
 | 3 | InputError | a trajectory, topology, store or artifact is unusable |
 | 4 | OutputError | something could not be written |
 | 5 | ResourceError | ranks, devices, a port or an object store are not to be had as asked for |
-| 6 | IncompleteError | the run ended, but its counts do not add up |
+| 6 | IncompleteError | the run ended, but its counts do not add up, or structures could not be relaxed |
 | 7 | DivergedError | a training has left the numbers, or learned nothing; nothing was published |
 | 75 | Stopped | stopped on request; the same command continues |
 | 130 | Interrupted | stopped on request or by Ctrl-C; the same command starts over |

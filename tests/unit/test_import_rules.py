@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "store": MODELS | {"trajectories"},
     "ingest": DATA,
     "stages": MODELS,
-    "finishing": {"runtime", "protein"},
+    "finishing": {"runtime", "protein", "metrics"},
     "metrics": {"protein", "resolution"},
     "training": DATA | {"stages"},
     "backmapping": DATA | {"stages", "metrics", "finishing"},
@@ -30,7 +30,17 @@ MAY_IMPORT = {
     "report": DATA | {"metrics", "evaluation"},
     "cluster": DATA | {"training", "backmapping"},
     "cli": DATA
-    | {"ingest", "stages", "training", "backmapping", "metrics", "evaluation", "report", "cluster"},
+    | {
+        "ingest",
+        "stages",
+        "training",
+        "backmapping",
+        "finishing",
+        "metrics",
+        "evaluation",
+        "report",
+        "cluster",
+    },
     "api": DATA | {"stages", "backmapping", "evaluation"},
 }
 """Rooms by whom they may know; a room may always import from itself."""

@@ -17,7 +17,9 @@ from hpcbackmap.store.export import export
 from hpcbackmap.store.store import open_store
 
 
-def test_hydrogens_of_a_campaign(example_dir, tmp_path):
+@pytest.fixture
+def campaign(example_dir, tmp_path):
+    """Four frames of a small protein, two members, two shards."""
     top = str(example_dir / "trpcage_top.pdb")
     calpha = mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:4]
     calpha.atom_slice(calpha.topology.select("name CA")).save_pdb(str(tmp_path / "ca.pdb"))
@@ -31,7 +33,7 @@ def test_hydrogens_of_a_campaign(example_dir, tmp_path):
         "shard_frames": 2,
         "hydrogens": True,
     }
-    campaign = Campaign(
+    made = Campaign(
         name="t",
         workdir=str(tmp_path),
         ladder=["fg", "ca"],
@@ -39,7 +41,11 @@ def test_hydrogens_of_a_campaign(example_dir, tmp_path):
         stages={"ca-fg": {"model": {"kind": "genzprot"}, "artifact": str(artifact)}},
         backmap=settings,
     )
-    ingest(campaign, LocalComm())
+    ingest(made, LocalComm())
+    return made
+
+
+def test_hydrogens_of_a_campaign(campaign, tmp_path):
     assert driver.backmap(campaign, LocalComm())["shards_missing"] == 0
     output = tmp_path / "backmapped.zarr"
     made = open_store(output).system("s").read("hydrogens", 0, 8)
@@ -55,6 +61,23 @@ def test_hydrogens_of_a_campaign(example_dir, tmp_path):
     record.unlink()
     driver.backmap(campaign, LocalComm())
     assert np.array_equal(open_store(output).system("s").read("hydrogens", 0, 8), made)
-    other = campaign.model_copy(update={"backmap": campaign.backmap.model_copy(update={"ph": 5.0})})
     with pytest.raises(OutputError, match=r"finish\.ph was 7\.0, is 5\.0"):
-        driver.backmap(other, LocalComm())
+        driver.backmap(changed(campaign, ph=5.0), LocalComm())
+
+
+def changed(campaign, **settings):
+    return campaign.model_copy(update={"backmap": campaign.backmap.model_copy(update=settings)})
+
+
+def test_a_relaxed_campaign_is_the_same_after_a_shard_was_lost(campaign, tmp_path):
+    pytest.importorskip("openmm", reason="needs OpenMM")
+    relaxed = changed(campaign, relax=True, hydrogens=False)
+    told = driver.backmap(relaxed, LocalComm())["relaxation"]
+    assert told["relaxed"] + told["failed"] == 8
+    assert told["relaxed"] > 0
+    output = tmp_path / "backmapped.zarr"
+    assert "hydrogens" not in open_store(output).resolutions
+    made = open_store(output).system("s").read("fg", 0, 8)
+    (output / ".shards/s.00000001.json").unlink()
+    assert driver.backmap(relaxed, LocalComm())["relaxation"] == told
+    assert np.array_equal(open_store(output).system("s").read("fg", 0, 8), made)
