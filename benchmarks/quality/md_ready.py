@@ -1,0 +1,270 @@
+"""What share of backmapped structures loads in OpenMM, minimises and runs, and what fails.
+
+    HPCBACKMAP_DATA=FOLDER python benchmarks/quality/md_ready.py [--sets true adk ...] [--limit N] [--json FILE]
+
+Each structure is made from C-alpha atoms by `hpcbackmap.backmap`, written as PDB and read by OpenMM. Three
+ways to its hydrogens: *plain*, OpenMM's `Modeller.addHydrogens(forcefield)` on the heavy atoms; *own*,
+`hydrogens=True`; *relaxed*, that with `relax=True`. Then 200 steps of minimisation and 2 ps at 300 K with
+steps of 2 fs and constrained bonds of hydrogens, in ff14SB with a reaction field of water beyond 1 nm. It
+*runs* if all is finite at the end; a *collapse* is a hydrogen within 1.3 Angstrom of a heavy atom that is not
+its own, after the minimisation. Energies are those after it, less those of the crystal (with our hydrogens)
+after the same. Noise is normal, its standard deviation along each axis as given. Prints a Markdown record;
+progress to stderr.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import heavy_atoms
+import mdtraj
+import numpy as np
+import openmm
+from openmm import app, unit
+from scipy.spatial import cKDTree
+
+import hpcbackmap
+from hpcbackmap.finishing.finish import add_hydrogens
+from hpcbackmap.finishing.naming import named_topology
+from hpcbackmap.finishing.protonation import protonation_states
+from hpcbackmap.protein.hydrogens import hydrogens_of
+from hpcbackmap.runtime.errors import HpcbackmapError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from header import PACKAGES, header
+
+FIELD = app.ForceField("amber14/protein.ff14SB.xml")
+NOISE = (0.13, 0.3, 0.5, 1.0)
+"""Angstrom."""
+SETS = ("true", "adk", "ped00151", *(f"noise {level}" for level in NOISE))
+WAYS = ("plain", "own", "relaxed")
+MINIMISED, RUN = 200, 1000
+COLLAPSED = 0.13
+"""nm from a hydrogen to a heavy atom that is not its own."""
+HOT = 1000.0
+"""K: a run that is hotter at its end has blown up."""
+ENSEMBLE_FRAMES = 6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=os.environ.get("HPCBACKMAP_DATA"))
+    parser.add_argument("--sets", nargs="*", default=SETS)
+    parser.add_argument("--ways", nargs="*", default=WAYS)
+    parser.add_argument(
+        "--limit", type=int, help="Structures of each set, evenly spaced; default: all."
+    )
+    parser.add_argument("--most", type=int, default=10_000, help="Residues of a chain at most.")
+    parser.add_argument("--json", type=Path, help="Write a row for every structure here.")
+    arguments = parser.parse_args()
+    if arguments.data is None:
+        parser.error("say where the data are: --data FOLDER, or HPCBACKMAP_DATA")
+    rows: list[dict] = []
+    for name in arguments.sets:
+        for crystal in structures(Path(arguments.data), name, arguments.limit, arguments.most):
+            for row in judged(crystal, name, arguments.ways):
+                rows.append(row)
+                print(*row.values(), sep="\t", file=sys.stderr, flush=True)
+                if arguments.json:
+                    arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print(*header("Ready for simulation", (*PACKAGES, "openmm")), sep="\n")
+    print(table(rows))
+
+
+def structures(data: Path, name: str, limit: int | None, most: int) -> list[heavy_atoms.Ensemble]:
+    """Single structures of a set; test chains in order of the index."""
+    if name in ("adk", "ped00151"):
+        files, _ = heavy_atoms.ENSEMBLES[name]
+        frames = min(limit or ENSEMBLE_FRAMES, ENSEMBLE_FRAMES)
+        all_of_it = heavy_atoms.read([data / file for file in files], frames)
+        return [
+            all_of_it._replace(name=f"{name} {k}", positions=all_of_it.positions[[k]])
+            for k in range(frames)
+        ]
+    chains = heavy_atoms.read_unseen(data, "static_more", "test")
+    chains = [chain for chain in chains if chain.topology.n_residues <= most]
+    chosen = np.unique(np.linspace(0, len(chains) - 1, limit or len(chains)).astype(int))
+    return [chains[k] for k in chosen]
+
+
+def judged(crystal: heavy_atoms.Ensemble, name: str, ways: list[str]) -> Iterator[dict]:
+    """A row for mode and member by each way; numbers of residues, seconds of CPU time."""
+    of_crystal = crystal_energy(crystal)
+    trace = calpha(crystal, name)
+    for answer in ("mode", "member"):
+        for way in ways:
+            row: dict = {"set": name, "structure": crystal.name, "answer": answer, "way": way}
+            row["residues"], begun = crystal.topology.n_residues, time.process_time()
+            try:
+                found = run(*prepared(trace, crystal, answer, way))
+            except (HpcbackmapError, openmm.OpenMMException, ValueError) as error:
+                found = {"runs": False, "collapses": 0, "energy": None}
+                found["reason"] = str(error).splitlines()[0]
+            if found["energy"] is not None:
+                found["energy"] = round(found["energy"] / row["residues"] - of_crystal, 1)
+            yield row | found | {"seconds": round(time.process_time() - begun, 1)}
+
+
+def calpha(crystal: heavy_atoms.Ensemble, name: str) -> mdtraj.Trajectory:
+    topology = crystal.topology
+    positions = crystal.positions[:, topology.ca_index].astype(np.float64)
+    if name.startswith("noise"):
+        width = float(name.split()[1]) / 10
+        seed = [ord(letter) for letter in crystal.name]
+        positions += width * np.random.default_rng(seed).standard_normal(positions.shape)
+    return mdtraj.Trajectory(positions, topology.to_mdtraj("ca"))
+
+
+def prepared(
+    trace: mdtraj.Trajectory, crystal: heavy_atoms.Ensemble, answer: str, way: str
+) -> tuple[app.Topology, np.ndarray]:
+    """All atoms of a structure, as OpenMM has them, and their positions."""
+    labels = [
+        [crystal.topology.label(r).replace("CYS", "") for r in pair]
+        for pair in crystal.topology.disulphides
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        (file,) = hpcbackmap.backmap(
+            trace,
+            mode=answer == "mode",
+            hydrogens=way != "plain",
+            relax=way == "relaxed",
+            disulphides=",".join("-".join(pair) for pair in labels) or None,
+            on_bad_frame="repair",
+            output=Path(folder) / "atoms.pdb",
+        )
+        read = app.PDBFile(str(file))
+    if way != "plain":
+        return read.topology, np.array(read.positions.value_in_unit(unit.nanometer))
+    model = app.Modeller(read.topology, read.positions)
+    model.addHydrogens(FIELD, platform=openmm.Platform.getPlatformByName("CPU"))
+    return model.topology, np.array(model.positions.value_in_unit(unit.nanometer))
+
+
+def run(topology: app.Topology, start: np.ndarray) -> dict:
+    """Whether a structure runs, how many of its hydrogens collapse, its energy after minimisation."""
+    minimised, energy = minimise(FIELD.createSystem(topology, **settings()), start)
+    if not np.isfinite(energy):
+        reason = "no finite energy after minimisation"
+        return {"runs": False, "collapses": 0, "energy": None, "reason": reason}
+    collapses = collapsed(topology, minimised)
+    system = FIELD.createSystem(topology, constraints=app.HBonds, **settings())
+    step = openmm.LangevinMiddleIntegrator(300, 1, 0.002)
+    step.setRandomNumberSeed(1)
+    context = on_cpu(system, step)
+    context.setPositions(minimised)
+    reason = ""
+    try:
+        context.applyConstraints(1e-5)
+        context.setVelocitiesToTemperature(300, 1)
+        step.step(RUN)
+        state = context.getState(getEnergy=True, getPositions=True)
+        kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+        freedom = 3 * system.getNumParticles() - system.getNumConstraints()
+        kelvin = 2 * kinetic / (freedom * 0.0083145)
+        there = np.isfinite(np.array(state.getPositions()._value)).all()
+        if not (there and np.isfinite(kelvin)):
+            reason = "positions without numbers after 2 ps"
+        elif kelvin > HOT:
+            reason = f"{kelvin:.0f} K after 2 ps"
+    except openmm.OpenMMException as error:
+        reason = str(error).splitlines()[0]
+    found = {"runs": not reason, "collapses": len(collapses), "energy": energy}
+    return found | {"reason": "; ".join(filter(None, [reason, *collapses]))}
+
+
+def settings() -> dict:
+    return {
+        "nonbondedMethod": app.CutoffNonPeriodic,
+        "nonbondedCutoff": 1.0 * unit.nanometer,
+    }
+
+
+def minimise(system: openmm.System, start: np.ndarray) -> tuple[np.ndarray, float]:
+    context = on_cpu(system, openmm.VerletIntegrator(0.001))
+    context.setPositions(start)
+    openmm.LocalEnergyMinimizer.minimize(context, 1.0, MINIMISED)
+    state = context.getState(getEnergy=True, getPositions=True)
+    return np.array(state.getPositions()._value), state.getPotentialEnergy()._value
+
+
+def on_cpu(system: openmm.System, integrator: openmm.Integrator) -> openmm.Context:
+    platform = openmm.Platform.getPlatformByName("CPU")
+    return openmm.Context(system, integrator, platform, {"Threads": "1"})
+
+
+def collapsed(topology: app.Topology, positions: np.ndarray) -> list[str]:
+    """Hydrogens that lie on a heavy atom which is not their own, in words."""
+    atoms = [*topology.atoms()]
+    parent = {}
+    for first, second in topology.bonds():
+        for one, other in ((first, second), (second, first)):
+            if one.element.symbol == "H":
+                parent[one.index] = other.index
+    heavy = np.array([atom.index for atom in atoms if atom.element.symbol != "H"])
+    tree, found = cKDTree(positions[heavy]), []
+    for light, owner in parent.items():
+        near = heavy[tree.query_ball_point(positions[light], COLLAPSED)]
+        for other in near[near != owner].tolist():
+            words = [
+                f"{a.residue.name}{a.residue.id} {a.name}" for a in (atoms[light], atoms[other])
+            ]
+            found.append(" on ".join(words))
+    return found
+
+
+def crystal_energy(crystal: heavy_atoms.Ensemble) -> float:
+    """Per residue, with our hydrogens, after the same minimisation."""
+    topology = crystal.topology
+    states = protonation_states(topology, crystal.positions, 7.0)
+    atoms = hydrogens_of(replace(topology, protonation=states))
+    light = add_hydrogens(atoms.topology, crystal.positions)
+    places = atoms.joined(crystal.positions[0], light[0]).astype(np.float64)
+    named = named_topology(atoms, "amber").to_openmm()
+    system = FIELD.createSystem(
+        named, ignoreExternalBonds=not all(topology.has_oxt[-1:]), **settings()
+    )
+    return minimise(system, places)[1] / topology.n_residues
+
+
+def table(rows: list[dict]) -> str:
+    lines = [
+        "| set | answer | hydrogens | structures | run (%) | with a collapse | energy − crystal's, median "
+        "(kJ/mol/residue) | CPU s each |",
+        "|---" * 8 + "|",
+    ]
+    for key in dict.fromkeys((row["set"], row["answer"], row["way"]) for row in rows):
+        mine = [row for row in rows if (row["set"], row["answer"], row["way"]) == key]
+        energies = [row["energy"] for row in mine if row["energy"] is not None]
+        share = 100 * sum(row["runs"] for row in mine) / len(mine)
+        energy = f"{np.median(energies):+.1f}" if energies else "–"
+        seconds = np.mean([row["seconds"] for row in mine])
+        cells = [*key, len(mine), f"{share:.0f}", sum(row["collapses"] > 0 for row in mine), energy]
+        lines.append("| " + " | ".join(map(str, [*cells, f"{seconds:.0f}"])) + " |")
+    lines += ["", "What failed, or collapsed:", ""]
+    bad = [row for row in rows if not row["runs"] or row["collapses"]]
+    for row in bad:
+        what = "" if row["runs"] else "does not run: "
+        lines.append(
+            f"* {row['set']}, {row['structure']}, {row['answer']}, {row['way']}: {what}{row['reason']}"
+        )
+    kinds = Counter(row["way"] for row in bad)
+    lines += [] if bad else ["* nothing"]
+    lines += [
+        "",
+        "By hydrogens: " + (", ".join(f"{k} {n}" for k, n in kinds.items()) or "none") + ".",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
