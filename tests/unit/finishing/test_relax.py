@@ -1,23 +1,24 @@
 """Relaxation: what moves and how far, what must not change, what is kept as it was and how that is told."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
 import mdtraj
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 import hpcbackmap
-from hpcbackmap.backmapping.request import Request, check_request
 from hpcbackmap.cli.app import main
+from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.finishing import options
 from hpcbackmap.finishing.finish import add_hydrogens
 from hpcbackmap.finishing.protonation import protonation_states
 from hpcbackmap.metrics.peptide import omega_angles
 from hpcbackmap.protein.hydrogens import hydrogens_of
 from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
-from hpcbackmap.runtime.errors import ResourceError
 
 SEQUENCE = "GPAVLIFYWSTCMNQDEKRHAG"
 needs_openmm = pytest.mark.skipif(
@@ -167,8 +168,34 @@ def test_the_exit_code_says_that_a_structure_was_kept(tmp_path, capsys):
     assert output.exists()
 
 
-def test_without_openmm_it_is_refused_in_a_line_that_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openmm", None)
-    monkeypatch.setattr(options, "find_spec", lambda name: None)
-    with pytest.raises(ResourceError, match=r"hpcbackmap\[md\]"):
-        check_request(Request(relax=True), [])
+WITHOUT_OPENMM = """
+import importlib.util, sys
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "openmm" else found(name, *rest)
+from hpcbackmap.cli.app import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+"""
+
+
+def test_without_openmm_it_is_refused_in_a_line_before_torch_is_loaded(tmp_path):
+    helix_of(SEQUENCE).save_pdb(str(tmp_path / "ca.pdb"))
+    command = ["backmap", str(tmp_path / "ca.pdb"), "-o", str(tmp_path / "a.pdb"), "--relax"]
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_OPENMM, *command], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == ["5", "False"]
+    assert ended.stderr.count("\n") == 1
+    assert "hpcbackmap[md]" in ended.stderr
+
+
+def test_a_campaign_relaxes_only_what_it_writes():
+    with pytest.raises(ValidationError, match=r"backmap\.relax: moves heavy atoms"):
+        Campaign(
+            name="t",
+            ladder=["fg", "ca", "ucg:4"],
+            systems=[{"name": "s", "trajectories": ["x.pdb"]}],
+            backmap={"relax": True, "keep": ["ca"]},
+        )
