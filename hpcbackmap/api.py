@@ -43,6 +43,7 @@ def backmap(
     ph: float = 7.0,
     names: str = "pdb",
     disulphides: str | None = None,
+    reference: "str | PathLike | None" = None,
     device: str = "auto",
     on_bad_frame: str = "skip",
     strict: bool = False,
@@ -96,6 +97,9 @@ def backmap(
     disulphides
         Bonded cysteines, ``A:5-A:55,A:14-A:38``; ``auto``: as distances propose; ``none``. Default: those that
         the file names.
+    reference
+        Of beads of several residues: file of a structure of the protein, which is carried onto the beads of
+        each frame; where its fold is another one, a frame is made without it.
     on_bad_frame
         ``skip`` leaves a frame out whose trace is broken, ``repair`` closes it, ``stop`` raises InputError.
     strict
@@ -146,6 +150,7 @@ def backmap(
         ph=ph,
         names=names,
         disulphides=disulphides,
+        reference=None if reference is None else str(reference),
         device=device,
         on_bad_frame=on_bad_frame,
         force=force,

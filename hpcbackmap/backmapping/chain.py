@@ -97,6 +97,8 @@ class Chain:
                 for child in children
             ]
             made |= dict(zip(children, stage.samples(coarse, system, noises, *held), strict=True))
+        if stage.set_aside is not None:
+            descent.set_aside = stage.set_aside
         descent.finished.append(
             {
                 key: (fine.cpu().numpy() + descent.centre).astype(np.float32)
@@ -170,7 +172,7 @@ class Descent:
     or [None] for the one most likely structure. attempt: another number draws other samples. given: what the
     input holds beside ``coarse`` of these frames, for the stage to heavy atoms.
     nodes: samples of the last finished stage about the frames' centres. finished: samples of every stage so
-    far, float32 [F, N, 3], nm.
+    far, float32 [F, N, 3], nm. set_aside: frames that are made without the reference, [F].
     """
 
     def __init__(
@@ -184,6 +186,7 @@ class Descent:
     ):
         self.given = given
         self.coarse, self.frames, self.members = coarse, frames, list(members)
+        self.set_aside = np.zeros(len(frames), dtype=bool)
         self.seed, self.attempt = seed, attempt
         self.centre = centre_of(coarse)
         positions = torch.from_numpy(about(coarse, self.centre))

@@ -101,6 +101,8 @@ def descend(
     start_resolution(campaign, source)
     output, device = campaign.path(campaign.backmap.output), _device(comm, device)
     stages = load_chain(stage_folders(campaign), campaign.descent())
+    if campaign.backmap.reference:
+        stages = _guided(campaign, stages, source, comm)
     draws = list(campaign.draws().values())
     frames = chosen_frames(campaign, source)
     chains = _chains(stages, source, frames, device, draws)
@@ -121,6 +123,23 @@ def descend(
             log.info("%s: nothing to do", output)
         comm.barrier()
         return on_first_rank(comm, lambda: _finish(plan, output, part, time.monotonic() - started))
+
+
+def _guided(campaign: Campaign, stages: list, source: Source, comm: Comm) -> list:
+    """Stages with the campaign's reference; how it lies on the chains is said. Collective."""
+    from hpcbackmap.backmapping.reference import guided, read_reference
+
+    path = str(campaign.path(str(campaign.backmap.reference)))
+    reference = on_first_rank(comm, lambda: read_reference(path))
+    found = guided(stages, reference)
+
+    def say() -> None:
+        for name in chosen_frames(campaign, source):
+            for words in reference.placed(source.system(name).ladder.topology).words:
+                log.info("%s", words)
+
+    on_first_rank(comm, say)
+    return found
 
 
 def _chains(stages, source: Source, names: Iterable[str], device, draws) -> Chains:

@@ -294,6 +294,7 @@ def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
                 "hydrogens": request.hydrogens,
                 "relax": request.relax,
                 "ph": request.ph,
+                "reference": request.reference and str(Path(request.reference).resolve()),
                 "frames": _frames(request.frames, source.only.n_frames),
                 "batch_frames": batch,
                 "shard_frames": _shard(
@@ -414,6 +415,14 @@ def _summary(done: Finished, source: FileSource) -> dict:
             "bead_center": system.ladder.definition(system.ladder.resolutions[-1]),
             "largest_bead_error_angstrom": round(10 * facts.get("most_bead_error", 0.0), 5),
         }
+    if plan.reference:
+        aside = int(facts.get("reference_set_aside", 0))
+        summary["reference_set_aside_frames"] = aside
+        if aside:
+            log.warning(
+                "the reference is of another fold than the beads of %d frame(s): they are made without it",
+                aside,
+            )
     if topology.disulphides:
         summary["disulphides"] = len(topology.disulphides)
         summary["disulphides_open"] = int(facts.get("open_disulphides", 0))

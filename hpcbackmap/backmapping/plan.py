@@ -40,7 +40,7 @@ class Plan:
     source: of files, what is read from them; of a store, None.
     finish: what is done to whole structures after the chain; None: nothing. protonation: where they get
     hydrogens, be it only to be relaxed, the states of each system's residues (`Topology.protonation`), which
-    follow from the rest.
+    follow from the rest. reference: content hash of the structure that guides the trace stage; None: without.
     """
 
     input: str
@@ -57,6 +57,7 @@ class Plan:
     source: dict | None = None
     finish: dict | None = None
     protonation: dict[str, list[str]] | None = None
+    reference: str | None = None
 
     def n_frames(self, system: str) -> int:
         return sum(len(range(*part)) for part in self.frames[system])
@@ -115,7 +116,7 @@ class Plan:
 
     def to_dict(self) -> dict:
         record = json.loads(json.dumps(asdict(self)))
-        for key in ("source", "finish", "protonation"):
+        for key in ("source", "finish", "protonation", "reference"):
             if record[key] is None:
                 del record[key]
         return record
@@ -131,4 +132,6 @@ class Plan:
             mine = {"source": self.source} | mine
         if self.finish is None and other.get("finish"):
             mine["finish"] = None
+        if self.reference is None and other.get("reference"):
+            mine["reference"] = None
         return first_difference({key: other.get(key) for key in mine}, mine)

@@ -95,6 +95,7 @@ def _settled(campaign, source, folders: dict[str, Path], frames: dict) -> dict:
         "mode": settings.mode,
         "seed": settings.seed,
         **({"finish": _finish(settings)} if settings.hydrogens or settings.relax else {}),
+        **({"reference": _reference_digest(campaign)} if settings.reference else {}),
     } | ({"source": source.facts} if isinstance(source, FileSource) else {})
 
 
@@ -194,6 +195,12 @@ def _thinned(parts: list[range], wanted: str | None) -> list[list[int]]:
             found.append([here[0] + shift, here[-1] + shift + 1, here.step])
         before += len(part)
     return found
+
+
+def _reference_digest(campaign: Campaign) -> str:
+    from hpcbackmap.backmapping.reference import read_reference
+
+    return read_reference(str(campaign.path(str(campaign.backmap.reference)))).digest
 
 
 def _artifact_digest(folder: Path) -> str:

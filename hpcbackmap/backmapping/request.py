@@ -34,7 +34,8 @@ class Request:
     file that maps residues to them. bead_center: what a bead is (`resolution.build.DEFINITIONS`). hydrogens:
     add them, as they are at ``ph``. relax: minimise with restraints (OpenMM). names: of residues and atoms
     (`finishing.naming.NAMES`). disulphides: ``A:5-A:55,…``, ``auto`` or ``none``, instead of those of the file.
-    output: file, or folder that ends in .zarr; None keeps all in memory.
+    reference: file of a structure of the protein, for beads of several residues. output: file, or folder that
+    ends in .zarr; None keeps all in memory.
     """
 
     output: Path | None = None
@@ -62,6 +63,7 @@ class Request:
     ph: float = PH
     names: str = "pdb"
     disulphides: str | None = None
+    reference: str | None = None
 
     @property
     def targets(self) -> "Targets":
@@ -119,7 +121,7 @@ def check_request(request: Request, inputs: list[str]) -> None:
     require_openmm(request.relax, "--relax")
     if request.members < 1:
         raise ConfigError(f"--members {request.members}: one at least")
-    for path in [*inputs, *filter(None, [request.top, request.beads])]:
+    for path in [*inputs, *filter(None, [request.top, request.beads, request.reference])]:
         if not Path(path).exists():
             raise InputError(f"{path}: no such file")
     if request.output is not None:
@@ -142,7 +144,9 @@ def _check_output(request: Request, output: Path, inputs: list[str]) -> None:
         )
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder; create it first")
-    given = {Path(path).resolve() for path in [*inputs, *filter(None, [request.top])]}
+    given = {
+        Path(path).resolve() for path in [*inputs, *filter(None, [request.top, request.reference])]
+    }
     for target in [*targets.files, *filter(None, [targets.topology])]:
         if target.resolve() in given:
             raise ConfigError(f"{target}: would replace the input; choose another --output")

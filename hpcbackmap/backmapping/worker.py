@@ -38,12 +38,13 @@ Spent = defaultdict[str, float]
 
 class Told(NamedTuple):
     """What is told of the structures of a shard: those without numbers; energies of those that were relaxed
-    (kJ/mol a residue, before and after), and those that could not be.
+    (kJ/mol a residue, before and after), and those that could not be; frames made without the reference.
     """
 
     quarantined: list[dict]
     energies: list[list[float]]
     unrelaxed: list[dict]
+    set_aside: list[int]
 
 
 class _StopAsked(Exception):
@@ -111,7 +112,7 @@ class Worker:
             )
             for part in parts
         )
-        chain, told = self.chains[shard.system], Told([], [], [])
+        chain, told = self.chains[shard.system], Told([], [], [], [])
         blocks: dict[str, list[np.ndarray]] = {name: [] for name in plan.resolutions}
         begun, known = time.perf_counter(), 0
         for part, (descent, drawn) in zip(parts, chain.run_all(descents), strict=True):
@@ -123,6 +124,8 @@ class Worker:
                 if part.start <= place < part.stop
             }
             levels = self._complete(shard.system, descent, drawn, reasons, told)
+            aside = np.flatnonzero(descent.set_aside).tolist()
+            told.set_aside.extend(descent.frames[place] for place in aside if place not in reasons)
             for name in plan.resolutions:
                 blocks[name].append(levels[name])
             now = time.perf_counter()
@@ -152,6 +155,8 @@ class Worker:
         if self.plan.source is not None:
             with _Timed(spent, "count"):
                 facts = self._facts(shard.system, arrays["fg"], coarse)
+                if plan.reference:
+                    facts["reference_set_aside"] = len(told.set_aside)
         with _Timed(spent, "write"):
             self.store.system(shard.system).write_shard(shard.number, arrays, observables)
         with _Timed(spent, "verify"):

@@ -125,6 +125,14 @@ def backmap(
             rich_help_panel=FILES,
         ),
     ] = "ca",
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="FILE",
+            help="Of beads of several residues: a structure of the protein, which is carried onto them.",
+        ),
+    ] = None,
     molecule: Annotated[
         int | None,
         typer.Option(
@@ -287,7 +295,7 @@ def backmap(
             device=device, on_bad_frame=on_bad_frame, force=force, representation=representation,
             sequence=sequence, strict=strict, molecule=molecule, unit=unit, segments=segments, beads=beads,
             bead_center=bead_center, hydrogens=hydrogens, relax=relax, ph=7.0 if ph is None else ph,
-            names=names, disulphides=disulphides,
+            names=names, disulphides=disulphides, reference=reference,
         )  # fmt: skip
         result = _backmap_files(inputs, request, minutes, _part(part))
         _tell(result, quiet, as_json)
@@ -304,6 +312,7 @@ def backmap(
         "backmap.hydrogens": hydrogens or None,
         "backmap.relax": relax or None,
         "backmap.ph": ph,
+        "backmap.reference": reference and absolute(reference),
         "backmap.keep": keep or None,
         "backmap.frames": frames,
         "backmap.batch_frames": batch,

@@ -389,6 +389,8 @@ class BackmapConfig(Model):
     """Minimise each structure in a force field, heavy atoms restrained; needs OpenMM (``hpcbackmap[md]``)."""
     ph: Annotated[float, Field(ge=0, le=14)] = 7.0
     """Of the hydrogens: which acids and bases carry theirs."""
+    reference: Line | None = None
+    """A structure of the protein, which a ``trace`` stage carries onto the beads."""
 
     @field_validator("output")
     @classmethod
@@ -586,6 +588,7 @@ def with_paths(record: dict, change: Callable[[str], str]) -> dict:
         stage["artifact"] = stage["artifact"] and change(stage["artifact"])
         train = stage["train"]
         train["init_from"] = train["init_from"] and change(train["init_from"])
-    if record["backmap"]["input"]:
-        record["backmap"]["input"] = change(record["backmap"]["input"])
+    for key in ("input", "reference"):
+        if record["backmap"][key]:
+            record["backmap"][key] = change(record["backmap"][key])
     return record

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Generic
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -168,6 +169,9 @@ class Stage(nn.Module, ABC, Generic[S]):
     @abstractmethod
     def sample(self, coarse: Tensor, system: S, noise: Tensor) -> Tensor:
         """Prior member: [F, N, 3]; noise [F, B, W]. Nothing but ``coarse`` and noise enters."""
+
+    set_aside: np.ndarray | None = None
+    """Of a stage that a structure guides: in which frames of the last batch it was of no use, bool [F]."""
 
     takes_given: ClassVar[bool] = False
     """Whether `samples` and `mode` take a `stages.given.Given`: atoms that they keep, beads that they

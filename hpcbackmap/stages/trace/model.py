@@ -81,21 +81,33 @@ class Trace(Stage[TraceSystem]):
 
     def samples(self, coarse: Tensor, system: TraceSystem, noises: list[Tensor]) -> list[Tensor]:
         context = self.network.context(coarse, system)
-        positions = [
-            self.network.decode(context, noise[..., :LATENT], coarse, system) for noise in noises
-        ]
-        logits = self.network.cis_logits(context)
-        share = torch.special.ndtr(torch.cat([_for_links(noise, system) for noise in noises]))
-        cis = logits.repeat(len(noises), 1) > torch.logit(share, eps=1e-6)
-        links = cis[:, system.bond_index[:, 1]]
-        closed = close_calpha(torch.cat(positions), system, links, CLOSING)
-        return list(closed.split(len(coarse)))
+        positions = self._draws(context, coarse, system, noises)
+        links = self._cis_links(context, system, noises)
+        return list(close_calpha(positions, system, links, CLOSING).split(len(coarse)))
 
     def mode(self, coarse: Tensor, system: TraceSystem) -> Tensor:
         context = self.network.context(coarse, system)
         positions = self.network.decode(context, None, coarse, system)
-        cis = self.network.cis_logits(context) > 0
-        return close_calpha(positions, system, cis[:, system.bond_index[:, 1]], CLOSING)
+        return close_calpha(positions, system, self._cis_links(context, system), CLOSING)
+
+    def _draws(
+        self, context: Context, coarse: Tensor, system: TraceSystem, noises: list[Tensor]
+    ) -> Tensor:
+        """Traces before the closing projection, one draw after the other, [D F, N, 3]."""
+        return torch.cat(
+            [self.network.decode(context, noise[..., :LATENT], coarse, system) for noise in noises]
+        )
+
+    def _cis_links(
+        self, context: Context, system: TraceSystem, noises: list[Tensor] | None = None
+    ) -> Tensor:
+        """Which links are cis in each draw, bool [D F, bonds], or most likely (None), [F, bonds]."""
+        logits, border = self.network.cis_logits(context), torch.zeros(())
+        if noises is not None:
+            logits = logits.repeat(len(noises), 1)
+            share = torch.special.ndtr(torch.cat([_for_links(noise, system) for noise in noises]))
+            border = torch.logit(share, eps=1e-6)
+        return (logits > border.to(logits))[:, system.bond_index[:, 1]]
 
     def uncertainty(self, coarse: Tensor, system: TraceSystem) -> Tensor:
         """Expected error of the one answer, nm [F, N]."""

@@ -1,0 +1,116 @@
+"""The trace stage with a known structure of the protein: carried onto the beads, frame by frame.
+
+Where the structure is of another fold than the beads (its contacts do not survive the carrying), a frame is
+made as if there were no reference.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpcbackmap.protein.residues import CIS_BORDER
+from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.stages.layers.close_trace import close_calpha
+from hpcbackmap.stages.system import Plain
+from hpcbackmap.stages.trace.elastic import Carried, Elastic
+from hpcbackmap.stages.trace.model import CLOSING, Trace
+from hpcbackmap.stages.trace.network import Context
+from hpcbackmap.stages.trace.reference import Reference
+from hpcbackmap.stages.trace.system import TraceSystem
+
+__all__ = ["Guided", "GuidedSystem"]
+
+
+class GuidedSystem(TraceSystem):
+    """reference [N, 3]: C-alpha atoms of the reference, nm, NaN where it has none. group [N]: residues of it
+    whose places belong together.
+    """
+
+    reference: Plain
+    group: Plain
+
+
+class Guided(Trace):
+    """The weights of ``trace``."""
+
+    def __init__(self, trace: Trace, reference: Reference):
+        super().__init__(trace.fine, trace.coarse, trace.config)
+        self.network, self.reference = trace.network, reference
+
+    def require(self, ladder: Ladder) -> None:
+        super().require(ladder)
+        self.reference.placed(ladder.topology)
+
+    def describe(self, ladder: Ladder) -> GuidedSystem:
+        system, placed = GuidedSystem(), self.reference.placed(ladder.topology)
+        for key, value in vars(super().describe(ladder)).items():
+            setattr(system, key, value)
+        system.reference = torch.from_numpy(placed.calpha)
+        system.group = torch.from_numpy(placed.group)
+        return system
+
+    def samples(self, coarse: Tensor, system: TraceSystem, noises: list[Tensor]) -> list[Tensor]:
+        context = self.network.context(coarse, system)
+        draws = self._draws(context, coarse, system, noises).unflatten(0, (len(noises), -1))
+        known = _as_guided(system)
+        answer, carried = self._carried(context, coarse, known)
+        moved = (draws - answer).double().cpu().numpy()
+        for frame, found in enumerate(carried):
+            if found.fits:
+                members = np.stack([found.member(each) for each in moved[:, frame]])
+                draws[:, frame] = torch.from_numpy(members).to(draws)
+        links = self._cis_links(context, system, noises).unflatten(0, (len(noises), -1))
+        links = self._known_links(links, carried, known).flatten(0, 1)
+        return list(close_calpha(draws.flatten(0, 1), system, links, CLOSING).split(len(coarse)))
+
+    def mode(self, coarse: Tensor, system: TraceSystem) -> Tensor:
+        context = self.network.context(coarse, system)
+        known = _as_guided(system)
+        answer, carried = self._carried(context, coarse, known)
+        for frame, found in enumerate(carried):
+            if found.fits:
+                answer[frame] = torch.from_numpy(found.positions).to(answer)
+        links = self._known_links(self._cis_links(context, system), carried, known)
+        return close_calpha(answer, system, links, CLOSING)
+
+    def _carried(
+        self, context: Context, coarse: Tensor, system: GuidedSystem
+    ) -> tuple[Tensor, list[Carried]]:
+        """The stage's own answer before closing [F, N, 3], and the reference in each frame."""
+        answer = self.network.decode(context, None, coarse, system)
+        arrays = [coarse, answer, self.network.error(context, system).exp()]
+        beads, traces, errors = (each.double().cpu().numpy() for each in arrays)
+        elastic = Elastic(
+            *(
+                each.cpu().numpy()
+                for each in (
+                    system.reference,
+                    system.group,
+                    system.residue_chain,
+                    system.bead_of,
+                    system.weight.double(),
+                )
+            )
+        )
+        centres = np.stack([elastic.mapping @ trace for trace in traces])
+        exact = system.exact.cpu().numpy()[:, None] > 0
+        carried = [
+            elastic.carry(np.where(exact, bead, centre), trace, error)
+            for bead, centre, trace, error in zip(beads, centres, traces, errors, strict=True)
+        ]
+        self.set_aside = np.array([not found.fits for found in carried])
+        return answer, carried
+
+    def _known_links(self, cis: Tensor, carried: list[Carried], system: GuidedSystem) -> Tensor:
+        """Which links are cis [..., F, bonds]: as the reference has them, where it is used."""
+        first, second = system.bond_index.T
+        length = (system.reference[second] - system.reference[first]).norm(dim=-1)
+        fits = torch.tensor([found.fits for found in carried], device=cis.device)
+        known = torch.isfinite(length) & (system.group[first] == system.group[second])
+        return torch.where(fits[:, None] & known, length < CIS_BORDER, cis)
+
+
+def _as_guided(system: TraceSystem) -> GuidedSystem:
+    if not isinstance(system, GuidedSystem):
+        raise TypeError("a guided stage draws for systems that it has described")
+    return system
