@@ -39,24 +39,22 @@ BEYOND = 3
 CONTACT, KEPT = 0.8, 0.1
 """nm: residues of the reference in contact, and by how much a contact that is kept may change."""
 LEAST_KEPT = 0.6
-"""Share of contacts that a reference of the right fold keeps. Between 0.73 and 1 were kept where structure and
-reference were of one fold, at most 0.71 (10 residues per bead) and 0.33 (4) where they were not.
-"""
+"""Share of contacts that a reference of the right fold keeps; set on NMR ensembles and pairs of crystals."""
 BASE, POWER, STRAIN = 0.0235, 0.65, 0.8
 """Expected error, nm: base * length^power of beads of that length, and this share of the strain."""
-GIVES, ASKED = 5, 3.0
-SMOOTH = 0.005
-"""Springs, relative to the mean stiffness, by which members move what the reference leaves open."""
+GIVES, ASKED, SMOOTH = 15, 1.0, 0.0002
+"""Of members: rounds, pushes relative to the expected error, springs relative to the mean stiffness."""
 
 
 @dataclass(frozen=True)
 class Carried:
-    """positions [N, 3]: with the beads exact. kept: share of the reference's contacts. error: expected, root
-    mean square, nm. open: moves residues as a deviation of theirs [N, 3] asks, where the network gives way;
-    beads stay.
+    """positions [N, 3]: with the beads exact. known [N]: residues that the reference has. kept: share of its
+    contacts. error: expected, root mean square, nm. open: positions that give way to others which are asked
+    for, [N, 3]; beads stay.
     """
 
     positions: np.ndarray
+    known: np.ndarray
     kept: float
     error: float
     open: Callable[[np.ndarray], np.ndarray]
@@ -65,11 +63,15 @@ class Carried:
     def fits(self) -> bool:
         return self.kept >= LEAST_KEPT
 
-    def member(self, deviation: np.ndarray) -> np.ndarray:
-        """A member: the answer moved along ``deviation`` by the expected error."""
-        target = self.positions + deviation * (ASKED * self.error / max(_size(deviation), 1e-9))
-        move = self.open(target) - self._at_rest
-        return self.positions + move * (self.error / max(_size(move), 1e-9))
+    def member(self, white: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        """A member: the answer moved by the expected error.
+
+        white [N, 3]: standard normals that push the residues of the reference; it gives way where it is soft.
+        deviation [N, 3]: of a member of the stage, for the residues that the reference lacks.
+        """
+        pushed = np.where(self.known[:, None], ASKED * self.error * white, deviation)
+        move = self.open(self.positions + pushed) - self._at_rest
+        return self.positions + move * (self.error / max(_size(move[self.known]), 1e-9))
 
     @cached_property
     def _at_rest(self) -> np.ndarray:
@@ -143,7 +145,7 @@ class Elastic:
                 y = loosened(pull + _pulls(np.ones(len(a)), a, b, tied, len(y)), beads)
             return y
 
-        return Carried(x, kept, float(expected), give_way)
+        return Carried(x, self.known, kept, float(expected), give_way)
 
     def _start(self, beads: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Residues of the reference moved as the beads around them have; others as the stage has them."""

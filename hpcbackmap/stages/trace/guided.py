@@ -55,9 +55,11 @@ class Guided(Trace):
         known = _as_guided(system)
         answer, carried = self._carried(context, coarse, known)
         moved = (draws - answer).double().cpu().numpy()
+        white = np.stack([_per_residue(noise, known).double().cpu().numpy() for noise in noises])
         for frame, found in enumerate(carried):
             if found.fits:
-                members = np.stack([found.member(each) for each in moved[:, frame]])
+                pairs = zip(white[:, frame], moved[:, frame], strict=True)
+                members = np.stack([found.member(*each) for each in pairs])
                 draws[:, frame] = torch.from_numpy(members).to(draws)
         links = self._cis_links(context, system, noises).unflatten(0, (len(noises), -1))
         links = self._known_links(links, carried, known).flatten(0, 1)
@@ -108,6 +110,14 @@ class Guided(Trace):
         fits = torch.tensor([found.fits for found in carried], device=cis.device)
         known = torch.isfinite(length) & (system.group[first] == system.group[second])
         return torch.where(fits[:, None] & known, length < CIS_BORDER, cis)
+
+
+def _per_residue(noise: Tensor, system: TraceSystem) -> Tensor:
+    """Three normals of each residue, [F, N, 3]; those of residues far apart in a long bead are the same."""
+    columns = (3 * system.slot.unsqueeze(-1) + torch.arange(3, device=noise.device)) % (
+        noise.shape[-1]
+    )
+    return noise[:, system.bead_of.unsqueeze(-1), columns]
 
 
 def _as_guided(system: TraceSystem) -> GuidedSystem:
