@@ -151,6 +151,11 @@ class Worker:
             "source_frame": np.repeat(np.array(frames, dtype=np.int64), rows),
             "member": np.tile(np.arange(rows, dtype=np.int64), len(frames)),
         }
+        if told.set_aside and plan.source is None:
+            log.warning(
+                "%s: %d of frames %d to %d are of another fold than the reference: made without it",
+                shard.system, len(told.set_aside), frames[0], frames[-1],
+            )  # fmt: skip
         facts = None
         if self.plan.source is not None:
             with _Timed(spent, "count"):

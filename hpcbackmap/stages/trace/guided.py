@@ -75,6 +75,15 @@ class Guided(Trace):
         links = self._known_links(self._cis_links(context, system), carried, known)
         return close_calpha(answer, system, links, CLOSING)
 
+    def uncertainty(self, coarse: Tensor, system: TraceSystem) -> Tensor:
+        """Expected error of the one answer, nm [F, N]; alike for all residues where the reference is used."""
+        context = self.network.context(coarse, system)
+        expected = self.network.error(context, system).exp()
+        for frame, found in enumerate(self._carried(context, coarse, _as_guided(system))[1]):
+            if found.fits:
+                expected[frame, torch.from_numpy(found.known).to(expected.device)] = found.error
+        return expected
+
     def _carried(
         self, context: Context, coarse: Tensor, system: GuidedSystem
     ) -> tuple[Tensor, list[Carried]]:

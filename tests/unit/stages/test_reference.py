@@ -123,6 +123,7 @@ def test_a_guided_stage_with_a_wrong_reference_answers_as_without_one():
         assert wrong.set_aside.all()
         system = collate([right.describe(ladder)])
         members = torch.stack(right.samples(coarse, system, noises)).double().numpy()
+        assert right.uncertainty(coarse, system).max() < plain.uncertainty(coarse, system).mean()
         alone = right.samples(coarse, system, noises[1:])[0].double().numpy()
     assert not right.set_aside.any()
     assert np.array_equal(alone, members[1]), "members do not depend on those drawn beside them"
