@@ -1,5 +1,6 @@
 """Side chains that run into other residues."""
 
+from collections.abc import Mapping
 from functools import cache
 
 import torch
@@ -9,7 +10,7 @@ from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import SIDE
 from hpcbackmap.stages.genzprot.dense_atoms import AWAY, Scene, neighbour_atoms, squared_distances
 
-__all__ = ["FARTHEST", "RADIUS", "contact_radii", "overlaps"]
+__all__ = ["FARTHEST", "RADIUS", "contact_radii", "overlaps", "radii_of_slots"]
 
 RADIUS = {"C": 0.140, "N": 0.120, "O": 0.120, "S": 0.155}
 """nm; two atoms closer than the sum of theirs are in contact (below hydrogen-bond and packing distances)."""
@@ -56,8 +57,13 @@ def _within_reach(own: Tensor, there: Tensor, others: Tensor) -> Tensor:
 @cache
 def contact_radii(device: torch.device) -> Tensor:
     """Contact radius of each slot of each residue type [types, MAX_ATOMS], nm."""
-    table = torch.full((len(RESIDUES), MAX_ATOMS), RADIUS["O"])
+    return radii_of_slots(RADIUS).to(device)
+
+
+def radii_of_slots(radius: Mapping[str, float]) -> Tensor:
+    """The radius of its element for each slot of each residue type, [types, MAX_ATOMS]."""
+    table = torch.full((len(RESIDUES), MAX_ATOMS), radius["O"])
     for kind, template in enumerate(RESIDUES.values()):
         for slot, name in enumerate(template.atoms):
-            table[kind, slot] = RADIUS[name[0]]
-    return table.to(device)
+            table[kind, slot] = radius[name[0]]
+    return table

@@ -17,7 +17,7 @@ from torch import Tensor
 from hpcbackmap.protein.residues import BACKBONE, MAX_ATOMS
 from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE, chi_of
 from hpcbackmap.protein.zmatrix import Role
-from hpcbackmap.stages.genzprot.clashes import FARTHEST, RADIUS, contact_radii
+from hpcbackmap.stages.genzprot.clashes import radii_of_slots
 from hpcbackmap.stages.genzprot.dense_atoms import (
     AWAY,
     Scene,
@@ -40,8 +40,11 @@ TURNS = (0.0, 120.0, 240.0)
 """Degrees by which chi 1 and chi 2 of the other candidates are turned."""
 TURN_COST = 6.0
 """Nats of leaving a rotamer that the stage drew."""
-SOFTNESS = 0.01
-"""Overlap (nm) that costs one nat."""
+SOFTNESS, HARD = 0.04, 0.03
+"""An overlap of x nm costs x / SOFTNESS (1 + x / HARD) nats: hydrogens that touch a little, atoms much."""
+RADIUS = {"C": 0.175, "N": 0.142, "O": 0.132, "S": 0.180}
+"""nm, with their hydrogens; partners of a hydrogen bond do not touch."""
+FARTHEST = 2 * max(RADIUS.values())
 AROUND = 160
 """Nearest atoms that a side chain can run into."""
 ROWS = 64
@@ -51,14 +54,15 @@ CARBONYL, OXT = BACKBONE.index("O"), MAX_ATOMS - 1
 
 def push(scene: Scene, system: ResidueSystem, moving: Tensor) -> None:
     """Move side chains of ``scene`` that overlap other atoms, in place; moving: residues that may, bool [R]."""
-    radius = contact_radii(scene.atoms.device)[system.residue_type]
+    radius = _radii(scene.atoms.device)[system.residue_type]
     for _ in range(SWEEPS):
         pressed = _pressed(scene, radius, system) & moving
         for parity in (0, 1):
             rows = torch.nonzero(pressed & (system.place % 2 == parity), as_tuple=True)
-            for frame, residue in zip(*(x.split(ROWS) for x in rows), strict=True):
-                side = _best(scene, radius, system, frame, residue)
-                add_side_chains(scene, side, frame, residue)
+            parts = zip(*(x.split(ROWS) for x in rows), strict=True)
+            side = [_best(scene, radius, system, *part) for part in parts]
+            if side:  # at once: who sees whom moved must not hang on the frames beside
+                add_side_chains(scene, torch.cat(side), *rows)
 
 
 def _pressed(scene: Scene, radius: Tensor, system: ResidueSystem) -> Tensor:
@@ -109,9 +113,8 @@ def _best(
     chi = chi_of(scene.atoms[frame, residue], scene.kind[residue]).unsqueeze(1) + leans
     rows = (x.repeat_interleave(count) for x in (frame, residue))
     side = side_chain_rows(scene, chi.flatten(0, 1), *rows).unflatten(0, (-1, count))
-    cost = (nats * there.unsqueeze(1)).sum(-1) + _overlap(
-        side, scene, radius, system, frame, residue
-    ) / SOFTNESS
+    cost = (nats * there.unsqueeze(1)).sum(-1)
+    cost = cost + _overlap(side, scene, radius, system, frame, residue)
     if scene.beads is not None:
         cost = cost + misfit(side, scene, frame, residue)
     return side[torch.arange(len(side), device=side.device), cost.argmin(1)]
@@ -120,7 +123,7 @@ def _best(
 def _overlap(
     side: Tensor, scene: Scene, radius: Tensor, system, frame: Tensor, residue: Tensor
 ) -> Tensor:
-    """How far candidates ``side`` [n, C, MAX_ATOMS, 3] reach into what is around them: nm, summed, [n, C]."""
+    """Nats [n, C] for how far candidates ``side`` [n, C, MAX_ATOMS, 3] reach into what is around them."""
     atoms = flat(scene.atoms, system)[frame]
     centre = scene.atoms[frame, residue, CB].unsqueeze(1)
     if scene.box is not None:
@@ -146,7 +149,14 @@ def _overlap(
     depth = (reach + reached - squared[which, candidate, other].sqrt()).clamp_min(0)
     depth = depth.masked_fill(_bridge(reach, reached), 0.0)
     total = side.new_zeros(side.shape[0] * side.shape[1])
-    return total.index_add_(0, row[which] * side.shape[1] + candidate, depth).view(side.shape[:2])
+    nats = depth / SOFTNESS * (1 + depth / HARD)
+    return total.index_add_(0, row[which] * side.shape[1] + candidate, nats).view(side.shape[:2])
+
+
+@cache
+def _radii(device: torch.device) -> Tensor:
+    """Of each slot of each residue type [types, MAX_ATOMS], nm."""
+    return radii_of_slots(RADIUS).to(device)
 
 
 @cache
