@@ -48,7 +48,8 @@ UNSEEN = {"unseen": ("static_more", "test"), "unseen_2": ("static_3", "test2")}
 SHOWN = (
     "rmsd_aligned_angstrom", "rmsd_aligned_backbone_angstrom", "rmsd_aligned_side_chain_angstrom",
     "rmsd_aligned_best_angstrom", "lddt", "bond_graph_ged", "clashes_severe_per_100_residues",
-    "residues_clashing_severe_percent", "residues_clashing_percent", "peptide_bonds_off_percent",
+    "residues_clashing_severe_percent", "residues_clashing_percent", "clashscore",
+    "ramachandran_favoured_percent", "ramachandran_outliers_percent", "peptide_bonds_off_percent",
     "omega_nonplanar_percent", "chi1_right_percent", "chi12_right_percent", "phi_jsd_nats", "psi_jsd_nats",
     "chi1_jsd_nats", "chi2_jsd_nats", "rotamer_tvd", "rotamer_chi1_tvd", "cb_deviation_angstrom",
     "pierced_rings_per_structure", "d_residues_percent", "diversity", "spread_ratio",

@@ -24,12 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from header import header
 
-from hpcbackmap.metrics.chirality import chiral_volumes
-from hpcbackmap.metrics.peptide import link_lengths, omega_angles
+from hpcbackmap.metrics.peptide import link_lengths
 from hpcbackmap.metrics.rmsd import rmsd, superpose
 from hpcbackmap.metrics.rotamers import chi_right
+from hpcbackmap.protein.chirality import chiral_volumes
 from hpcbackmap.protein.residues import BACKBONE, RESIDUES
 from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.torsions import omega_angles
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.representations.coarsen import coarse_grained
 from hpcbackmap.resolution.representations.detect import detect, read_as

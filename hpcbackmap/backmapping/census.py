@@ -10,9 +10,10 @@ import numpy as np
 
 from hpcbackmap.metrics.clashes import OVERLAP, clashing_pairs
 from hpcbackmap.metrics.close_pairs import close_atoms, pairs_within_two_bonds
-from hpcbackmap.metrics.peptide import CIS, link_lengths, omega_angles
+from hpcbackmap.metrics.peptide import link_lengths
 from hpcbackmap.metrics.ramachandran import ramachandran_outliers
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.protein.torsions import CIS, omega_angles
 
 __all__ = ["count_structures", "in_words"]
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from hpcbackmap.metrics.chirality import CBETA, FLAT, chiral_volumes
-from hpcbackmap.metrics.peptide import PLANAR, omega_angles
+from hpcbackmap.protein.chirality import CBETA, FLAT, chiral_volumes
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.protein.torsions import PLANAR, omega_angles
 
 __all__ = ["fault"]
 

@@ -28,13 +28,7 @@ from hpcbackmap.metrics.contact_map import calpha_contacts, compare_contacts
 from hpcbackmap.metrics.divergence import angle_counts, plane_counts
 from hpcbackmap.metrics.diversity import crps, member_spread, spread_and_error
 from hpcbackmap.metrics.lddt import lddt
-from hpcbackmap.metrics.peptide import (
-    calpha_distances,
-    cis_trans_wrong,
-    link_lengths,
-    nonplanar,
-    omega_angles,
-)
+from hpcbackmap.metrics.peptide import calpha_distances, cis_trans_wrong, link_lengths, nonplanar
 from hpcbackmap.metrics.radius_of_gyration import radius_of_gyration
 from hpcbackmap.metrics.reference_forms import (
     NEIGHBOURHOOD,
@@ -48,9 +42,15 @@ from hpcbackmap.metrics.rotamers import chi_right, rotamer_rows, rotamer_states
 from hpcbackmap.metrics.secondary import agreement, helix_recovered, secondary_structure
 from hpcbackmap.metrics.single_structure import own_values
 from hpcbackmap.metrics.symmetry import renamed_like
-from hpcbackmap.metrics.torsions import TORSIONS, dihedrals, is_symmetric, torsion_atoms
 from hpcbackmap.protein.residues import BACKBONE
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.protein.torsions import (
+    TORSIONS,
+    dihedrals,
+    is_symmetric,
+    omega_angles,
+    torsion_atoms,
+)
 from hpcbackmap.resolution.ladder import Ladder
 
 __all__ = ["ANGSTROM", "METRICS", "Metric", "judge", "judge_alone", "metric"]

@@ -2,23 +2,16 @@
 
 import numpy as np
 
-from hpcbackmap.metrics.torsions import dihedrals, torsion_atoms
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.protein.torsions import CIS, PLANAR
 
 __all__ = [
-    "CIS",
     "calpha_distances",
     "cis_bonds",
     "cis_trans_wrong",
     "link_lengths",
     "nonplanar",
-    "omega_angles",
 ]
-
-PLANAR = np.deg2rad(150)
-"""A trans peptide bond has |omega| above this."""
-CIS = np.deg2rad(30)
-"""A cis peptide bond has |omega| below this."""
 
 
 def link_lengths(topology: Topology, positions: np.ndarray) -> np.ndarray:
@@ -27,11 +20,6 @@ def link_lengths(topology: Topology, positions: np.ndarray) -> np.ndarray:
     carbon = [topology.atom_index[i - 1, "C"] for i in after.tolist()]
     nitrogen = [topology.atom_index[i, "N"] for i in after.tolist()]
     return np.linalg.norm(positions[:, carbon] - positions[:, nitrogen], axis=-1)
-
-
-def omega_angles(topology: Topology, positions: np.ndarray) -> np.ndarray:
-    """omega of the peptide bonds, radians, [F, links]."""
-    return dihedrals(positions, torsion_atoms(topology, "omega")[0])
 
 
 def nonplanar(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:

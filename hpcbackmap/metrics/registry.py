@@ -79,6 +79,12 @@ METRICS = (
     Metric("cb_deviation_outliers_percent", "– above 0.25 Å (%)", compares=False),
     Metric("clashes_severe_per_100_residues", "Clashes < 1.2 Å per 100 residues", compares=False),
     Metric("clashes_per_100_residues", "Clashes < 2.0 Å per 100 residues", compares=False),
+    Metric(
+        "clashscore",
+        "Clashscore: overlaps with hydrogens per 1,000 atoms",
+        digits=1,
+        compares=False,
+    ),
     Metric("residues_clashing_severe_percent", "Residues in a clash < 1.2 Å (%)", compares=False),
     Metric("residues_clashing_percent", "Residues in a clash < 2.0 Å (%)", compares=False),
     Metric(
@@ -93,6 +99,8 @@ METRICS = (
     Metric("pierced_rings_per_structure", "Pierced rings per structure", MEAN, 3, False),
     Metric("secondary_structure_percent", "Secondary structure as in the truth (%)", digits=1),
     Metric("helix_recovered_percent", "Helix of the truth recovered (%)", digits=1),
+    Metric("ramachandran_favoured_percent", "Ramachandran favoured (%)", digits=1, compares=False),
+    Metric("ramachandran_outliers_percent", "– outliers (%)", compares=False),
     Metric("ramachandran_jsd_nats", "Ramachandran divergence, φ ψ mean (nats)", _ANGLE, 4),
     Metric("ramachandran_joint_jsd_nats", "– φ and ψ jointly, 20° bins (nats)", _PLANE, 4),
     Metric("phi_jsd_nats", "– φ (nats)", _ANGLE, 4),

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hpcbackmap.metrics.torsions import angle_between, dihedrals, is_symmetric, torsion_atoms
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.protein.torsions import angle_between, dihedrals, is_symmetric, torsion_atoms
 
 __all__ = ["STATES", "chi_right", "rotamer_rows", "rotamer_states", "total_variation"]
 

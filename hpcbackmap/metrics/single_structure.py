@@ -6,20 +6,23 @@ Shapes: S structures, A heavy atoms; positions nm.
 import numpy as np
 
 from hpcbackmap.metrics.cbeta import OUTLIER, cbeta_deviations
-from hpcbackmap.metrics.chirality import chiral_volumes, handedness
 from hpcbackmap.metrics.clashes import (
     OVERLAP,
     SEVERE_OVERLAP,
     clashing_pairs,
     clashing_residues,
 )
+from hpcbackmap.metrics.clashscore import clashscore
 from hpcbackmap.metrics.close_pairs import CloseAtoms, count_pairs, pairs_within_two_bonds
-from hpcbackmap.metrics.peptide import cis_bonds, omega_angles
+from hpcbackmap.metrics.peptide import cis_bonds
 from hpcbackmap.metrics.radius_of_gyration import radius_of_gyration
+from hpcbackmap.metrics.ramachandran import ramachandran_favoured, ramachandran_outliers
 from hpcbackmap.metrics.reference_forms import clashing_residues_reference
 from hpcbackmap.metrics.registry import ANGSTROM
 from hpcbackmap.metrics.rings import pierced_rings
+from hpcbackmap.protein.chirality import chiral_volumes, handedness
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.protein.torsions import omega_angles
 
 __all__ = ["own_values"]
 
@@ -38,15 +41,30 @@ def own_values(
     deviation = cbeta_deviations(topology, positions)
     known = np.isfinite(deviation)
     number = np.where(known.any(-1), known.sum(-1), np.nan)
-    return _clashes(topology, positions, close) | {
-        "cis_peptide_bonds_per_structure": cis_bonds(omega_angles(topology, positions)),
-        "cb_deviation_angstrom": ANGSTROM * np.where(known, deviation, 0).sum(-1) / number,
-        "cb_deviation_outliers_percent": 100 * (known & (deviation > OUTLIER)).sum(-1) / number,
-        "pierced_rings_per_structure": pierced_rings(topology, positions).astype(float),
-        "d_residues_percent": 100 * inverted,
-        "flat_residues_percent": 100 * flat,
-        "cb_inverted_percent": 100 * handedness(chiral_volumes(topology, positions, "CB"))[0],
-        "radius_of_gyration_angstrom": ANGSTROM * radius_of_gyration(topology, positions),
+    return (
+        _clashes(topology, positions, close)
+        | _ramachandran(topology, positions)
+        | {
+            "clashscore": clashscore(topology, positions),
+            "cis_peptide_bonds_per_structure": cis_bonds(omega_angles(topology, positions)),
+            "cb_deviation_angstrom": ANGSTROM * np.where(known, deviation, 0).sum(-1) / number,
+            "cb_deviation_outliers_percent": 100 * (known & (deviation > OUTLIER)).sum(-1) / number,
+            "pierced_rings_per_structure": pierced_rings(topology, positions).astype(float),
+            "d_residues_percent": 100 * inverted,
+            "flat_residues_percent": 100 * flat,
+            "cb_inverted_percent": 100 * handedness(chiral_volumes(topology, positions, "CB"))[0],
+            "radius_of_gyration_angstrom": ANGSTROM * radius_of_gyration(topology, positions),
+        }
+    )
+
+
+def _ramachandran(topology: Topology, positions: np.ndarray) -> dict[str, np.ndarray]:
+    outliers = ramachandran_outliers(topology, positions)
+    favoured = ramachandran_favoured(topology, positions)
+    number = outliers.shape[1] or np.nan
+    return {
+        "ramachandran_favoured_percent": 100 * favoured.sum(-1) / number,
+        "ramachandran_outliers_percent": 100 * outliers.sum(-1) / number,
     }
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hpcbackmap.metrics.torsions import angle_between, dihedrals
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.protein.torsions import angle_between, dihedrals
 
 __all__ = ["renamed_like"]
 

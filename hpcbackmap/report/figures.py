@@ -11,8 +11,8 @@ from hpcbackmap.evaluation.record import LABELS
 from hpcbackmap.metrics.bonds import bond_lengths
 from hpcbackmap.metrics.ramachandran import BINS, allowed_region
 from hpcbackmap.metrics.registry import ANGSTROM
-from hpcbackmap.metrics.torsions import dihedrals, is_symmetric, torsion_atoms
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.protein.torsions import dihedrals, is_symmetric, torsion_atoms
 
 __all__ = [
     "COLOURS",

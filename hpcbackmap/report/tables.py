@@ -45,7 +45,7 @@ TOPICS = (
     Topic(
         "Clashes",
         "Heavy atoms more than two bonds apart that are closer than the limit, and bonds that "
-        "thread a ring.",
+        "thread a ring. Clashscore: overlaps of 0.4 Å or more, our hydrogens included, per 1,000 atoms.",
         ("clash", "residues_clash", "steric", "pierced"),
         open=True,
     ),
@@ -57,7 +57,8 @@ TOPICS = (
     Topic(
         "Backbone torsions",
         "Jensen–Shannon divergence between the distributions of generated and true angles: 0 if "
-        "they are equal, 0.693 nats if they share nothing.",
+        "they are equal, 0.693 nats if they share nothing. Favoured are regions that hold 96 % of the "
+        "residues of crystals, outliers lie outside of those that hold 99 %.",
         ("ramachandran", "phi", "psi", "omega"),
     ),
     Topic(
@@ -79,7 +80,7 @@ TOPICS = (
 )
 OTHER = Topic("Other measures", "", ("",))
 
-HIGHER = ("lddt", "exact", "auc", "recovered", "right", "secondary_structure")
+HIGHER = ("lddt", "exact", "auc", "recovered", "right", "secondary_structure", "favoured")
 """Parts of the names of metrics that are better when they are higher."""
 AT_ONE = ("spread_ratio",)
 """Parts of the names of metrics whose best value is 1."""

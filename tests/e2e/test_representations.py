@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from commands import EXAMPLE, succeed
 
-from hpcbackmap.metrics.peptide import link_lengths, omega_angles
+from hpcbackmap.metrics.peptide import link_lengths
 from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.torsions import omega_angles
 from hpcbackmap.resolution.representations.coarsen import coarse_grained
 
 FRAMES = 3

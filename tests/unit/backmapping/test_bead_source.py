@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 import hpcbackmap
 from hpcbackmap.cli.app import app
-from hpcbackmap.metrics.chirality import chiral_volumes
 from hpcbackmap.metrics.peptide import link_lengths
+from hpcbackmap.protein.chirality import chiral_volumes
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.runtime.errors import ConfigError, InputError
 

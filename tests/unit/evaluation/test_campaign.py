@@ -20,7 +20,7 @@ from hpcbackmap.metrics.divergence import ANGLE_BINS, angle_counts, jensen_shann
 from hpcbackmap.metrics.judge import METRICS, judge, metric
 from hpcbackmap.metrics.radius_of_gyration import radius_of_gyration
 from hpcbackmap.metrics.rmsd import aligned_rmsd, pairwise_rmsd, rmsd
-from hpcbackmap.metrics.torsions import dihedrals, torsion_atoms
+from hpcbackmap.protein.torsions import dihedrals, torsion_atoms
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.errors import InputError, OutputError
 from hpcbackmap.runtime.mpi import LocalComm

@@ -16,9 +16,9 @@ from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.finishing import options
 from hpcbackmap.finishing.finish import add_hydrogens
 from hpcbackmap.finishing.protonation import protonation_states
-from hpcbackmap.metrics.peptide import omega_angles
 from hpcbackmap.protein.hydrogens import hydrogens_of
 from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.torsions import omega_angles
 
 SEQUENCE = "GPAVLIFYWSTCMNQDEKRHAG"
 needs_openmm = pytest.mark.skipif(

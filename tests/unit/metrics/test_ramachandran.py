@@ -31,9 +31,9 @@ def test_residues_with_both_torsions_count(example):
 
 
 def test_kinds_have_regions_of_their_own():
-    from hpcbackmap.metrics.ramachandran import KINDS, _allowed, _bin
+    from hpcbackmap.metrics.ramachandran import KINDS, _bin, _regions
 
-    allowed = dict(zip(KINDS, _allowed(), strict=True))
+    allowed = dict(zip(KINDS, _regions("allowed"), strict=True))
     helix, left, strand = (
         [_bin(np.deg2rad(np.array(x))) for x in pair]
         for pair in ((-60, -45), (60, -120), (-120, 130))
@@ -44,3 +44,15 @@ def test_kinds_have_regions_of_their_own():
     assert not allowed["proline"][tuple(strand)]
     assert allowed["glycine"][tuple(left)]
     assert not allowed["general"][tuple(left)]
+
+
+def test_favoured_regions_lie_inside_the_allowed_ones():
+    """And hold helices and strands, not what no residue does."""
+    from hpcbackmap.metrics.ramachandran import KINDS, _regions
+
+    favoured, allowed = _regions("favoured"), _regions("allowed")
+    assert not (favoured & ~allowed).any()
+    assert (favoured.sum((1, 2)) < 0.8 * allowed.sum((1, 2))).all()
+    for phi, psi, inside in ((-63, -43, True), (-120, 130, True), (60, -120, False)):
+        row, column = (int((angle + 180) // 5) for angle in (phi, psi))
+        assert favoured[KINDS.index("general"), row, column] == inside

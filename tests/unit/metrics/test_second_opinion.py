@@ -8,7 +8,7 @@ from hpcbackmap.metrics.clashes import OVERLAP, clashing_pairs
 from hpcbackmap.metrics.close_pairs import close_atoms, pairs_within_two_bonds
 from hpcbackmap.metrics.lddt import lddt
 from hpcbackmap.metrics.rmsd import aligned_rmsd, superpose
-from hpcbackmap.metrics.torsions import TORSIONS, dihedrals, torsion_atoms
+from hpcbackmap.protein.torsions import TORSIONS, dihedrals, torsion_atoms
 
 structure = pytest.importorskip("biotite.structure", reason="biotite is in the extra `test`")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hpcbackmap.config.campaign import GenzprotConfig
-from hpcbackmap.metrics.peptide import omega_angles
 from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.torsions import omega_angles
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.base import collate

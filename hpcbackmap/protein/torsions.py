@@ -7,7 +7,21 @@ import numpy as np
 from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.protein.topology import Topology
 
-__all__ = ["TORSIONS", "angle_between", "dihedrals", "is_symmetric", "torsion_atoms"]
+__all__ = [
+    "CIS",
+    "PLANAR",
+    "TORSIONS",
+    "angle_between",
+    "dihedrals",
+    "is_symmetric",
+    "omega_angles",
+    "torsion_atoms",
+]
+
+PLANAR = np.deg2rad(150)
+"""A trans peptide bond has |omega| above this."""
+CIS = np.deg2rad(30)
+"""A cis peptide bond has |omega| below this."""
 
 TORSIONS = ("phi", "psi", "omega", "chi1", "chi2", "chi3", "chi4")
 SYMMETRIC = {("PHE", 2), ("TYR", 2), ("ASP", 2), ("GLU", 3)}
@@ -70,3 +84,8 @@ def _atoms_of(topology: Topology, kind: str, i: int) -> list[tuple[int, str]] | 
             if row.chi == int(kind[3:]):
                 return [(i, name) for name in (row.great, row.grandparent, row.parent, row.atom)]
     return None
+
+
+def omega_angles(topology: Topology, positions: np.ndarray) -> np.ndarray:
+    """omega of the peptide bonds, radians, [F, links]."""
+    return dihedrals(positions, torsion_atoms(topology, "omega")[0])
