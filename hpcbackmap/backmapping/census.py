@@ -15,12 +15,12 @@ from hpcbackmap.metrics.ramachandran import ramachandran_outliers
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.protein.torsions import CIS, omega_angles
 
-__all__ = ["count_structures", "in_words"]
+__all__ = ["SEARCHED", "count_structures", "in_words"]
 
 PEPTIDE_BOND = (0.12, 0.15)
 """C-N lengths (nm) outside of which a peptide bond is distorted; 0.133 is ideal."""
 SEARCHED = 16
-"""Structures of a shard whose clashes are looked for, evenly spaced."""
+"""Structures of a shard whose clashes and expected errors are looked for, evenly spaced."""
 
 
 def count_structures(topology: Topology, positions: np.ndarray) -> dict[str, int]:
@@ -56,7 +56,7 @@ def in_words(counts: Mapping[str, float]) -> dict:
     if not counts.get("structures"):
         return {}
     residues = max(1, counts.get("residues_searched", 0))
-    return {
+    words = {
         "peptide_bonds": counts["peptide_bonds"],
         "cis_before_proline": counts.get("cis_before_proline", 0),
         "cis_elsewhere": counts.get("cis_elsewhere", 0),
@@ -66,3 +66,6 @@ def in_words(counts: Mapping[str, float]) -> dict:
         ),
         "clashes_per_100_residues": round(100 * counts.get("clashes", 0) / residues, 3),
     }
+    if number := counts.get("residues_expected"):
+        words["expected_error_angstrom"] = round(10 * counts["expected_error"] / number, 3)
+    return words

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from hpcbackmap.backmapping.confidence import expected_errors
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.request import Targets
 from hpcbackmap.backmapping.source import FileSystem
@@ -34,15 +35,31 @@ PIECE_BYTES = 8e6
 """Coordinates that are held at a time."""
 MEMBERS_AT_ONCE = 32
 """Members whose files are open together."""
+WITH_ERRORS = (".pdb", ".cif")
+"""Formats with a column for the expected error of each residue."""
 
 
 class Piece(NamedTuple):
-    """Frames of some members: positions [n, M, A, 3], numbers [n], times [n] (ps), cells [n, 3, 3] or None."""
+    """Frames of some members: positions [n, M, A, 3], numbers [n], times [n] (ps), cells [n, 3, 3] or None.
+
+    errors: expected error of each residue, nm [n, M, R], where it was asked for.
+    """
 
     positions: np.ndarray
     numbers: np.ndarray
     times: np.ndarray
     cells: np.ndarray | None
+    errors: np.ndarray | None = None
+
+    def of(self, rows: "np.ndarray | slice", member: int) -> tuple:
+        """What a writer appends of some frames of one member."""
+        return (
+            self.positions[rows, member],
+            self.numbers[rows],
+            self.times[rows],
+            None if self.cells is None else self.cells[rows],
+            None if self.errors is None else self.errors[rows, member],
+        )
 
 
 class Pieces:
@@ -60,7 +77,9 @@ class Pieces:
             return self.written.to_mdtraj()
         return named_topology(hydrogens_of(self.written), self.names)
 
-    def read(self, start: int, stop: int, members: range) -> Iterator[Piece]:
+    def read(
+        self, start: int, stop: int, members: range, with_errors: bool = False
+    ) -> Iterator[Piece]:
         """Chosen frames ``start`` to ``stop``, counted in the plan."""
         plan, rows = self.plan, self.plan.rows_per_frame
         size = max(1, int(PIECE_BYTES / frame_bytes(self.written.n_atoms * rows)))
@@ -68,16 +87,25 @@ class Pieces:
             last = min(first + size, stop)
             numbers = plan.local_frames(Shard(self.made.name, 0, first, last))
             read = self.system.frames(numbers)
-            positions = self._atoms(first * rows, last * rows)
+            heavy = self.made.read("fg", first * rows, last * rows)
+            positions = self._with_hydrogens(heavy, first * rows, last * rows)
             positions = positions.reshape(last - first, rows, -1, 3)
-            yield Piece(positions[:, members], np.array(numbers), read.times, read.cells)
+            errors = None
+            if with_errors:
+                chosen = heavy.reshape(last - first, rows, -1, 3)[:, members]
+                errors = self._errors(chosen)
+            yield Piece(positions[:, members], np.array(numbers), read.times, read.cells, errors)
 
-    def _atoms(self, start: int, stop: int) -> np.ndarray:
+    def _with_hydrogens(self, heavy: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Structures ``start`` to ``stop`` as they are written [n, A, 3]."""
-        heavy = self.made.read("fg", start, stop)
         if not self.written.protonation:
             return heavy
         return hydrogens_of(self.written).joined(heavy, self.made.read(HYDROGENS, start, stop))
+
+    def _errors(self, heavy: np.ndarray) -> np.ndarray | None:
+        """Expected error of each residue of structures [n, M, A, 3]: nm [n, M, R]."""
+        found = expected_errors(self.plan, self.system, heavy.reshape(-1, *heavy.shape[2:]))
+        return None if found is None else found.reshape(*heavy.shape[:2], -1)
 
     def trajectories(self) -> list["mdtraj.Trajectory"]:
         """One of each member; structures without numbers are left out."""
@@ -140,7 +168,7 @@ def _write(pieces: Pieces, parts: list[Path], members: range, start: int, stop: 
     topology = pieces.topology()
     writers: dict[int, TrajectoryWriter] = {}
     with ExitStack() as stack:
-        for piece in pieces.read(start, stop, members):
+        for piece in pieces.read(start, stop, members, parts[0].suffix in WITH_ERRORS):
             if signals.received:
                 raise Stopped(
                     f"{parts[0]}: stopped by {signals.received} while the output was written; the same command "
@@ -153,12 +181,7 @@ def _write(pieces: Pieces, parts: list[Path], members: range, start: int, stop: 
                     continue
                 if k not in writers:
                     writers[k] = stack.enter_context(TrajectoryWriter(part, topology, force=True))
-                writers[k].append(
-                    piece.positions[rows, k],
-                    piece.numbers[rows],
-                    piece.times[rows],
-                    None if piece.cells is None else piece.cells[rows],
-                )
+                writers[k].append(*piece.of(rows, k))
 
 
 def _write_topology(pieces: Pieces, targets: Targets) -> None:
@@ -167,19 +190,14 @@ def _write_topology(pieces: Pieces, targets: Targets) -> None:
 
     if targets.topology is None:
         return
-    for piece in pieces.read(0, pieces.plan.total_frames, range(len(targets.files))):
+    every = range(len(targets.files))
+    for piece in pieces.read(0, pieces.plan.total_frames, every, with_errors=True):
         good = np.argwhere(np.isfinite(piece.positions).all(axis=(2, 3)))
         if len(good):
             frame, member = good[0]
-            row = slice(frame, frame + 1)
             topology = pieces.topology()
             with TrajectoryWriter(targets.topology, topology, force=True) as file:
-                file.append(
-                    piece.positions[row, member],
-                    piece.numbers[row],
-                    piece.times[row],
-                    None if piece.cells is None else piece.cells[row],
-                )
+                file.append(*piece.of(slice(frame, frame + 1), member))
             return
 
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcbackmap.backmapping.census import count_structures
+from hpcbackmap.backmapping.census import SEARCHED, count_structures
 from hpcbackmap.backmapping.chain import Chain, Chains, Descent
+from hpcbackmap.backmapping.confidence import expected_errors
 from hpcbackmap.backmapping.output import open_output
 from hpcbackmap.backmapping.pipeline import RemoteChain, RemoteChains
 from hpcbackmap.backmapping.plan import Plan, Shard
@@ -186,6 +187,8 @@ class Worker:
         if self.plan.start != "ca" and good.any():
             beads = np.repeat(coarse.positions, self.plan.rows_per_frame, axis=0)[good]
             counts["most_bead_error"] = float(bead_error(ladder, made[good], beads).max())
+        if good.any():
+            counts |= self._confidence(system, made[good])
         if ladder.topology.disulphides and good.any():
             counts["open_disulphides"] = int((~bonded_sulphurs(ladder.topology, made[good])).sum())
         if moved.any():
@@ -193,6 +196,14 @@ class Worker:
             counts["moved"] = float(moved.sum())
             counts["most_moved"] = float(moved.max())
         return counts
+
+    def _confidence(self, system: str, made: np.ndarray) -> dict[str, float]:
+        """Sum and number of expected errors of residues, of some structures [S, A, 3]."""
+        chosen = made[:: -(-len(made) // SEARCHED)]
+        errors = expected_errors(self.plan, self.source.system(system), chosen)
+        if errors is None:
+            return {}
+        return {"expected_error": float(errors.sum()), "residues_expected": errors.size}
 
     def _complete(
         self,

@@ -21,6 +21,8 @@ __all__ = ["GroText", "MmcifText", "PdbText", "structure_text"]
 LETTERS = DIGITS[10:] + DIGITS[10:].lower() + DIGITS[:10]
 PDB_RANGE = (-999.9994, 9999.9994)
 """Angstrom that eight columns with three decimals hold."""
+MOST_ERROR = 999.99
+"""What six columns with two decimals hold."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,31 @@ class _Text:
     def begin(self, file: BinaryIO, cell: np.ndarray | None) -> None:
         """What stands before the first frame."""
 
-    def frame(self, file: BinaryIO, positions: np.ndarray, number: int, time: float, cell) -> None:
-        """One frame [P, 3] with its number, time (ps) and cell [3, 3] (zeros for none)."""
+    def frame(
+        self,
+        file: BinaryIO,
+        positions: np.ndarray,
+        number: int,
+        time: float,
+        cell,
+        errors: np.ndarray | None = None,
+    ) -> None:
+        """One frame [P, 3] with its number, time (ps) and cell [3, 3] (zeros for none).
+
+        errors: expected error of each residue (nm), for formats that have a column for it (in Angstrom).
+        """
         raise NotImplementedError
+
+    @cached_property
+    def _residue_of(self) -> np.ndarray:
+        return np.array([atom.residue.index for atom in self.atoms])
+
+    def _rows(self, angstrom: np.ndarray, errors: np.ndarray | None) -> np.ndarray:
+        """x, y, z and expected error of each atom, Angstrom [P, 4]."""
+        shown = np.zeros(len(angstrom))
+        if errors is not None:
+            shown = np.minimum(10 * errors.astype(np.float64), MOST_ERROR)[self._residue_of]
+        return np.column_stack([angstrom, shown])
 
     def end(self, file: BinaryIO) -> None:
         """What stands after the last."""
@@ -92,7 +116,7 @@ class PdbText(_Text):
             )
         file.write("".join(f"{line:<80}\n" for line in lines).encode())
 
-    def frame(self, file: BinaryIO, positions: np.ndarray, number: int, time: float, cell) -> None:
+    def frame(self, file: BinaryIO, positions, number: int, time: float, cell, errors=None) -> None:
         angstrom = np.round(positions.astype(np.float64) * 10, 3) + 0.0
         if not (PDB_RANGE[0] <= angstrom.min() and angstrom.max() <= PDB_RANGE[1]):
             raise OutputError(
@@ -100,7 +124,7 @@ class PdbText(_Text):
                 "PDB file; write .cif, .xtc or .dcd"
             )
         file.write(f"MODEL     {(number + 1) % 10**8:4d}\n".encode())
-        file.write((self._template % tuple(angstrom.ravel().tolist())).encode())
+        file.write((self._template % tuple(self._rows(angstrom, errors).ravel().tolist())).encode())
         file.write(b"ENDMDL\n")
 
     def end(self, file: BinaryIO) -> None:
@@ -130,7 +154,7 @@ class PdbText(_Text):
                 element = "" if element == "VS" else element.upper()
                 name = atom.name if len(atom.name) > 3 or len(element) > 1 else f" {atom.name}"
                 start = f"ATOM  {write_hybrid36(serial, 5) or '*****'} {name[:4]:<4} {identity}   "
-                rest = f"  1.00  0.00          {element:>2}  \n"
+                rest = f"  1.00%6.2f          {element:>2}  \n"
                 lines.append(start.replace("%", "%%") + "%8.3f%8.3f%8.3f" + rest)
             serial += 1
             lines.append(
@@ -183,10 +207,10 @@ class MmcifText(_Text):
         lines += ["loop_", *(f"_atom_site.{tag}" for tag in self.TAGS)]
         file.write(("\n".join(lines) + "\n").encode())
 
-    def frame(self, file: BinaryIO, positions: np.ndarray, number: int, time: float, cell) -> None:
+    def frame(self, file: BinaryIO, positions, number: int, time: float, cell, errors=None) -> None:
         serial, model = number * len(self.atoms), number + 1
         values = []
-        for row in (positions.astype(np.float64) * 10).tolist():
+        for row in self._rows(positions.astype(np.float64) * 10, errors).tolist():
             serial += 1
             values += [serial, *row, model]
         file.write((self._template % tuple(values)).encode())
@@ -208,12 +232,12 @@ class MmcifText(_Text):
                 f"{atom.residue.index - first + 1} {row.insertion or '?'} "
             )
             chain = _quoted(self.chain_ids[row.chain]) or label
-            after = f" 1.00 0.00 {row.number} {residue} {chain} {name} %d\n"
+            after = f" {row.number} {residue} {chain} {name} %d\n"
             marked = [
                 part.replace("%d", "\0").replace("%", "%%").replace("\0", "%d")
                 for part in (before, after)
             ]
-            lines.append(marked[0] + "%.4f %.4f %.4f" + marked[1])
+            lines.append(marked[0] + "%.4f %.4f %.4f 1.00 %.2f" + marked[1])
         return "".join(lines)
 
     def _connections(self) -> list[str]:
@@ -249,7 +273,7 @@ class GroText(_Text):
                 "GRO has no insertion codes; residues 82 and 82A are both 82 there (write .cif or .pdb)"
             )
 
-    def frame(self, file: BinaryIO, positions: np.ndarray, number: int, time: float, cell) -> None:
+    def frame(self, file: BinaryIO, positions, number: int, time: float, cell, errors=None) -> None:
         box = np.zeros((3, 3)) if cell is None else cell
         values = list(box.diagonal())
         off = [box[0, 1], box[0, 2], box[1, 0], box[1, 2], box[2, 0], box[2, 1]]

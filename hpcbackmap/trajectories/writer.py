@@ -87,18 +87,22 @@ class TrajectoryWriter:
         numbers: np.ndarray,
         times: np.ndarray,
         cells: np.ndarray | None = None,
+        errors: np.ndarray | None = None,
     ) -> None:
-        """Frames [n, atoms, 3] (nm) with their numbers [n], times [n] (ps) and unit cells [n, 3, 3] (nm)."""
+        """Frames [n, atoms, 3] (nm) with their numbers [n], times [n] (ps) and unit cells [n, 3, 3] (nm).
+
+        errors: expected error of each residue [n, residues] (nm), for the B-factor column of PDB and mmCIF.
+        """
         with writing(self.output):
             try:
-                self._append(positions, numbers, times, cells)
+                self._append(positions, numbers, times, cells, errors)
             except OutputError as error:
                 raise OutputError(f"{self.output}: {error}") from None
             except (RuntimeError, TypeError) as error:  # what mdtraj raises if it cannot write on
                 raise OSError(f"{FULL_DISK} ({error})") from None
         self._frames += len(positions)
 
-    def _append(self, positions, numbers, times, cells) -> None:
+    def _append(self, positions, numbers, times, cells, errors) -> None:
         first = self._with_cells is None
         if first:
             self._with_cells = cells is not None and bool(np.any(cells))
@@ -109,8 +113,10 @@ class TrajectoryWriter:
         if self._text:
             if first:
                 self._text.begin(self._file, cells[0] if cells[0].any() else None)
-            for frame, number, time, cell in zip(positions, numbers, times, cells, strict=True):
-                self._text.frame(self._file, frame, int(number), float(time), cell)
+            of_frames = [None] * len(positions) if errors is None else errors
+            rows = zip(positions, numbers, times, cells, of_frames, strict=True)
+            for frame, number, time, cell, error in rows:
+                self._text.frame(self._file, frame, int(number), float(time), cell, error)
             return
         if self.output.suffix == ".xtc":
             self._file.write(
