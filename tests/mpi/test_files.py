@@ -34,16 +34,16 @@ def undisturbed(trace):
     return run_here(trace, "undisturbed.xtc")
 
 
-def run_here(trace, name: str, part=(0, 1)) -> bytes | None:
-    request = Request(output=trace / name, top=str(trace / "ca.pdb"), members=1, seed=1)
+def run_here(trace, name: str, part=(0, 1), **more) -> bytes | None:
+    request = Request(output=trace / name, top=str(trace / "ca.pdb"), members=1, seed=1, **more)
     backmap_files([str(trace / "ca.xtc")], request, LocalComm(), part=part)
     return (trace / name).read_bytes() if (trace / name).exists() else None
 
 
-def launched(trace, name: str, ranks: int) -> list[str]:
+def launched(trace, name: str, ranks: int, *more: str) -> list[str]:
     inner = [
         sys.executable, "-m", "hpcbackmap", "backmap", str(trace / "ca.xtc"), "--top", str(trace / "ca.pdb"),
-        "-o", str(trace / name), "--seed", "1",
+        "-o", str(trace / name), "--seed", "1", *more,
     ]  # fmt: skip
     if ranks == 1:
         return inner
@@ -89,6 +89,16 @@ def test_a_killed_run_is_continued_by_two_ranks_to_the_same_bytes(trace, undistu
     assert (trace / "killed.xtc").read_bytes() == undisturbed
     assert all(kept.get(path, written) == written for path, written in finished.items())
     assert not list(trace.glob(".killed*")), "what a run works in goes with its end"
+
+
+def test_relaxed_structures_are_the_same_on_two_ranks(trace):
+    pytest.importorskip("openmm", reason="needs OpenMM")
+    alone = run_here(trace, "relaxed.xtc", relax=True, frames="0:100")
+    command = launched(trace, "both.xtc", 2, "--relax", "--frames", "0:100")
+    ended = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "2 of 2 shards" in ended.stderr
+    assert (trace / "both.xtc").read_bytes() == alone
 
 
 def records(scratch: Path) -> list[Path]:
