@@ -8,7 +8,8 @@ ways to its hydrogens: *plain*, OpenMM's `Modeller.addHydrogens(forcefield)` on 
 steps of 2 fs and constrained bonds of hydrogens, in ff14SB with a reaction field of water beyond 1 nm. It
 *runs* if all is finite at the end; a *collapse* is a hydrogen within 1.3 Angstrom of a heavy atom that is not
 its own, after the minimisation. Energies are those after it, less those of the crystal (with our hydrogens)
-after the same. Noise is normal, its standard deviation along each axis as given. Prints a Markdown record;
+after the same. Noise is normal, its standard deviation along each axis as given; such traces are read with
+`representation="ca"` and `on_bad_frame="repair"`. Prints a Markdown record;
 progress to stderr.
 """
 
@@ -139,6 +140,7 @@ def prepared(
             hydrogens=way != "plain",
             relax=way == "relaxed",
             disulphides=",".join("-".join(pair) for pair in labels) or None,
+            representation="ca",
             on_bad_frame="repair",
             output=Path(folder) / "atoms.pdb",
         )
