@@ -9,8 +9,7 @@ steps of 2 fs and constrained bonds of hydrogens, in ff14SB with a reaction fiel
 *runs* if all is finite at the end; a *collapse* is a hydrogen within 1.3 Angstrom of a heavy atom that is not
 its own, after the minimisation. Energies are those after it, less those of the crystal (with our hydrogens)
 after the same. Noise is normal, its standard deviation along each axis as given; such traces are read with
-`representation="ca"` and `on_bad_frame="repair"`. Prints a Markdown record;
-progress to stderr.
+`representation="ca"` and `on_bad_frame="repair"`. Prints a Markdown record; progress to stderr.
 """
 
 import argparse
