@@ -87,7 +87,11 @@ class Guided(Trace):
     def _carried(
         self, context: Context, coarse: Tensor, system: GuidedSystem
     ) -> tuple[Tensor, list[Carried]]:
-        """The stage's own answer before closing [F, N, 3], and the reference in each frame."""
+        """The stage's own answer before closing [F, N, 3], and the reference in each frame.
+
+        Beads of atoms are taken as the means of C-alpha atoms, which is nearer than what the stage makes of
+        them.
+        """
         answer = self.network.decode(context, None, coarse, system)
         arrays = [coarse, answer, self.network.error(context, system).exp()]
         beads, traces, errors = (each.double().cpu().numpy() for each in arrays)
@@ -103,12 +107,7 @@ class Guided(Trace):
                 )
             )
         )
-        centres = np.stack([elastic.mapping @ trace for trace in traces])
-        exact = system.exact.cpu().numpy()[:, None] > 0
-        carried = [
-            elastic.carry(np.where(exact, bead, centre), trace, error)
-            for bead, centre, trace, error in zip(beads, centres, traces, errors, strict=True)
-        ]
+        carried = [elastic.carry(*each) for each in zip(beads, traces, errors, strict=True)]
         self.set_aside = np.array([not found.fits for found in carried])
         return answer, carried
 
