@@ -91,6 +91,19 @@ def test_what_is_broken_is_kept_as_it_was_and_named(made):
 
 
 @needs_openmm
+@pytest.mark.parametrize("ph", [3.0, 12.0])
+def test_a_chain_with_a_gap_is_relaxed_in_all_its_states(ph):
+    whole = helix_of(SEQUENCE * 2)
+    gap = whole.atom_slice([a for a in range(44) if not 18 <= a < 24])
+    plain, relaxed = (
+        hpcbackmap.backmap(gap, relax=relax, hydrogens=True, ph=ph)[0] for relax in (False, True)
+    )
+    assert plain.topology == relaxed.topology
+    moved = np.sqrt(np.square(plain.xyz - relaxed.xyz).sum(-1).mean())
+    assert 0.001 < moved < 0.05
+
+
+@needs_openmm
 def test_gaps_disulphides_and_chains_are_what_the_force_field_takes():
     from hpcbackmap.finishing.relax import solvated_system
 
