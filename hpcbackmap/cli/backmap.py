@@ -187,7 +187,7 @@ def backmap(
         bool,
         typer.Option(
             "--relax",
-            help="Minimise with restraints (OpenMM, pip install 'hpcbackmap[md]').",
+            help="Minimise with restraints (needs OpenMM, the extra md).",
             rich_help_panel=FINISH,
         ),
     ] = False,

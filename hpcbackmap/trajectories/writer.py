@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 FULL_DISK = "cannot be written whole; is the disk full?"
 TEXT = (".pdb", ".cif", ".gro")
 SUFFIXES = (".xtc", ".dcd", *TEXT)
+REMARK = 80
+"""Bytes of a remark in a DCD file."""
 _said: set[str] = set()
 """What was said about formats: once is enough for many files."""
 
@@ -145,6 +147,8 @@ class TrajectoryWriter:
                 self._text.end(self._file)
             self._file.close()
             self._count()
+            if self.output.suffix == ".dcd":
+                _without_date(self._partial)
         self._finished = True
 
     def __exit__(self, kind, error, trace) -> None:
@@ -170,3 +174,12 @@ class TrajectoryWriter:
                 raise OSError(f"{FULL_DISK} ({error})") from None
             if found != self._frames:
                 raise OSError(f"{FULL_DISK} ({found} of {self._frames} frames are there)")
+
+
+def _without_date(path: Path) -> None:
+    """Blank the remark of a DCD file that says when it was written, so that equal runs give equal files."""
+    with path.open("r+b") as file:
+        start = file.read(1024).find(b"REMARKS Created")
+        if start >= 0:
+            file.seek(start)
+            file.write(b"REMARKS".ljust(REMARK))

@@ -153,3 +153,17 @@ def test_folders_of_any_name_are_written_to_and_read_from(suffix, example_dir, t
     (positions, times, _), *_ = read_frames(str(output), loaded.topology, 0, 3)
     np.testing.assert_allclose(positions, loaded.xyz, atol=6e-4)
     assert np.array_equal(times, np.arange(3))
+
+
+def test_a_dcd_file_does_not_say_when_it_was_written(tmp_path):
+    """Equal runs give equal files, whenever they are made."""
+    frames = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("GLY", topology.add_chain())
+    for _ in range(5):
+        topology.add_atom("C", mdtraj.element.carbon, residue)
+    with TrajectoryWriter(tmp_path / "a.dcd", topology) as file:
+        file.append(frames, np.arange(2), np.arange(2))
+    assert b"Created 2" not in (tmp_path / "a.dcd").read_bytes()[:400]
+    read = mdtraj.load_dcd(str(tmp_path / "a.dcd"), top=topology)
+    np.testing.assert_allclose(read.xyz, frames, atol=1e-5)
