@@ -47,6 +47,7 @@ def backmap(
     device: str = "auto",
     on_bad_frame: str = "skip",
     strict: bool = False,
+    keep_others: bool = False,
     force: bool = False,
 ) -> "list[mdtraj.Trajectory] | list[Path]":
     """All heavy atoms for a coarse-grained trajectory, as `hpcbackmap backmap` makes them.
@@ -104,6 +105,8 @@ def backmap(
         ``skip`` leaves a frame out whose trace is broken, ``repair`` closes it, ``stop`` raises InputError.
     strict
         Refuse an input of which something would be left out.
+    keep_others
+        Pass nucleic acids, ligands, lipids, ions and water through as they are, after the protein.
     force
         Replace an output that exists.
 
@@ -157,6 +160,7 @@ def backmap(
         representation=representation,
         sequence=sequence,
         strict=strict,
+        keep_others=keep_others,
         molecule=molecule,
         unit=unit,
         segments=_segments(segments),

@@ -69,13 +69,15 @@ class Pieces:
         """names: of residues and atoms, where there are hydrogens (`finishing.naming.NAMES`)."""
         self.plan, self.made, self.system = plan, made, system
         self.written = plan.written_ladder(system.name, system.ladder).topology
-        self.names = names
+        self.names, self.others = names, system.others
 
     def topology(self) -> "mdtraj.Topology":
         """Of the atoms that `read` gives."""
-        if not self.written.protonation:
-            return self.written.to_mdtraj()
-        return named_topology(hydrogens_of(self.written), self.names)
+        if self.written.protonation:
+            protein = named_topology(hydrogens_of(self.written), self.names)
+        else:
+            protein = self.written.to_mdtraj()
+        return protein if self.others is None else self.others.beside(protein)
 
     def read(
         self, start: int, stop: int, members: range, with_errors: bool = False
@@ -94,7 +96,16 @@ class Pieces:
             if with_errors:
                 chosen = heavy.reshape(last - first, rows, -1, 3)[:, members]
                 errors = self._errors(chosen)
-            yield Piece(positions[:, members], np.array(numbers), read.times, read.cells, errors)
+            positions = positions[:, members]
+            if self.others is not None:
+                centre = np.nan_to_num(np.nanmean(positions[:, 0], axis=1))
+                kept = self.others.positions(read.positions, read.cells, centre)
+                kept = np.repeat(kept[:, None], positions.shape[1], axis=1)
+                positions = np.concatenate([positions, kept], axis=2)
+                if errors is not None:
+                    none = np.zeros((*errors.shape[:2], self.others.n_residues), errors.dtype)
+                    errors = np.concatenate([errors, none], axis=2)
+            yield Piece(positions, np.array(numbers), read.times, read.cells, errors)
 
     def _with_hydrogens(self, heavy: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Structures ``start`` to ``stop`` as they are written [n, A, 3]."""

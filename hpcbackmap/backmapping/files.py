@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,7 @@ from hpcbackmap.backmapping.census import in_words
 from hpcbackmap.backmapping.deliver import Pieces, deliver
 from hpcbackmap.backmapping.disulphides import with_disulphides
 from hpcbackmap.backmapping.driver import AnotherPlan, descend
+from hpcbackmap.backmapping.others import others_of
 from hpcbackmap.backmapping.output import stored_plan
 from hpcbackmap.backmapping.plan import Plan
 from hpcbackmap.backmapping.reading import (
@@ -33,12 +35,13 @@ from hpcbackmap.backmapping.reading import (
 from hpcbackmap.backmapping.records import Records, only_run
 from hpcbackmap.backmapping.relaxation import relaxation_in_words
 from hpcbackmap.backmapping.request import STORE, Request, Targets, check_request
-from hpcbackmap.backmapping.source import FileSource, file_source
+from hpcbackmap.backmapping.source import FileSource, FileSystem, file_source
 from hpcbackmap.backmapping.workspace import open_workspace
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.protein.hydrogens import hydrogens_of
 from hpcbackmap.protein.sequences import sequence_option
 from hpcbackmap.resolution.build import runs_spec
+from hpcbackmap.resolution.representations.detect import kind_word
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, ResourceError
 from hpcbackmap.runtime.files import Lock, write_whole
 from hpcbackmap.runtime.mpi import Comm, on_first_rank
@@ -253,6 +256,13 @@ def _source(reader, particles, path: str, request: Request) -> FileSource:
         if same and not topology.bonded[residue]:
             log.warning("%s: chain break before %s", path, topology.label(residue))
     left_out = dict(reading.left_out)
+    others = others_of(particles, chosen, reading, request.keep_others, path)
+    if others is not None:
+        source = replace(source, only=replace(source.only, others=others))
+        for name in others.counts:
+            left_out.pop(kind_word(name), None)
+        words = ", ".join(f"{count} of {name}" for name, count in others.counts.items())
+        log.info("%s: passed through as they are, particles: %s", path, words or "none")
     if len(chosen) < particles.n_atoms:
         left_out["not selected"] = particles.n_atoms - len(chosen)
     log.info(
@@ -390,7 +400,6 @@ def _summary(done: Finished, source: FileSource) -> dict:
     if len(bad) > SHOWN:
         log.warning("%d more frames are left out", len(bad) - SHOWN)
     closed = int(facts.get("closed", 0))
-    beads = np.bincount(system.reading.sites.get("bead_of", np.zeros(0, dtype=int)))
     summary = {
         "frames": plan.total_frames,
         "members": plan.rows_per_frame,
@@ -399,22 +408,17 @@ def _summary(done: Finished, source: FileSource) -> dict:
         "chains": len(topology.chain_ids),
         "residues": topology.n_residues,
         "atoms": topology.n_atoms,
-        "left_out": dict(system.reading.left_out),
+        "left_out": _left_out(system),
         "closed_frames": closed,
     }
+    if system.others is not None:
+        summary["passed_through"] = system.others.counts
     if closed:
         summary["closed_displacement_angstrom"] = {
             "mean": round(10 * facts["moved"] / closed, 3),
             "most": round(10 * facts["most_moved"], 3),
         }
-    if len(beads):
-        few, many = int(beads.min()), int(beads.max())
-        summary |= {
-            "beads": len(beads),
-            "residues_per_bead": few if few == many else f"{few} to {many}",
-            "bead_center": system.ladder.definition(system.ladder.resolutions[-1]),
-            "largest_bead_error_angstrom": round(10 * facts.get("most_bead_error", 0.0), 5),
-        }
+    summary |= _beads_in_words(system, facts)
     if plan.reference:
         aside = int(facts.get("reference_set_aside", 0))
         summary["reference_set_aside_frames"] = aside
@@ -431,6 +435,26 @@ def _summary(done: Finished, source: FileSource) -> dict:
         label = system.reader.label(item["frame"])
         log.warning("%s, member %d, is not relaxed: %s", label, item["member"], item["reason"])
     return summary | in_words(facts) | finished | {"quarantined": bad}
+
+
+def _beads_in_words(system: FileSystem, facts: dict[str, float]) -> dict[str, object]:
+    """Of beads of several residues, what they are and how well they are met."""
+    if "bead_of" not in system.reading.sites:
+        return {}
+    beads = np.bincount(system.reading.sites["bead_of"])
+    few, many = int(beads.min()), int(beads.max())
+    return {
+        "beads": len(beads),
+        "residues_per_bead": few if few == many else f"{few} to {many}",
+        "bead_center": system.ladder.definition(system.ladder.resolutions[-1]),
+        "largest_bead_error_angstrom": round(10 * facts.get("most_bead_error", 0.0), 5),
+    }
+
+
+def _left_out(system: FileSystem) -> dict[str, int]:
+    """Particles by kind that are neither read nor passed through."""
+    passed = {kind_word(name) for name in system.others.counts} if system.others else set()
+    return {kind: n for kind, n in system.reading.left_out.items() if kind not in passed}
 
 
 def _finished_in_words(plan: Plan, source: FileSource) -> dict[str, Any]:

@@ -27,15 +27,16 @@ FRAMES = re.compile(r"-?\d*:-?\d*(:[1-9]\d*)?")
 class Request:
     """members: structures of each frame; with ``mode`` the one most likely instead. frames:
     ``START:STOP:STRIDE``. select: mdtraj selection of the particles. chains: letters. stages: artifacts
-    instead of the shipped ones. representation: what the particles are; ``auto`` is told from them. sequence:
-    FASTA file or letters, where names say nothing. strict: refuse rather than leave particles out. molecule:
-    residues of each molecule, where nothing in the file tells. unit: of length, where it is not that of the
-    format. segments: of beads of several residues, how many each, ``8,12,10`` or one number for all. beads:
-    file that maps residues to them. bead_center: what a bead is (`resolution.build.DEFINITIONS`). hydrogens:
-    add them, as they are at ``ph``. relax: minimise with restraints (OpenMM). names: of residues and atoms
-    (`finishing.naming.NAMES`). disulphides: ``A:5-A:55,…``, ``auto`` or ``none``, instead of those of the file.
-    reference: file of a structure of the protein, for beads of several residues. output: file, or folder that
-    ends in .zarr; None keeps all in memory.
+    instead of the shipped ones. representation: what the particles are; ``auto`` is told from them.
+    sequence: FASTA file or letters, where names say nothing. strict: refuse rather than leave particles
+    out. keep_others: pass through what is no protein. molecule: residues of each molecule, where nothing
+    in the file tells. unit: of length, where it is not that of the format. segments: of beads of several
+    residues, how many each, ``8,12,10`` or one number for all. beads: file that maps residues to them.
+    bead_center: what a bead is (`resolution.build.DEFINITIONS`). hydrogens: add them, as they are at
+    ``ph``. relax: minimise with restraints (OpenMM). names: of residues and atoms
+    (`finishing.naming.NAMES`). disulphides: ``A:5-A:55,…``, ``auto`` or ``none``, instead of those of the
+    file. reference: file of a structure of the protein, for beads of several residues. output: file, or
+    folder that ends in .zarr; None keeps all in memory.
     """
 
     output: Path | None = None
@@ -53,6 +54,7 @@ class Request:
     representation: str = "auto"
     sequence: str | None = None
     strict: bool = False
+    keep_others: bool = False
     molecule: int | None = None
     unit: str | None = None
     segments: str | None = None
@@ -128,6 +130,17 @@ def check_request(request: Request, inputs: list[str]) -> None:
         _check_output(request, request.output, inputs)
 
 
+def _check_suffix(request: Request, output: Path) -> None:
+    if output.suffix not in (*WRITTEN, STORE):
+        raise ConfigError(
+            f"{output}: can write {', '.join((*WRITTEN, STORE))}, not {output.suffix or 'no suffix'}"
+        )
+    if request.keep_others and output.suffix == STORE:
+        raise ConfigError(
+            f"{output}: --keep-others: a store holds the protein alone; write {', '.join(WRITTEN)}"
+        )
+
+
 def _check_output(request: Request, output: Path, inputs: list[str]) -> None:
     character = not_printable(str(output))
     if character:
@@ -138,10 +151,7 @@ def _check_output(request: Request, output: Path, inputs: list[str]) -> None:
     except (OSError, RuntimeError) as error:
         raise OutputError(f"{output}: no place to write to: {error}") from None
     targets = request.targets
-    if output.suffix not in (*WRITTEN, STORE):
-        raise ConfigError(
-            f"{output}: can write {', '.join((*WRITTEN, STORE))}, not {output.suffix or 'no suffix'}"
-        )
+    _check_suffix(request, output)
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder; create it first")
     given = {

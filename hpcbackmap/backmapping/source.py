@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from hpcbackmap.backmapping.others import Others
 from hpcbackmap.backmapping.reading import WholeSites, require_unit
 from hpcbackmap.backmapping.trace_rules import SiteRules, find_unusable, measure_rules, repaired
 from hpcbackmap.resolution.build import build_ladder
@@ -108,7 +109,8 @@ class FileSystem:
     """Frames of files as C-alpha traces.
 
     reader: the frames. chosen: particles of them that are read, int64. reading: what these are. rules: of
-    their sites. on_bad_frame: ``skip``, ``repair`` or ``stop``. gather: chains are brought together.
+    their sites. on_bad_frame: ``skip``, ``repair`` or ``stop``. gather: chains are brought together. others:
+    what is passed through beside the protein.
     """
 
     reader: FrameReader
@@ -118,6 +120,7 @@ class FileSystem:
     rules: SiteRules
     on_bad_frame: str = "skip"
     gather: bool = True
+    others: Others | None = None
     name: str = SYSTEM
     first_frame: int = 0
 

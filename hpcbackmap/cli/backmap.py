@@ -158,6 +158,14 @@ def backmap(
             "--strict", help="Refuse rather than leave particles out.", rich_help_panel=FILES
         ),
     ] = False,
+    keep_others: Annotated[
+        bool,
+        typer.Option(
+            "--keep-others",
+            help="Pass nucleic acids, ligands, lipids, ions and water through as they are.",
+            rich_help_panel=FILES,
+        ),
+    ] = False,
     on_bad_frame: Annotated[
         str,
         typer.Option(
@@ -270,6 +278,7 @@ def backmap(
     of_files = {
         "--top": top, "--select": select, "--chains": chains, "--stages": stages, "--force": force or None,
         "--sequence": sequence, "--segments": segments, "--beads": beads, "--strict": strict or None,
+        "--keep-others": keep_others or None,
         "--bead-center": None if bead_center == "ca" else bead_center, "--molecule": molecule, "--unit": unit,
         "--representation": None if representation == "auto" else representation,
         "--names": None if names == "pdb" else names,
@@ -293,8 +302,9 @@ def backmap(
             output=Path(output), top=top, members=members or 1, mode=mode, seed=seed or 0, frames=frames,
             chains=tuple(filter(None, (chains or "").split(","))), select=select, stages=tuple(stages or ()),
             device=device, on_bad_frame=on_bad_frame, force=force, representation=representation,
-            sequence=sequence, strict=strict, molecule=molecule, unit=unit, segments=segments, beads=beads,
-            bead_center=bead_center, hydrogens=hydrogens, relax=relax, ph=7.0 if ph is None else ph,
+            sequence=sequence, strict=strict, keep_others=keep_others, molecule=molecule, unit=unit,
+            segments=segments, beads=beads, bead_center=bead_center, hydrogens=hydrogens, relax=relax,
+            ph=7.0 if ph is None else ph,
             names=names, disulphides=disulphides, reference=reference,
         )  # fmt: skip
         result = _backmap_files(inputs, request, minutes, _part(part))

@@ -38,7 +38,7 @@ from hpcbackmap.resolution.representations.registry import (
 )
 from hpcbackmap.runtime.errors import ConfigError, InputError
 
-__all__ = ["detect", "read_as"]
+__all__ = ["detect", "kind_word", "read_as"]
 
 SURE = 0.7
 """Nats a bond by which one reading must be likelier than the next to be taken without asking."""
@@ -124,7 +124,7 @@ def _protein(particles: Particles) -> _Protein:
     for particle, residue in enumerate(particles.residue.tolist()):
         parent, own = names[residue], of_residue[residue]
         if parent is None:
-            left_out[_kind_word(particles.residues[residue].name)] += 1
+            left_out[kind_word(particles.residues[residue].name)] += 1
             continue
         name = _particle_name(particles, particle, parent)
         if sizes[residue] > FEW_PARTICLES and _is_hydrogen(particles, particle, name):
@@ -185,7 +185,8 @@ def _parent(name: str, letters: bool) -> str | None:
     return standard_residue_name(name) or modified_parent(name)
 
 
-def _kind_word(name: str) -> str:
+def kind_word(name: str) -> str:
+    """What a residue that is no protein is, and its name: how ``left_out`` calls it."""
     kind = residue_kind(name)
     return f"{kind} {name}"
 
