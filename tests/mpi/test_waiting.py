@@ -109,6 +109,9 @@ def test_mpirun_that_is_asked_to_end_gives_its_ranks_the_time(number, example_di
         env=os.environ | ENVIRONMENT | {"MPIRUN": str(MPIRUN)},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # shells ignore it in what runs behind
     )
     written = tmp_path / "work" / "frames.zarr.partial" / ".written"
     while not list(written.glob("*.json")) and run.poll() is None:

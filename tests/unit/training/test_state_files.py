@@ -61,6 +61,8 @@ def test_inside_deepspeed_torch_writes_and_reads_the_same(tmp_path):
 
 @pytest.mark.parametrize("new", [True, False])
 def test_states_of_format_1_are_read(tmp_path, new):
+    if b"getattr" in pickle.dumps(ZeroStageEnum(1)):  # until Python 3.11.3
+        pytest.skip("this Python pickles enumerations as a call of getattr, which is refused")
     state = {key: value for key, value in STATE.items() if key != "dtype"}
     torch.save(state, tmp_path / "s.pt", _use_new_zipfile_serialization=new)
     assert_same(read_state(tmp_path / "s.pt"), state)
