@@ -84,7 +84,9 @@ class Pieces:
     ) -> Iterator[Piece]:
         """Chosen frames ``start`` to ``stop``, counted in the plan."""
         plan, rows = self.plan, self.plan.rows_per_frame
-        size = max(1, int(PIECE_BYTES / frame_bytes(self.written.n_atoms * rows)))
+        kept = 0 if self.others is None else len(self.others.rows)
+        atoms = max((self.written.n_atoms + kept) * rows, self.system.chosen.max(initial=0) + 1)
+        size = max(1, int(PIECE_BYTES / frame_bytes(int(atoms))))
         for first in range(start, stop, size):
             last = min(first + size, stop)
             numbers = plan.local_frames(Shard(self.made.name, 0, first, last))
@@ -97,15 +99,21 @@ class Pieces:
                 chosen = heavy.reshape(last - first, rows, -1, 3)[:, members]
                 errors = self._errors(chosen)
             positions = positions[:, members]
-            if self.others is not None:
-                centre = np.nan_to_num(np.nanmean(positions[:, 0], axis=1))
-                kept = self.others.positions(read.positions, read.cells, centre)
-                kept = np.repeat(kept[:, None], positions.shape[1], axis=1)
-                positions = np.concatenate([positions, kept], axis=2)
-                if errors is not None:
-                    none = np.zeros((*errors.shape[:2], self.others.n_residues), errors.dtype)
-                    errors = np.concatenate([errors, none], axis=2)
-            yield Piece(positions, np.array(numbers), read.times, read.cells, errors)
+            piece = Piece(positions, np.array(numbers), read.times, read.cells, errors)
+            yield piece if self.others is None else self._with_others(piece, read.positions)
+
+    def _with_others(self, piece: Piece, frames: np.ndarray) -> Piece:
+        """With what stands beside the protein in the same frames [n, P, 3] of the file."""
+        assert self.others is not None
+        positions, errors = piece.positions, piece.errors
+        good = np.isfinite(positions)
+        sums = np.where(good, positions, 0).sum((1, 2), dtype=np.float64)
+        kept = self.others.positions(frames, piece.cells, sums / np.maximum(good.sum((1, 2)), 1))
+        kept = np.repeat(kept[:, None], positions.shape[1], axis=1)
+        if errors is not None:
+            none = np.zeros((*errors.shape[:2], self.others.n_residues), errors.dtype)
+            errors = np.concatenate([errors, none], axis=2)
+        return piece._replace(positions=np.concatenate([positions, kept], axis=2), errors=errors)
 
     def _with_hydrogens(self, heavy: np.ndarray, start: int, stop: int) -> np.ndarray:
         """Structures ``start`` to ``stop`` as they are written [n, A, 3]."""

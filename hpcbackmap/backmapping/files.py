@@ -10,17 +10,15 @@ import logging
 import shutil
 import tempfile
 import time
-from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcbackmap import __version__
 from hpcbackmap.backmapping.bead_source import bead_source, is_ultra_coarse
-from hpcbackmap.backmapping.census import in_words
 from hpcbackmap.backmapping.deliver import Pieces, deliver
 from hpcbackmap.backmapping.disulphides import with_disulphides
 from hpcbackmap.backmapping.driver import AnotherPlan, descend
@@ -32,16 +30,14 @@ from hpcbackmap.backmapping.reading import (
     require_known_residues,
     with_sequence,
 )
-from hpcbackmap.backmapping.records import Records, only_run
-from hpcbackmap.backmapping.relaxation import relaxation_in_words
+from hpcbackmap.backmapping.records import only_run
 from hpcbackmap.backmapping.request import STORE, Request, Targets, check_request
-from hpcbackmap.backmapping.source import FileSource, FileSystem, file_source
+from hpcbackmap.backmapping.source import FileSource, file_source
+from hpcbackmap.backmapping.summary import Finished, NothingMade, left_out_of, places, summarise
 from hpcbackmap.backmapping.workspace import open_workspace
 from hpcbackmap.config.campaign import Campaign
-from hpcbackmap.protein.hydrogens import hydrogens_of
 from hpcbackmap.protein.sequences import sequence_option
 from hpcbackmap.resolution.build import runs_spec
-from hpcbackmap.resolution.representations.detect import kind_word
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError, ResourceError
 from hpcbackmap.runtime.files import Lock, write_whole
 from hpcbackmap.runtime.mpi import Comm, on_first_rank
@@ -73,8 +69,6 @@ RELAXED_RESIDUES = (1000, 20_000)
 SHARD_BYTES = 64e6
 ATOM_BYTES = 8 * frame_bytes(1)
 """Of the heavy atoms of a residue, about."""
-SHOWN = 10
-"""Bad frames that are named in the log."""
 
 
 def backmap_files(
@@ -120,23 +114,10 @@ def backmap_in_memory(
     source = _open(inputs, request)
     with tempfile.TemporaryDirectory(prefix="hpcbackmap-") as folder:
         done = _descend(source, request, Path(folder), True, comm)
-        summary = _summary(done, source)
+        summary = summarise(done, source)
         made = open_workspace(done.made).system(source.only.name)
         pieces = Pieces(done.plan, made, source.only, request.names)
         return pieces.trajectories(), summary
-
-
-class NothingMade(InputError):
-    """No frame of the input could be used."""
-
-
-class Finished(NamedTuple):
-    """A run that went down: its plan, where its shards are, how many are missing, what is quarantined."""
-
-    plan: Plan
-    made: Path
-    missing: int
-    quarantined: list[dict]
 
 
 def _descend(
@@ -255,14 +236,12 @@ def _source(reader, particles, path: str, request: Request) -> FileSource:
         same = topology.chain_index[residue] == topology.chain_index[residue - 1]
         if same and not topology.bonded[residue]:
             log.warning("%s: chain break before %s", path, topology.label(residue))
-    left_out = dict(reading.left_out)
     others = others_of(particles, chosen, reading, request.keep_others, path)
     if others is not None:
         source = replace(source, only=replace(source.only, others=others))
-        for name in others.counts:
-            left_out.pop(kind_word(name), None)
         words = ", ".join(f"{count} of {name}" for name, count in others.counts.items())
         log.info("%s: passed through as they are, particles: %s", path, words or "none")
+    left_out = left_out_of(source.only)
     if len(chosen) < particles.n_atoms:
         left_out["not selected"] = particles.n_atoms - len(chosen)
     log.info(
@@ -279,7 +258,8 @@ def _source(reader, particles, path: str, request: Request) -> FileSource:
 def _prepare(request: Request, targets: Targets, source: FileSource) -> None:
     """The folder of a run that is to be begun or continued."""
     if targets.topology and not request.force:
-        names_same_atoms(targets.topology, source.only.ladder.topology.to_mdtraj())
+        more = request.hydrogens or request.keep_others
+        names_same_atoms(targets.topology, source.only.ladder.topology.to_mdtraj(), more)
     targets.scratch.mkdir(exist_ok=True)
 
 
@@ -373,136 +353,14 @@ def _shard(frames: int, residues: int, batch: int, relax: bool) -> int:
 
 
 def _told(done: Finished, source: FileSource, targets: Targets) -> dict:
-    """`_summary` and where things are. A run that made nothing leaves nothing that would be in the way of one
+    """`summarise` and where things are. A run that made nothing leaves nothing that would be in the way of one
     with better options.
     """
     try:
-        return _summary(done, source) | _places(targets, done.plan)
+        return summarise(done, source) | places(targets, done.plan)
     except NothingMade:
         shutil.rmtree(targets.scratch, ignore_errors=True)
         raise
-
-
-def _summary(done: Finished, source: FileSource) -> dict:
-    """What a user is told of the structures. Raises NothingMade if no frame could be used."""
-    system, topology, plan = source.only, source.only.ladder.topology, done.plan
-    records = Records(plan, done.made)
-    facts = records.facts()
-    bad = _by_frame(done.quarantined, plan.rows_per_frame)
-    if not facts.get("structures"):
-        why = bad[0]["reason"] if bad else "no structure was made"
-        raise NothingMade(
-            f"{source.path}: none of its {plan.total_frames} frames could be backmapped; the first: {why}"
-        )
-    for item in bad[:SHOWN]:
-        label = system.reader.label(item["frame"])
-        log.warning("%s is left out: %s", label, item["reason"])
-    if len(bad) > SHOWN:
-        log.warning("%d more frames are left out", len(bad) - SHOWN)
-    closed = int(facts.get("closed", 0))
-    summary = {
-        "frames": plan.total_frames,
-        "members": plan.rows_per_frame,
-        "structures": int(facts["structures"]),
-        "representation": system.reading.representation,
-        "chains": len(topology.chain_ids),
-        "residues": topology.n_residues,
-        "atoms": topology.n_atoms,
-        "left_out": _left_out(system),
-        "closed_frames": closed,
-    }
-    if system.others is not None:
-        summary["passed_through"] = system.others.counts
-    if closed:
-        summary["closed_displacement_angstrom"] = {
-            "mean": round(10 * facts["moved"] / closed, 3),
-            "most": round(10 * facts["most_moved"], 3),
-        }
-    summary |= _beads_in_words(system, facts)
-    if plan.reference:
-        aside = int(facts.get("reference_set_aside", 0))
-        summary["reference_set_aside_frames"] = aside
-        if aside:
-            log.warning(
-                "the reference is of another fold than the beads of %d frame(s): they are made without it",
-                aside,
-            )
-    if topology.disulphides:
-        summary["disulphides"] = len(topology.disulphides)
-        summary["disulphides_open"] = int(facts.get("open_disulphides", 0))
-    finished = _finished_in_words(plan, source) | relaxation_in_words(records)
-    for item in finished.get("relaxation", {}).get("unrelaxed", [])[:SHOWN]:
-        label = system.reader.label(item["frame"])
-        log.warning("%s, member %d, is not relaxed: %s", label, item["member"], item["reason"])
-    return summary | in_words(facts) | finished | {"quarantined": bad}
-
-
-def _beads_in_words(system: FileSystem, facts: dict[str, float]) -> dict[str, object]:
-    """Of beads of several residues, what they are and how well they are met."""
-    if "bead_of" not in system.reading.sites:
-        return {}
-    beads = np.bincount(system.reading.sites["bead_of"])
-    few, many = int(beads.min()), int(beads.max())
-    return {
-        "beads": len(beads),
-        "residues_per_bead": few if few == many else f"{few} to {many}",
-        "bead_center": system.ladder.definition(system.ladder.resolutions[-1]),
-        "largest_bead_error_angstrom": round(10 * facts.get("most_bead_error", 0.0), 5),
-    }
-
-
-def _left_out(system: FileSystem) -> dict[str, int]:
-    """Particles by kind that are neither read nor passed through."""
-    passed = {kind_word(name) for name in system.others.counts} if system.others else set()
-    return {kind: n for kind, n in system.reading.left_out.items() if kind not in passed}
-
-
-def _finished_in_words(plan: Plan, source: FileSource) -> dict[str, Any]:
-    """What the finish added, as a user reads it."""
-    if not plan.finish or not plan.protonation:
-        return {}
-    topology = plan.protonated_ladder(source.only.name, source.only.ladder).topology
-    states = Counter(state for state in topology.protonation if state)
-    written = plan.finish.get("hydrogens")
-    return {
-        **({"hydrogens": len(hydrogens_of(topology).names)} if written else {}),
-        "ph": plan.finish["ph"],
-        "protonation": dict(sorted(states.items())),
-    }
-
-
-def _places(targets: Targets, plan: Plan) -> dict:
-    return {
-        "output": [str(file) for file in targets.files],
-        "topology": str(targets.topology or targets.files[0]),
-        "rows": _rows_in_words(targets, plan),
-        "record": str(targets.record),
-    }
-
-
-def _rows_in_words(targets: Targets, plan: Plan) -> str:
-    if plan.rows_per_frame == 1:
-        return "one structure a frame, in the order of the input"
-    if targets.output.suffix == STORE:
-        return "all members of a frame, then the next frame (observables source_frame, member)"
-    return "one file a member, frames in the order of the input"
-
-
-def _by_frame(quarantined: list[dict], members: int) -> list[dict]:
-    """One entry for each bad frame, or each bad member where the others of its frame are good."""
-    frames: dict[int, list[dict]] = {}
-    for item in quarantined:
-        frames.setdefault(item["frame"], []).append(item)
-    found: list[dict] = []
-    for frame, items in sorted(frames.items()):
-        if len(items) == members:
-            found.append({"frame": frame, "reason": items[0]["reason"]})
-        else:
-            found += [
-                {"frame": frame, "member": item["member"], "reason": item["reason"]}
-                for item in items
-            ]
-    return found
 
 
 def _deliver(done: Finished, source: FileSource, request: Request, comm: Comm) -> None:

@@ -5,6 +5,7 @@ Shapes: F frames, P particles of the file, K of them kept; positions nm.
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,15 +29,22 @@ class Others:
     rows: np.ndarray
     particles: Particles
 
-    @property
+    @cached_property
     def counts(self) -> dict[str, int]:
         """Particles by the name of their residue."""
         residues = self.particles.residue[self.rows].tolist()
         return dict(Counter(self.particles.residues[i].name for i in residues))
 
-    @property
+    @cached_property
     def n_residues(self) -> int:
         return len(np.unique(self.particles.residue[self.rows]))
+
+    @cached_property
+    def _chains(self) -> list[np.ndarray]:
+        """Which of the kept particles each chain has."""
+        residues = self.particles.residue[self.rows].tolist()
+        chain = np.array([self.particles.residues[i].chain for i in residues], dtype=np.int64)
+        return [np.flatnonzero(chain == each) for each in np.unique(chain)]
 
     def beside(self, topology: "mdtraj.Topology") -> "mdtraj.Topology":
         """``topology`` with these particles after its own, in chains of their own."""
@@ -72,15 +80,11 @@ class Others:
         kept = frames[:, self.rows].astype(np.float32)
         if cells is None:
             return kept
-        chain = np.array(
-            [self.particles.residues[i].chain for i in self.particles.residue[self.rows]]
-        )
         for place, cell in enumerate(cells):
             if not cell.any():
                 continue
             inverse = np.linalg.inv(cell)
-            for each in np.unique(chain):
-                rows = np.flatnonzero(chain == each)
+            for rows in self._chains:
                 edges = np.round((centre[place] - kept[place, rows[0]]) @ inverse)
                 kept[place, rows] += (edges @ cell).astype(np.float32)
         return kept

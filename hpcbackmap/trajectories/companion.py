@@ -16,9 +16,10 @@ def topology_beside(output: Path) -> Path | None:
     return None
 
 
-def names_same_atoms(path: Path, topology) -> bool:
+def names_same_atoms(path: Path, topology, more: bool = False) -> bool:
     """Whether a file is there that names the atoms of ``topology`` (of mdtraj).
 
+    more: it may name further atoms of its residues, and further residues after them; names are not looked at.
     Raises ConfigError if it names others.
     """
     from hpcbackmap.trajectories.particles import load_topology
@@ -29,11 +30,23 @@ def names_same_atoms(path: Path, topology) -> bool:
         found = load_topology(str(path))
     except InputError:
         found = None
-    if found is None or [*map(_name, found.atoms)] != [*map(_name, topology.atoms)]:
+    if found is None or not (_same_residues if more else _same_atoms)(found, topology):
         raise ConfigError(
             f"{path}: there is another topology of this name; choose another --output, or --force to replace it"
         )
     return True
+
+
+def _same_atoms(found, topology) -> bool:
+    return [*map(_name, found.atoms)] == [*map(_name, topology.atoms)]
+
+
+def _same_residues(found, topology) -> bool:
+    there, wanted = (
+        [(residue.chain.index, residue.resSeq % 10000) for residue in each.residues]
+        for each in (found, topology)
+    )
+    return there[: len(wanted)] == wanted
 
 
 def _name(atom) -> tuple:

@@ -96,3 +96,19 @@ def test_strict_has_nothing_to_refuse_and_what_cannot_be_is_said(complex_file, t
         hpcbackmap.backmap(complex_file, strict=True)
     with pytest.raises(ConfigError, match="store holds the protein alone"):
         check_request(Request(output=tmp_path / "a.zarr", keep_others=True), [str(complex_file)])
+
+
+@pytest.mark.parametrize("more", [{"hydrogens": True}, {"keep_others": True}])
+def test_a_topology_that_an_earlier_run_left_is_no_other_one(complex_file, tmp_path, more):
+    """With hydrogens and with what stands beside; that of another protein is."""
+    output, topology = tmp_path / "atoms.xtc", tmp_path / "atoms_top.pdb"
+    hpcbackmap.backmap(complex_file, output=output, **more)
+    before = topology.read_bytes()
+    output.unlink()
+    hpcbackmap.backmap(complex_file, output=output, **more)
+    assert topology.read_bytes() == before
+    output.unlink()
+    lines = before.splitlines(keepends=True)
+    topology.write_bytes(b"".join(line for line in lines if line[22:26] != b"   7"))
+    with pytest.raises(ConfigError, match="another topology"):
+        hpcbackmap.backmap(complex_file, output=output, **more)
