@@ -220,20 +220,26 @@ def read(paths: list[Path], frames: int) -> Ensemble:
 
 
 def table(name: str, result: dict) -> str:
-    rows = result["rows"]
+    title = f"{name}: {result['frames']} frames, {result['members']} members"
+    lines = measures(title, result["rows"], SHOWN)
+    cost = (f"{value:.0f}" for value in result["cpu_ms_per_frame"].values())
+    lines.append("| CPU ms a frame (all members) | " + " | ".join(cost) + " | |")
+    return "\n".join([*lines, ""])
+
+
+def measures(title: str, rows: dict[str, dict], shown: tuple[str, ...]) -> list[str]:
+    """Markdown of the measures of each row that are ``shown``."""
     lines = [
-        f"## {name}: {result['frames']} frames, {result['members']} members",
+        f"## {title}",
         "",
         "| | " + " | ".join(rows) + " |",
         "|---" * (len(rows) + 1) + "|",
     ]
     for item in METRICS:
-        if item.name in SHOWN:
-            cells = [cell(row.get(item.name), item.digits) for row in rows.values()]
+        if item.name in shown:
+            cells = (cell(row.get(item.name), item.digits) for row in rows.values())
             lines.append(f"| {item.label} | " + " | ".join(cells) + " |")
-    cost = (f"{value:.0f}" for value in result["cpu_ms_per_frame"].values())
-    lines.append("| CPU ms a frame (all members) | " + " | ".join(cost) + " | |")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def cell(summary: dict | None, digits: int) -> str:

@@ -8,8 +8,9 @@ its mean is right, and depends on one structure alone.
 Shapes: S structures, R residues, A heavy atoms; positions nm.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,25 +60,23 @@ def residue_features(
     topology: Topology, frame: np.ndarray, beads: np.ndarray | None = None
 ) -> np.ndarray:
     """What the networks read of one structure [A, 3]: [R, `FEATURES`]. beads: of `bead_features`."""
-    n = topology.n_residues
-    types = np.zeros((n, len(RESIDUE_INDEX)))
-    types[np.arange(n), [RESIDUE_INDEX[name] for name in topology.sequence]] = 1
+    n, fixed = topology.n_residues, _fixed(topology)
     calpha = frame[topology.ca_index].astype(np.float64)
-    centres = _side_chain_centres(topology, frame)
+    centres = np.zeros((n, 3))
+    np.add.at(centres, fixed.residue, frame[fixed.side])
+    centres /= fixed.atoms[:, None]
     pairs = pairs_within(centres, RADII[-1])
     apart = np.linalg.norm(centres[pairs[:, 0]] - centres[pairs[:, 1]], axis=1)
     counts = [
         np.bincount(pairs[apart < radius].ravel(), minlength=n) / usual
         for radius, usual in zip(RADII, CROWD, strict=True)
     ]
-    stretch = np.cumsum(~np.asarray(topology.bonded))
     distances = [
-        _along(calpha, stretch, step, usual) for step, usual in zip(STEPS, USUAL, strict=True)
+        _along(calpha, fixed.stretch, step, usual) for step, usual in zip(STEPS, USUAL, strict=True)
     ]
-    ends = [_to_end(stretch), _to_end(stretch[::-1])[::-1]]
     if beads is None:
         beads = np.zeros((n, 3))
-    return np.column_stack([types, *counts, *distances, *ends, beads])
+    return np.column_stack([fixed.types, *counts, *distances, fixed.ends, beads])
 
 
 def bead_features(ladder: Ladder, kind: str) -> np.ndarray | None:
@@ -101,13 +100,29 @@ def bead_features(ladder: Ladder, kind: str) -> np.ndarray | None:
     return np.column_stack([np.log(size), off, last])
 
 
-def _side_chain_centres(topology: Topology, frame: np.ndarray) -> np.ndarray:
-    """Mean of each residue's atoms without N, C and O; the C-alpha atom counts, [R, 3]."""
-    chosen = ~np.isin(topology.atom_names, ("N", "C", "O", "OXT"))
-    residue = topology.atom_residue[chosen]
-    sums = np.zeros((topology.n_residues, 3))
-    np.add.at(sums, residue, frame[chosen])
-    return sums / np.maximum(np.bincount(residue, minlength=topology.n_residues), 1)[:, None]
+class _Fixed(NamedTuple):
+    """Of one molecule. types [R, 20]; side, residue: atoms of side chains with C-alpha, and their residues;
+    atoms [R]: how many these are; stretch [R]: number of the unbroken piece of chain; ends [R, 2].
+    """
+
+    types: np.ndarray
+    side: np.ndarray
+    residue: np.ndarray
+    atoms: np.ndarray
+    stretch: np.ndarray
+    ends: np.ndarray
+
+
+@lru_cache(maxsize=8)
+def _fixed(topology: Topology) -> _Fixed:
+    n = topology.n_residues
+    types = np.zeros((n, len(RESIDUE_INDEX)))
+    types[np.arange(n), [RESIDUE_INDEX[name] for name in topology.sequence]] = 1
+    side = np.flatnonzero(~np.isin(topology.atom_names, ("N", "C", "O", "OXT")))
+    residue = topology.atom_residue[side]
+    stretch = np.cumsum(~np.asarray(topology.bonded))
+    ends = np.stack([_to_end(stretch), _to_end(stretch[::-1])[::-1]], axis=1)
+    return _Fixed(types, side, residue, np.bincount(residue, minlength=n), stretch, ends)
 
 
 def _along(calpha: np.ndarray, stretch: np.ndarray, step: tuple[int, int], usual: float):

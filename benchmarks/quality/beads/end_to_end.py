@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from header import header
-from heavy_atoms import UNSEEN, Ensemble, cell, read_unseen
+from heavy_atoms import UNSEEN, Ensemble, measures, read_unseen
 
 from hpcbackmap.evaluation.bootstrap import Totals, summarise
 from hpcbackmap.metrics.judge import METRICS, judge, judge_alone
@@ -77,17 +77,8 @@ def table(size: int, chains: list[Ensemble]) -> list[str]:
         if number % 20 == 19:
             print(f"{size} residues a bead: {number + 1} of {len(chains)} chains", file=sys.stderr)
     found = {name: summarise(totals, len(chains), 500, 0) for name, totals in rows.items()}
-    lines = [
-        f"## {size} residues per bead: {len(chains)} chains, {MEMBERS} members",
-        "",
-        "| | " + " | ".join(found) + " |",
-        "|---" * (len(found) + 1) + "|",
-    ]
-    for item in METRICS:
-        if item.name in SHOWN:
-            cells = (cell(row.get(item.name), item.digits) for row in found.values())
-            lines.append(f"| {item.label} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+    title = f"{size} residues per bead: {len(chains)} chains, {MEMBERS} members"
+    return [*measures(title, found, SHOWN), ""]
 
 
 @torch.no_grad()
