@@ -56,6 +56,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[test$(MPI)]"
+	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[md,h5]" || echo "no OpenMM or PyTables here: their tests are skipped"
 	touch $@
 
 clean:
