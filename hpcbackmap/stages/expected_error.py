@@ -38,7 +38,8 @@ def expected_error(ladder: Ladder, positions: np.ndarray, kind: str, mode: bool)
     """Expected root mean square displacement of each residue's heavy atoms, nm, float32 [S, R].
 
     positions: heavy atoms [S, A, 3]. kind: what the structures were made from, a representation (``ca``,
-    ``com``, …) or a resolution of ``ladder``. mode: they are one answer, not members.
+    ``com``, …) or a resolution of ``ladder``. mode: they are one answer, not members. Structures that could
+    not be made, which are no numbers, have none.
     """
     topology = ladder.topology
     name = kind
@@ -46,9 +47,9 @@ def expected_error(ladder: Ladder, positions: np.ndarray, kind: str, mode: bool)
     if spread is not None:
         name = "beads"
     layers = _network(name)
-    found = np.empty((len(positions), topology.n_residues), np.float32)
-    for number, frame in enumerate(positions):
-        x = residue_features(topology, frame, spread)
+    found = np.full((len(positions), topology.n_residues), np.nan, np.float32)
+    for number in np.flatnonzero(np.isfinite(positions).all(axis=(1, 2))):
+        x = residue_features(topology, positions[number], spread)
         for weight, bias in layers[:-1]:
             x = np.tanh(x @ weight.T + bias)
         weight, bias = layers[-1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hpcbackmap
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.expected_error import bead_features, expected_error
 
@@ -32,6 +32,15 @@ def test_a_structure_alone_decides(example):
     np.testing.assert_allclose(
         expected_error(ladder, moved, "ca", mode=False)[0], together[2], atol=1e-5
     )
+
+
+def test_a_structure_that_could_not_be_made_has_none():
+    """Of a large protein too, whose neighbours are looked up in another way."""
+    ladder = build_ladder(topology_from_sequence(["AG" * 100]), ["fg", "ca"])
+    frames = np.random.default_rng(0).uniform(0, 4, (3, ladder.topology.n_atoms, 3))
+    frames[1] = np.nan
+    found = expected_error(ladder, frames.astype(np.float32), "ca", mode=True)
+    assert np.isfinite(found).all(axis=1).tolist() == [True, False, True]
 
 
 def test_coarser_input_is_worse_and_a_member_more_than_one_answer(example):
