@@ -160,7 +160,9 @@ def deliver(pieces: Pieces, targets: Targets, comm: Comm, signals: StopSignals) 
     on_first_rank(comm, lambda: _write_topology(pieces, targets))
 
 
-def _deliver_some(pieces: Pieces, targets: Targets, members: range, comm: Comm, signals) -> None:
+def _deliver_some(
+    pieces: Pieces, targets: Targets, members: range, comm: Comm, signals: StopSignals
+) -> None:
     files = [targets.files[member] for member in members]
     total, parts = pieces.plan.total_frames, []
     error: HpcbackmapError | None = None
@@ -180,7 +182,9 @@ def _deliver_some(pieces: Pieces, targets: Targets, members: range, comm: Comm, 
                 part.unlink(missing_ok=True)
 
 
-def _write(pieces: Pieces, parts: list[Path], members: range, start: int, stop: int, signals):
+def _write(
+    pieces: Pieces, parts: list[Path], members: range, start: int, stop: int, signals: StopSignals
+) -> None:
     """One file for each member; none for a member without a structure here."""
     from hpcbackmap.trajectories.writer import TrajectoryWriter
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcbackmap.backmapping.chain import Chains, load_chain
 from hpcbackmap.backmapping.output import create_output, open_output, stored_plan
@@ -33,6 +34,11 @@ from hpcbackmap.runtime.errors import (
 from hpcbackmap.runtime.mpi import Comm, MpiComm, on_first_rank
 from hpcbackmap.runtime.progress import Progress
 from hpcbackmap.runtime.stopping import StopSignals
+
+if TYPE_CHECKING:
+    import torch
+
+    from hpcbackmap.stages.base import Stage
 
 __all__ = ["AnotherPlan", "backmap", "descend"]
 
@@ -80,7 +86,7 @@ class AnotherPlan(OutputError):
         )
         self.output, self.difference = output, difference
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["AnotherPlan"], tuple[Path, str]]:
         return AnotherPlan, (self.output, self.difference)
 
 
@@ -99,13 +105,13 @@ def descend(
     started = time.monotonic()
     deadline = None if time_limit is None else started + time_limit
     start_resolution(campaign, source)
-    output, device = campaign.path(campaign.backmap.output), _device(comm, device)
+    output, on = campaign.path(campaign.backmap.output), _device(comm, device)
     stages = load_chain(stage_folders(campaign), campaign.descent())
     if campaign.backmap.reference:
         stages = _guided(campaign, stages, source, comm)
     draws = list(campaign.draws().values())
     frames = chosen_frames(campaign, source)
-    chains = _chains(stages, source, frames, device, draws)
+    chains = _chains(stages, source, frames, on, draws)
     groups = Groups(pipeline, len(stages), comm.rank, comm.size) if pipeline else None
     plan = on_first_rank(
         comm, lambda: _plan_and_output(campaign, source, frames, chains, output, comm.size, plain)
@@ -117,7 +123,7 @@ def descend(
         if todo:
             if comm.rank == 0:
                 sign[0]()
-                _announce(plan, comm, device, todo)
+                _announce(plan, comm, on, todo)
             _work(plan, source, output, chains, comm, todo, stop, deadline, groups)
         else:
             log.info("%s: nothing to do", output)
@@ -142,14 +148,20 @@ def _guided(campaign: Campaign, stages: list, source: Source, comm: Comm) -> lis
     return found
 
 
-def _chains(stages, source: Source, names: Iterable[str], device, draws) -> Chains:
+def _chains(
+    stages: list["Stage"],
+    source: Source,
+    names: Iterable[str],
+    device: "torch.device",
+    draws: list[int],
+) -> Chains:
     try:
         return Chains(stages, lambda name: source.system(name).ladder, names, device, draws)
     except InputError as error:
         raise InputError(f"{source.path}: {error}") from None
 
 
-def _device(comm: Comm, wanted: str):
+def _device(comm: Comm, wanted: str) -> "torch.device":
     import torch
 
     torch.set_num_threads(1)
@@ -164,7 +176,13 @@ def _device(comm: Comm, wanted: str):
 
 
 def _plan_and_output(
-    campaign, source: Source, frames, chains, output: Path, ranks: int, plain: bool
+    campaign: Campaign,
+    source: Source,
+    frames: dict[str, list[list[int]]],
+    chains: Chains,
+    output: Path,
+    ranks: int,
+    plain: bool,
 ) -> Plan:
     """The plan, and an output that was made by it."""
     there = stored_plan(output)
@@ -189,7 +207,7 @@ def _missing(plan: Plan, output: Path, comm: Comm, part: tuple[int, int]) -> lis
     return [shard for i, shard in enumerate(shards) if not parts[i % comm.size][i // comm.size]]
 
 
-def _announce(plan: Plan, comm: Comm, device, todo: list[Shard]) -> None:
+def _announce(plan: Plan, comm: Comm, device: "torch.device", todo: list[Shard]) -> None:
     log.info(
         "backmapping %d frames x %d on %d rank(s), device %s: %d of %d shards of %d frames to do, "
         "batches of %d frames",
@@ -201,22 +219,31 @@ def _announce(plan: Plan, comm: Comm, device, todo: list[Shard]) -> None:
 
 
 def _work(
-    plan, source, output, chains, comm: Comm, todo, stop, deadline, groups: Groups | None
+    plan: Plan,
+    source: Source,
+    output: Path,
+    chains: Chains,
+    comm: Comm,
+    todo: list[Shard],
+    stop: StopSignals,
+    deadline: float | None,
+    groups: Groups | None,
 ) -> None:
     structures = sum(shard.stop - shard.start for shard in todo) * plan.rows_per_frame
     counter = comm.counter()
-    link = None
+    link: Link | None = None
+    used: Chains | RemoteChains = chains
     if groups and not isinstance(comm, MpiComm):
         raise ConfigError("backmap: --pipeline needs ranks under mpirun")
     if groups and isinstance(comm, MpiComm) and groups.upstream is not None and groups.writes:
         link = Link(comm, groups.upstream)
-        chains = RemoteChains(chains, link)
+        used = RemoteChains(chains, link)
     with Progress(comm, structures, "structures", given_up="quarantined") as progress:
         if groups and isinstance(comm, MpiComm) and not groups.writes:
             serve(groups, chains, comm)
         else:
             journal = Records(plan, output).folder / f"rank{comm.rank}.jsonl"
-            worker = Worker(plan, source, output, chains, stop, journal, progress.tell)
+            worker = Worker(plan, source, output, used, stop, journal, progress.tell)
             worker.run(todo, counter, deadline)
         if link:
             link.close()

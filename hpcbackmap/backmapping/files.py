@@ -51,7 +51,12 @@ __all__ = ["backmap_files", "backmap_in_memory"]
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import mdtraj
+
+    from hpcbackmap.trajectories.frames import FrameReader
+    from hpcbackmap.trajectories.particles import Particles
 
 IN_MEMORY = "trajectory"
 """How messages call a trajectory that is no file."""
@@ -104,7 +109,7 @@ def backmap_files(
 
 
 def backmap_in_memory(
-    inputs: "list[str] | mdtraj.Trajectory", request: Request, comm
+    inputs: "list[str] | mdtraj.Trajectory", request: Request, comm: Comm
 ) -> tuple[list["mdtraj.Trajectory"], dict]:
     """The same as trajectories, one for each member, and what a user is told.
 
@@ -160,7 +165,7 @@ def _require_idle(folders: tuple[Path, ...], output: Path) -> None:
 
 
 @contextmanager
-def only_delivery(folder: Path, comm: Comm):
+def only_delivery(folder: Path, comm: Comm) -> "Iterator[bool]":
     """Whether this run delivers: of parts that end together, one does."""
     with ExitStack() as held:
 
@@ -212,7 +217,9 @@ def _open(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> FileSour
     return _source(open_files(inputs, particles, request.unit), particles, path, request)
 
 
-def _source(reader, particles, path: str, request: Request) -> FileSource:
+def _source(
+    reader: "FrameReader", particles: "Particles", path: str, request: Request
+) -> FileSource:
     """A source of the chosen particles of ``reader``; what was decided in reading them is said."""
     chosen = chosen_particles(particles, request.select, list(request.chains))
     options = {

@@ -81,7 +81,7 @@ def settled_plan(campaign: Campaign, source: Source) -> dict:
     return json.loads(json.dumps(settled))
 
 
-def _settled(campaign, source, folders: dict[str, Path], frames: dict) -> dict:
+def _settled(campaign: Campaign, source: Source, folders: dict[str, Path], frames: dict) -> dict:
     settings, known = campaign.backmap, campaign.resolutions()
     start = start_resolution(campaign, source)
     made = known[: known.index(start)]
@@ -123,7 +123,7 @@ def stage_folders(campaign: Campaign) -> dict[str, Path]:
     return folders
 
 
-def _with_sizes(plan: Plan, source: Source, chains, ranks: int, sizes: dict) -> Plan:
+def _with_sizes(plan: Plan, source: Source, chains: "Chains", ranks: int, sizes: dict) -> Plan:
     """The plan with measured sizes, for the largest of its systems."""
     from hpcbackmap.backmapping.sizing import choose_batch, choose_shard, seconds_per_frame
 

@@ -19,6 +19,8 @@ from hpcbackmap.trajectories.particles import Particles
 from hpcbackmap.trajectories.units import fitting_unit, length_unit, wrong_unit
 
 if TYPE_CHECKING:
+    import mdtraj
+
     from hpcbackmap.trajectories.periodic import Mender
 
 __all__ = [
@@ -217,7 +219,7 @@ def _within_proteins(particles: Particles) -> np.ndarray:
     return np.isfinite(particles.steps) & follows
 
 
-def _selected(atoms, select: str) -> np.ndarray:
+def _selected(atoms: "mdtraj.Topology", select: str) -> np.ndarray:
     try:
         found = np.asarray(atoms.select(select), dtype=np.int64)
     except Exception as error:  # mdtraj passes on whatever its parser meets

@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from hpcbackmap.backmapping.chain import Chain
+from hpcbackmap.backmapping.source import SourceSystem
 from hpcbackmap.runtime.allocator import give_back_memory
 
 __all__ = ["choose_batch", "choose_shard", "seconds_per_frame"]
@@ -31,7 +32,14 @@ SHARDS_PER_RANK = 16
 """At least, so that waiting for the last one costs a few percent (benchmarks/throughput/driver/scale.py)."""
 
 
-def choose_batch(chain: Chain, system, resolution: str, local: list[int], members, ranks: int):
+def choose_batch(
+    chain: Chain,
+    system: SourceSystem,
+    resolution: str,
+    local: list[int],
+    members: list[int | None],
+    ranks: int,
+):
     """(frames per batch, seconds per frame): the smallest batch within 5 % of the fastest that fits.
 
     system: where the frames ``local`` are; the first of them are backmapped and thrown away.
@@ -52,7 +60,13 @@ def choose_batch(chain: Chain, system, resolution: str, local: list[int], member
     return best, fastest
 
 
-def seconds_per_frame(chain: Chain, system, resolution: str, local: list[int], members) -> float:
+def seconds_per_frame(
+    chain: Chain,
+    system: SourceSystem,
+    resolution: str,
+    local: list[int],
+    members: list[int | None],
+) -> float:
     """Of one batch of frames ``local``, which is backmapped and thrown away."""
     coarse = np.nan_to_num(system.read_at(resolution, local))
     return _measure(chain, coarse, members)[0] / len(local)
@@ -71,7 +85,7 @@ def choose_shard(seconds: float, frame_bytes: int, batch: int, frames: int, rank
     return batch * max(1, 2 ** int(np.log2(max(1.0, most / batch))))
 
 
-def _measure(chain: Chain, coarse: np.ndarray, members) -> tuple[float, float]:
+def _measure(chain: Chain, coarse: np.ndarray, members: list[int | None]) -> tuple[float, float]:
     """Seconds of the faster of two runs, and bytes that it took at most beyond what was held before."""
     frames = list(range(len(coarse)))
     gc.collect()

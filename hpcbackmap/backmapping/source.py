@@ -167,7 +167,14 @@ class FileSystem:
         positions = filled(positions, unusable)
         return Coarse(positions, unusable, moved.astype(np.float32), given)
 
-    def _repair(self, sites, finite: list[int], positions, moved, unusable: dict[int, str]) -> None:
+    def _repair(
+        self,
+        sites: np.ndarray,
+        finite: list[int],
+        positions: np.ndarray,
+        moved: np.ndarray,
+        unusable: dict[int, str],
+    ) -> None:
         """Close broken traces; those that can be closed are usable."""
         topology = self.ladder.topology
         closed = repaired(topology, sites[finite])

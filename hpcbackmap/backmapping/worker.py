@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from hpcbackmap.finishing.relax import relax
 from hpcbackmap.metrics.beads import bead_error
 from hpcbackmap.protein.hydrogens import HYDROGENS
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.runtime.mpi import Counter
 from hpcbackmap.runtime.stopping import StopSignals
 
 __all__ = ["Worker"]
@@ -71,7 +72,7 @@ class Worker:
         self.records = Records(plan, output)
         self.journal = journal
 
-    def run(self, todo: list[Shard], counter, deadline: float | None) -> None:
+    def run(self, todo: list[Shard], counter: Counter, deadline: float | None) -> None:
         """Shards until none is left, the next would not end before ``deadline``, or a stop signal comes.
 
         A shard that is interrupted is not recorded. A signal to one rank stops all.
@@ -340,5 +341,5 @@ class _Timed:
     def __enter__(self) -> None:
         self.begun = time.perf_counter()
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         self.spent[self.name] += time.perf_counter() - self.begun

@@ -90,7 +90,9 @@ class CartesianStage(Stage[B]):
         """beta-ELBO per free direction, and bond lengths. In training the KL may be eased in or partly free."""
         return self._loss(self._context(coarse, system), fine, coarse, system, noise)
 
-    def _loss(self, context, fine, coarse, system, noise) -> dict[str, Tensor]:
+    def _loss(
+        self, context: Any, fine: Tensor, coarse: Tensor, system: B, noise: Tensor
+    ) -> dict[str, Tensor]:
         log_likelihood, information, mean = self._terms(context, fine, coarse, system, noise)
         kl = information.sum(-1)
         weight, counted = self.config.beta, kl
@@ -108,7 +110,7 @@ class CartesianStage(Stage[B]):
             loss = loss + self.config.geometry_weight * terms["bonds"] / BOND_TOLERANCE
         return {"loss": loss, **terms}
 
-    def _terms(self, context, fine, coarse, system, noise) -> Terms:
+    def _terms(self, context: Any, fine: Tensor, coarse: Tensor, system: B, noise: Tensor) -> Terms:
         q, p = self._posterior(context, fine, coarse, system), self._prior(context)
         z = q.at(noise[..., : self.latent])
         mean, log_spread = self._decode(context, z, coarse, system)

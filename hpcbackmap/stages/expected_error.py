@@ -126,7 +126,9 @@ def _fixed(topology: Topology) -> _Fixed:
     return _Fixed(types, side, residue, np.bincount(residue, minlength=n), stretch, ends)
 
 
-def _along(calpha: np.ndarray, stretch: np.ndarray, step: tuple[int, int], usual: float):
+def _along(
+    calpha: np.ndarray, stretch: np.ndarray, step: tuple[int, int], usual: float
+) -> np.ndarray:
     """Distance between the residues ``step`` before and after each, ``usual`` beyond ends of chains, [R]."""
     n = len(calpha)
     first, last = (np.arange(n) + shift for shift in step)

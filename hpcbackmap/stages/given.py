@@ -3,6 +3,7 @@
 Shapes: F frames, R residues, M beads of a residue at the most; positions in nm.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,7 +46,7 @@ class Given:
         moved = replace(self._each(lambda x: x.to(device)), cells=cells)
         return moved if self.shares is None else replace(moved, shares=self.shares.to(device))
 
-    def _each(self, change) -> "Given":
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Given":
         known = None if self.known is None else change(self.known)
         beads = None if self.beads is None else change(self.beads)
         return replace(self, known=known, beads=beads)

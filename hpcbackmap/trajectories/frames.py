@@ -45,7 +45,8 @@ class Frames(NamedTuple):
 class FrameReader(Protocol):
     """n_frames; label(frame): how messages name a frame; facts: what the frames are, JSON-ready."""
 
-    n_frames: int
+    @property
+    def n_frames(self) -> int: ...
 
     def read_at(self, frames: Sequence[int]) -> Frames: ...
 

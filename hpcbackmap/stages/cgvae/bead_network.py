@@ -229,7 +229,9 @@ class BeadNetwork(nn.Module):
         log_std = log_std + self.latent_log_std
         return Normal(mean, log_std.clamp(-5, 2))
 
-    def decode(self, context: dict, z: Tensor, coarse: Tensor, system: BeadSystem):
+    def decode(
+        self, context: dict, z: Tensor, coarse: Tensor, system: BeadSystem
+    ) -> tuple[Tensor, Tensor]:
         """Mean of the fine positions [F, N, 3] and log standard deviation per bead [F, B]."""
         h = self.decoder(context["h"] + self.from_latent(z), *context["graph"])
         members = h[:, system.bead_of]

@@ -7,6 +7,8 @@ latents are in use from the first step. An elastic network and the closing proje
 structure; the ELBO is that of the decoder before them.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -53,7 +55,7 @@ class Cgvae(CartesianStage[BeadSystem]):
         return self._closed(positions, context, system, rest)
 
     def _closed(
-        self, positions: Tensor, context, system: BeadSystem, noise: Tensor | None
+        self, positions: Tensor, context: Any, system: BeadSystem, noise: Tensor | None
     ) -> Tensor:
         """Stiff distances, then for C-alpha traces the closing projection."""
         if self.network.elastic is not None:

@@ -1,19 +1,25 @@
 """Distribution of the torsions of open chain ends: N of a first residue, C and O of a last one."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from hpcbackmap.protein.zmatrix import Role
-from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import bin_of
 from hpcbackmap.stages.layers.on_host import places
 
-__all__ = ["BINS", "END_ROLES", "EndHead"]
+if TYPE_CHECKING:
+    from hpcbackmap.stages.genzprot.system import ResidueSystem
+
+__all__ = ["BINS", "END_ROLES", "Choose", "EndHead"]
 
 BINS = 36
 END_ROLES = (Role.START_N, Role.END_C, Role.END_O)
+
+Choose = Callable[[Role, Tensor, Tensor], Tensor]
+"""Torsions [F, n] for a role, its residues [n] and their logits [F, n, BINS]."""
 
 
 class EndHead(nn.Module):
@@ -31,10 +37,10 @@ class EndHead(nn.Module):
         self,
         h: Tensor,
         planes: Tensor,
-        system: ResidueSystem,
-        choose: Callable[[Role, Tensor, Tensor], Tensor],
+        system: "ResidueSystem",
+        choose: Choose,
     ) -> dict[Role, tuple[Tensor, Tensor]]:
-        """Residues [n] and torsions [F, n] of each role; ``choose(role, residues, logits [F, n, BINS])``.
+        """Residues [n] and torsions [F, n] of each role, as ``choose`` takes them.
 
         Not ``forward``: ZeRO 3 reads what that returns, and stumbles over these keys.
         """

@@ -91,7 +91,9 @@ def _is_cell(cell: np.ndarray) -> bool:
     return bool(np.isfinite(cell).all() and abs(np.linalg.det(cell)) > SAME)
 
 
-def _images_near(points: np.ndarray, cell: np.ndarray, k: int):
+def _images_near(
+    points: np.ndarray, cell: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """near, valid [R, K] and shift [R, K, 3] of one frame, or None where it is as good without images."""
     from scipy.spatial import cKDTree
 
@@ -118,7 +120,9 @@ def _images_near(points: np.ndarray, cell: np.ndarray, k: int):
     return near, valid.copy(), wide
 
 
-def _with_images(points: np.ndarray, cell: np.ndarray, reach: float):
+def _with_images(
+    points: np.ndarray, cell: np.ndarray, reach: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points [n, 3] wrapped into the cell, then their images within ``reach`` of it.
 
     Positions, whose they are, and what each was moved by.

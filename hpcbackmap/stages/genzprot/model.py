@@ -219,7 +219,15 @@ class Genzprot(Stage[ResidueSystem]):
             loss = loss + self.config.steric_weight * gradient
         return {"loss": loss, **terms}
 
-    def _elbo(self, context: Context, fine, coarse, system: ResidueSystem, noise, shown) -> Elbo:
+    def _elbo(
+        self,
+        context: Context,
+        fine: Tensor,
+        coarse: Tensor,
+        system: ResidueSystem,
+        noise: Tensor,
+        shown: Tensor,
+    ) -> Elbo:
         """``shown`` [F, A, 3]: where side chains see the atoms around them."""
         internal = ideal_geometry.internal_of(fine, system)
         expected = self._rigid(context, coarse, system)
@@ -233,7 +241,7 @@ class Genzprot(Stage[ResidueSystem]):
         return Elbo(likelihood, kl)
 
     def _steric(
-        self, context: Context, coarse, system: ResidueSystem, noise
+        self, context: Context, coarse: Tensor, system: ResidueSystem, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What lowers the clashes of side chains drawn among generated neighbours, and clashes per residue.
 
@@ -248,7 +256,14 @@ class Genzprot(Stage[ResidueSystem]):
         for columns in noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2):
             score = torch.zeros_like(noise[..., 0])
 
-            def pick(k, logits, f, r, columns=columns, score=score):
+            def pick(
+                k: int,
+                logits: Tensor,
+                f: Tensor,
+                r: Tensor,
+                columns: Tensor = columns,
+                score: Tensor = score,
+            ) -> Tensor:
                 angle = draw(logits.detach(), columns[f, r, k])
                 score[f, r] = score[f, r] + log_density(logits, angle)
                 return angle
@@ -286,7 +301,9 @@ class Genzprot(Stage[ResidueSystem]):
         offsets = OFFSET_UNIT * self.offsets(context.h.detach()).unflatten(-1, (MAX_ATOMS, 3))
         return ideal_geometry.expected_geometry(offsets, coarse, system)
 
-    def _with_ends(self, h: Tensor, turns: Tensor, system: ResidueSystem, choose) -> Tensor:
+    def _with_ends(
+        self, h: Tensor, turns: Tensor, system: ResidueSystem, choose: chain_ends.Choose
+    ) -> Tensor:
         """Torsions [F, R, N_TORSIONS] with planes and chain ends filled in, chi still 0."""
         torsions = torch.zeros(*turns.shape, N_TORSIONS, dtype=turns.dtype, device=turns.device)
         torsions[..., Role.PLANE] = turns
@@ -297,9 +314,9 @@ class Genzprot(Stage[ResidueSystem]):
     def _backbone(
         self,
         context: Context,
-        torsions,
-        expected,
-        coarse,
+        torsions: Tensor,
+        expected: Tensor,
+        coarse: Tensor,
         system: ResidueSystem,
         given: Given | None = None,
     ) -> Scene:
@@ -314,7 +331,12 @@ class Genzprot(Stage[ResidueSystem]):
         return scene._replace(beads=GivenBeads(given.beads, given.shares, given.tolerance))
 
     def _member(
-        self, context: Context, coarse, system: ResidueSystem, noise: Tensor, given
+        self,
+        context: Context,
+        coarse: Tensor,
+        system: ResidueSystem,
+        noise: Tensor,
+        given: Given | None,
     ) -> Tensor:
         scene = self._generate(context, coarse, system, noise, given)
         again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
@@ -325,7 +347,7 @@ class Genzprot(Stage[ResidueSystem]):
     def _generate(
         self,
         context: Context,
-        coarse,
+        coarse: Tensor,
         system: ResidueSystem,
         noise: Tensor,
         given: Given | None = None,
@@ -387,7 +409,7 @@ class Genzprot(Stage[ResidueSystem]):
         return (order - system.first_bead[whose]) / system.n_beads[whose]
 
     def _pack(
-        self, context: Context, scene: Scene, rank, system: ResidueSystem, pick: Pick
+        self, context: Context, scene: Scene, rank: Tensor, system: ResidueSystem, pick: Pick
     ) -> None:
         """Place all side chains into the scene, a share of the residues at a time in order of ``rank``."""
         turn = (rank * self.config.rounds).long()
@@ -421,11 +443,11 @@ class Genzprot(Stage[ResidueSystem]):
 
     def _choose(
         self,
-        h,
+        h: Tensor,
         scene: Scene,
-        frame,
-        residue,
-        seen,
+        frame: Tensor,
+        residue: Tensor,
+        seen: Tensor,
         system: ResidueSystem,
         pick: Pick,
         counts: Counts | None = None,
@@ -449,7 +471,13 @@ class Genzprot(Stage[ResidueSystem]):
         return chi
 
     def _pick(
-        self, context: Tensor, frame, residue, system: ResidueSystem, pick: Pick, counts=None
+        self,
+        context: Tensor,
+        frame: Tensor,
+        residue: Tensor,
+        system: ResidueSystem,
+        pick: Pick,
+        counts: Counts | None = None,
     ) -> Tensor:
         """`_choose` given what the rows make of their surroundings, [n, W]."""
         chi = torch.zeros(len(frame), N_CHI, dtype=context.dtype, device=context.device)
@@ -464,7 +492,16 @@ class Genzprot(Stage[ResidueSystem]):
                 context = self.packing.after(context, k, chi[:, k], there)
         return chi
 
-    def _torsion_nats(self, context, fine, internal, coarse, expected, system, noise) -> Tensor:
+    def _torsion_nats(
+        self,
+        context: Context,
+        fine: Tensor,
+        internal: Tensor,
+        coarse: Tensor,
+        expected: Tensor,
+        system: ResidueSystem,
+        noise: Tensor,
+    ) -> Tensor:
         """Log density (nats, per rad) of each torsion, teacher-forced: [F, R, N_TORSIONS]."""
         truth = internal[:, system.torsion_index, 2]
         first, rank = _order(noise, system)

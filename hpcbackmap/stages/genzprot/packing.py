@@ -78,7 +78,9 @@ class PackingHead(Block):
         rows = zip(*(x.split(ROWS) for x in (h, frame, residue, placed)), strict=True)
         return torch.cat([self._see(h, scene, *part) for h, *part in rows])
 
-    def _see(self, h: Tensor, scene: Scene, frame, residue, placed: Tensor) -> Tensor:
+    def _see(
+        self, h: Tensor, scene: Scene, frame: Tensor, residue: Tensor, placed: Tensor
+    ) -> Tensor:
         own = scene.atoms[frame, residue]
         axes, ca = _backbone_frames(own), own[:, 1]
         position, kind, gap = self._nearest(scene, frame, residue, placed, own)
@@ -92,7 +94,9 @@ class PackingHead(Block):
         context = h + self.own(self._own_backbone(scene, frame, residue, axes, ca))
         return self.keep(context) + self.context(torch.cat([context, seen], -1))
 
-    def _nearest(self, scene: Scene, frame: Tensor, residue: Tensor, placed: Tensor, own: Tensor):
+    def _nearest(
+        self, scene: Scene, frame: Tensor, residue: Tensor, placed: Tensor, own: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Positions [n, M, 3], kinds and distances [n, M] of the atoms around the likely side chain."""
         near = scene.near[frame, residue]
         atoms = neighbour_atoms(scene, frame, residue)
@@ -110,7 +114,9 @@ class PackingHead(Block):
         return position, kind, squared.sqrt().clamp_max(10 * REACH)
 
     @staticmethod
-    def _own_backbone(scene: Scene, frame, residue, axes, ca) -> Tensor:
+    def _own_backbone(
+        scene: Scene, frame: Tensor, residue: Tensor, axes: Tensor, ca: Tensor
+    ) -> Tensor:
         """Own O, C before and N after in the own frame [n, 9]; they are what phi and psi are."""
         before, after = scene.before[residue], scene.after[residue]
         atoms = scene.atoms

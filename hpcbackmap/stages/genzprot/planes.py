@@ -40,7 +40,9 @@ class PlaneHead(nn.Module):
         self.cosine = nn.Parameter(torch.full((kinds,), ANGLE))
         self.log_stiffness = nn.Parameter(torch.full((kinds,), SPREAD).log() * -2)
 
-    def log_density(self, h: Tensor, planes: Tensor, first: Tensor, tables, system: ResidueSystem):
+    def log_density(
+        self, h: Tensor, planes: Tensor, first: Tensor, tables: "AngleTables", system: ResidueSystem
+    ) -> Tensor:
         """Nats of true rotations ``planes`` [F, R]; ``first`` [F, R]: those drawn on their own."""
         alone = log_density(self.alone(h), planes)
         given = log_density(self._given(h, planes, tables, system), planes)
@@ -48,13 +50,15 @@ class PlaneHead(nn.Module):
         return torch.where(there, torch.where(first, alone, given), 0.0)
 
     def draw(
-        self, h: Tensor, noise: Tensor, first: Tensor, tables, system: ResidueSystem
+        self, h: Tensor, noise: Tensor, first: Tensor, tables: "AngleTables", system: ResidueSystem
     ) -> Tensor:
         """Rotations [F, R] that standard-normal ``noise`` [F, R] stands for."""
         planes = draw(self.alone(h), noise)
         return torch.where(first, planes, draw(self._given(h, planes, tables, system), noise))
 
-    def mode(self, h: Tensor, first: Tensor, tables, system: ResidueSystem) -> Tensor:
+    def mode(
+        self, h: Tensor, first: Tensor, tables: "AngleTables", system: ResidueSystem
+    ) -> Tensor:
         """A joint mode: each set of planes in turn takes its most likely rotation given the other."""
         planes = angle_of_mode(self.alone(h))
         for fixed in (first, ~first, first):
@@ -62,7 +66,9 @@ class PlaneHead(nn.Module):
             planes = torch.where(fixed, planes, best)
         return planes
 
-    def _given(self, h: Tensor, planes: Tensor, tables, system: ResidueSystem) -> Tensor:
+    def _given(
+        self, h: Tensor, planes: Tensor, tables: "AngleTables", system: ResidueSystem
+    ) -> Tensor:
         """Logits [F, R, BINS] of each plane given its neighbours in ``planes``."""
         around = harmonics(planes, HARMONICS)
         before = self.previous(around)[:, system.bead_previous] * system.bonded.unsqueeze(-1)
@@ -73,7 +79,7 @@ class PlaneHead(nn.Module):
 
     def _strain(
         self, planes: Tensor, tables: "AngleTables", follows: Tensor, system: ResidueSystem
-    ):
+    ) -> Tensor:
         """Penalty of the two N-CA-C angles that a plane takes part in, at every bin: [F, R, BINS]."""
         bins = _ones_cos_sin(centres(BINS, planes))
         turned = _ones_cos_sin(planes)

@@ -121,7 +121,12 @@ def _best(
 
 
 def _overlap(
-    side: Tensor, scene: Scene, radius: Tensor, system, frame: Tensor, residue: Tensor
+    side: Tensor,
+    scene: Scene,
+    radius: Tensor,
+    system: ResidueSystem,
+    frame: Tensor,
+    residue: Tensor,
 ) -> Tensor:
     """Nats [n, C] for how far candidates ``side`` [n, C, MAX_ATOMS, 3] reach into what is around them."""
     atoms = flat(scene.atoms, system)[frame]

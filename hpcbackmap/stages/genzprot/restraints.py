@@ -59,8 +59,8 @@ def pick_held(
     packing: PackingHead,
     context: Tensor,
     scene: Scene,
-    frame,
-    residue,
+    frame: Tensor,
+    residue: Tensor,
     system: ResidueSystem,
     pick: Pick,
 ) -> Tensor:
@@ -94,7 +94,14 @@ def _binned(angle: Tensor, weight: Tensor) -> Tensor:
 class _Rows:
     """Rows (frame, residue) [n] of a scene and what places and weighs their beads."""
 
-    def __init__(self, packing: PackingHead, scene: Scene, frame, residue, system: ResidueSystem):
+    def __init__(
+        self,
+        packing: PackingHead,
+        scene: Scene,
+        frame: Tensor,
+        residue: Tensor,
+        system: ResidueSystem,
+    ):
         self.packing = packing
         self.backbone = scene.atoms[frame, residue, : SIDE.start]
         assert scene.rigid is not None

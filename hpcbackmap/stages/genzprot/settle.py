@@ -49,7 +49,12 @@ def settle(
 
 
 def _best(
-    packing: PackingHead, h: Tensor, scene: Scene, system: ResidueSystem, frame, residue
+    packing: PackingHead,
+    h: Tensor,
+    scene: Scene,
+    system: ResidueSystem,
+    frame: Tensor,
+    residue: Tensor,
 ) -> Tensor:
     """The cheapest candidate of rows (frame, residue) [n], given all others: atoms [n, MAX_ATOMS, 3]."""
     everyone = torch.ones_like(scene.near[frame, residue], dtype=torch.bool)
@@ -63,7 +68,9 @@ def _best(
     return side.view(-1, count, *side.shape[1:])[torch.arange(len(best), device=best.device), best]
 
 
-def _candidates(packing: PackingHead, seen: Tensor, residues: Tensor, system: ResidueSystem):
+def _candidates(
+    packing: PackingHead, seen: Tensor, residues: Tensor, system: ResidueSystem
+) -> tuple[Tensor, Tensor]:
     """Torsions [n C, N_CHI] of every candidate and how likely they are, nats [n C]; seen [n, W]."""
     count = len(SKIPS)
     context = seen.repeat_interleave(count, 0)

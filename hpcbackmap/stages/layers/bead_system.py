@@ -80,7 +80,14 @@ def _mean_place(groups: np.ndarray, place: np.ndarray) -> np.ndarray:
     return np.bincount(groups, weights=place) / np.bincount(groups)
 
 
-def _particle_features(ladder, fine, composition, sequence, bead, order) -> np.ndarray:
+def _particle_features(
+    ladder: Ladder,
+    fine: str,
+    composition: np.ndarray,
+    sequence: np.ndarray,
+    bead: np.ndarray,
+    order: np.ndarray,
+) -> np.ndarray:
     slot = np.zeros((len(composition), 15), dtype=np.float32)
     if ladder.index(fine) == 0:
         first = np.searchsorted(ladder.topology.atom_residue, np.arange(ladder.topology.n_residues))

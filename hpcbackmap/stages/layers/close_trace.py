@@ -66,7 +66,9 @@ def close_calpha(
     return result
 
 
-def _violated(positions, bonds, length, pairs, system: BeadSystem) -> Tensor:
+def _violated(
+    positions: Tensor, bonds: Tensor, length: Tensor, pairs: Tensor, system: BeadSystem
+) -> Tensor:
     """Whether a molecule has a bond or a contact beyond TOLERANCE in a frame, [F, S]."""
     apart = (positions[:, bonds[1]] - positions[:, bonds[0]]).norm(dim=-1)
     off = ((apart - length).abs() > TOLERANCE).to(positions.dtype)
@@ -83,7 +85,7 @@ def _shares(pairs: Tensor, positions: Tensor) -> Tensor:
     return count.clamp_min(1).unsqueeze(-1).to(positions.dtype)
 
 
-def _moves(positions: Tensor, pairs: Tensor, low, high) -> Tensor:
+def _moves(positions: Tensor, pairs: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """Half of what is missing to bring each pair's distance between ``low`` and ``high``, summed: [F, N, 3]."""
     first, second = pairs
     gap = positions[:, second] - positions[:, first]

@@ -116,7 +116,9 @@ class MessageLayers(nn.Module):
         ):
             return self._rounds(h, edges, index, valid, separation).to(h.dtype)
 
-    def _rounds(self, h, edges, index, valid, separation) -> Tensor:
+    def _rounds(
+        self, h: Tensor, edges: Tensor, index: Tensor, valid: Tensor, separation: Tensor
+    ) -> Tensor:
         limit = SEPARATIONS - 1
         edges = self.edge(edges, self.embed(separation.clamp(-limit, limit) + limit))
         weight = valid / valid.sum(-1, keepdim=True).clamp_min(1).sqrt()

@@ -212,7 +212,16 @@ class _Round(Block):
         nn.init.normal_(self.move.last.weight, std=0.01)
         nn.init.zeros_(self.move.last.bias)
 
-    def forward(self, h, trace, frames, neighbours, coarse, system, along) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        h: Tensor,
+        trace: Tensor,
+        frames: Tensor,
+        neighbours: tuple[Tensor, Tensor, Tensor],
+        coarse: Tensor,
+        system: TraceSystem,
+        along: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         h = self.chain(h + self.local(_local(trace, frames, coarse, system, along)), system)
         if self.space is not None:
             edges = geometry.edge_features(trace, frames, neighbours[0], TRACE_REACH)
