@@ -43,6 +43,7 @@ def backmap(
     ph: float = 7.0,
     names: str = "pdb",
     disulphides: str | None = None,
+    coherence: int = 1,
     reference: "str | PathLike | None" = None,
     device: str = "auto",
     on_bad_frame: str = "skip",
@@ -98,6 +99,9 @@ def backmap(
     disulphides
         Bonded cysteines, ``A:5-A:55,A:14-A:38``; ``auto``: as distances propose; ``none``. Default: those that
         the file names.
+    coherence
+        Frames over which the noise of a member stays alike, so that a trajectory does not flicker; 1: each
+        frame is drawn on its own.
     reference
         Of beads of several residues: file of a structure of the protein, which is carried onto the beads of
         each frame; where its fold is another one, a frame is made without it.
@@ -153,6 +157,7 @@ def backmap(
         ph=ph,
         names=names,
         disulphides=disulphides,
+        coherence=coherence,
         reference=None if reference is None else str(reference),
         device=device,
         on_bad_frame=on_bad_frame,

@@ -18,7 +18,7 @@ from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, collate
 from hpcbackmap.stages.centring import about, centre_of
 from hpcbackmap.stages.given import Given
-from hpcbackmap.stages.noise import frame_noise
+from hpcbackmap.stages.noise import INDEPENDENT, Coherence, frame_noise
 
 __all__ = ["Chain", "Chains", "Descent", "load_chain"]
 
@@ -170,7 +170,7 @@ class Descent:
 
     coarse: float32 [F, B, 3], nm. frames: global indices, which key the noise. members: which prior samples,
     or [None] for the one most likely structure. attempt: another number draws other samples. given: what the
-    input holds beside ``coarse`` of these frames, for the stage to heavy atoms.
+    input holds beside ``coarse`` of these frames, for the stage to heavy atoms. coherence: of the noise.
     nodes: samples of the last finished stage about the frames' centres. finished: samples of every stage so
     far, float32 [F, N, 3], nm. set_aside: frames that are made without the reference, [F].
     """
@@ -183,11 +183,12 @@ class Descent:
         seed: int,
         attempt: int = 0,
         given: Given | None = None,
+        coherence: Coherence = INDEPENDENT,
     ):
         self.given = given
         self.coarse, self.frames, self.members = coarse, frames, list(members)
         self.set_aside = np.zeros(len(frames), dtype=bool)
-        self.seed, self.attempt = seed, attempt
+        self.seed, self.attempt, self.coherence = seed, attempt, coherence
         self.centre = centre_of(coarse)
         positions = torch.from_numpy(about(coarse, self.centre))
         self.nodes: Nodes = {None if self.members[0] is None else 0: positions}
@@ -195,7 +196,8 @@ class Descent:
 
     def again(self, attempt: int) -> "Descent":
         """The same batch from the start, for another draw."""
-        return Descent(self.coarse, self.frames, self.members, self.seed, attempt, self.given)
+        same = (self.coarse, self.frames, self.members, self.seed)
+        return Descent(*same, attempt, self.given, self.coherence)
 
     def given_to(self, stage: Stage, device: torch.device) -> Given | None:
         """What ``stage`` is to keep and to reproduce, about the frames' centres."""
@@ -206,7 +208,8 @@ class Descent:
     def noise(self, stage: Stage, sample: int, beads: int) -> np.ndarray:
         """Of one sample of a stage, float32 [F, beads, width]."""
         stream = f"{stage.name}/attempt {self.attempt}" if self.attempt else stage.name
-        return frame_noise(self.seed, stream, self.frames, sample, beads, stage.noise_width)
+        shape = (beads, stage.noise_width)
+        return frame_noise(self.seed, stream, self.frames, sample, *shape, self.coherence)
 
 
 def _with_numbers(positions: Tensor) -> Tensor:

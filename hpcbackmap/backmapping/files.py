@@ -291,6 +291,7 @@ def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
                 "hydrogens": request.hydrogens,
                 "relax": request.relax,
                 "ph": request.ph,
+                "coherence": request.coherence,
                 "reference": request.reference and str(Path(request.reference).resolve()),
                 "frames": _frames(request.frames, source.only.n_frames),
                 "batch_frames": batch,

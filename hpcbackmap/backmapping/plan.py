@@ -9,6 +9,7 @@ from functools import cached_property
 from hpcbackmap.protein.hydrogens import HYDROGENS
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.differences import first_difference
+from hpcbackmap.stages.noise import Coherence
 
 __all__ = ["Plan", "Shard"]
 
@@ -41,6 +42,7 @@ class Plan:
     finish: what is done to whole structures after the chain; None: nothing. protonation: where they get
     hydrogens, be it only to be relaxed, the states of each system's residues (`Topology.protonation`), which
     follow from the rest. reference: content hash of the structure that guides the trace stage; None: without.
+    coherence: frames over which the noise of a member stays alike, counted among the chosen ones.
     """
 
     input: str
@@ -58,6 +60,7 @@ class Plan:
     finish: dict | None = None
     protonation: dict[str, list[str]] | None = None
     reference: str | None = None
+    coherence: int = 1
 
     def n_frames(self, system: str) -> int:
         return sum(len(range(*part)) for part in self.frames[system])
@@ -83,6 +86,10 @@ class Plan:
             chosen += part[max(shard.start - before, 0) : max(shard.stop - before, 0)]
             before += len(part)
         return chosen
+
+    def coherence_of(self, system: str) -> Coherence:
+        """Of the noise; chosen frames of a system are equally spaced."""
+        return Coherence(self.coherence, self.frames[system][0][2])
 
     def rows(self, shard: Shard) -> tuple[int, int]:
         """First row of a shard in the output, and the row after its last."""
@@ -119,6 +126,8 @@ class Plan:
         for key in ("source", "finish", "protonation", "reference"):
             if record[key] is None:
                 del record[key]
+        if self.coherence == 1:
+            del record["coherence"]
         return record
 
     @cached_property
@@ -134,4 +143,5 @@ class Plan:
             mine["finish"] = None
         if self.reference is None and other.get("reference"):
             mine["reference"] = None
+        mine, other = ({"coherence": 1} | record for record in (mine, other))
         return first_difference({key: other.get(key) for key in mine}, mine)

@@ -96,6 +96,7 @@ def _settled(campaign: Campaign, source: Source, folders: dict[str, Path], frame
         "seed": settings.seed,
         **({"finish": _finish(settings)} if settings.hydrogens or settings.relax else {}),
         **({"reference": _reference_digest(campaign)} if settings.reference else {}),
+        **({} if settings.mode or settings.coherence == 1 else {"coherence": settings.coherence}),
     } | ({"source": source.facts} if isinstance(source, FileSource) else {})
 
 

@@ -19,6 +19,7 @@ __all__ = ["STORE", "Request", "Targets", "check_request"]
 
 WRITTEN = (".xtc", ".dcd", ".pdb", ".cif", ".gro")
 STORE = ".zarr"
+MOST_COHERENT = 1000
 BAD_FRAMES = ("stop", "skip", "repair")
 FRAMES = re.compile(r"-?\d*:-?\d*(:[1-9]\d*)?")
 
@@ -34,9 +35,10 @@ class Request:
     residues, how many each, ``8,12,10`` or one number for all. beads: file that maps residues to them.
     bead_center: what a bead is (`resolution.build.DEFINITIONS`). hydrogens: add them, as they are at
     ``ph``. relax: minimise with restraints (OpenMM). names: of residues and atoms
-    (`finishing.naming.NAMES`). disulphides: ``A:5-A:55,…``, ``auto`` or ``none``, instead of those of the
-    file. reference: file of a structure of the protein, for beads of several residues. output: file, or
-    folder that ends in .zarr; None keeps all in memory.
+    (`finishing.naming.NAMES`). coherence: frames over which the noise of a member stays alike.
+    disulphides: ``A:5-A:55,…``, ``auto`` or ``none``, instead of those of the file. reference:
+    file of a structure of the protein, for beads of several residues. output: file, or folder that ends in
+    .zarr; None keeps all in memory.
     """
 
     output: Path | None = None
@@ -65,6 +67,7 @@ class Request:
     ph: float = PH
     names: str = "pdb"
     disulphides: str | None = None
+    coherence: int = 1
     reference: str | None = None
 
     @property
@@ -123,6 +126,10 @@ def check_request(request: Request, inputs: list[str]) -> None:
     require_openmm(request.relax, "--relax")
     if request.members < 1:
         raise ConfigError(f"--members {request.members}: one at least")
+    if not 1 <= request.coherence <= MOST_COHERENT:
+        raise ConfigError(f"--coherence {request.coherence}: give 1 to {MOST_COHERENT} frames")
+    if request.mode and request.coherence > 1:
+        raise ConfigError("--coherence: of members; one answer has no noise")
     for path in [*inputs, *filter(None, [request.top, request.beads, request.reference])]:
         if not Path(path).exists():
             raise InputError(f"{path}: no such file")

@@ -111,6 +111,7 @@ class Worker:
                 plan.members,
                 plan.seed,
                 given=coarse.given and coarse.given.frames(part),
+                coherence=plan.coherence_of(shard.system),
             )
             for part in parts
         )

@@ -43,6 +43,17 @@ def backmap(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the draws.")
     ] = None,
+    coherence: Annotated[
+        int | None,
+        typer.Option(
+            "--coherence",
+            min=1,
+            max=1000,
+            metavar="FRAMES",
+            help="Frames over which a member's noise stays alike, so that a trajectory does not flicker; "
+            "default: 1, each frame on its own.",
+        ),
+    ] = None,
     frames: Annotated[
         str | None,
         typer.Option("--frames", metavar="START:STOP:STRIDE", help="Frames of the input."),
@@ -269,7 +280,7 @@ def backmap(
     In parallel: mpirun -n 4 hpcbackmap backmap run.xtc --top model.pdb -o atoms.xtc
     A campaign: mpirun -n 4 hpcbackmap backmap campaign.yaml --members 10
     """
-    _check_choices(mode, members, device)
+    _check_choices(mode, members, coherence, device)
     if verbose or quiet:
         console.configure_logging(verbose, quiet)
     minutes = None if time_limit is None else 60 * time_limit
@@ -305,7 +316,7 @@ def backmap(
             sequence=sequence, strict=strict, keep_others=keep_others, molecule=molecule, unit=unit,
             segments=segments, beads=beads, bead_center=bead_center, hydrogens=hydrogens, relax=relax,
             ph=7.0 if ph is None else ph,
-            names=names, disulphides=disulphides, reference=reference,
+            names=names, disulphides=disulphides, coherence=coherence or 1, reference=reference,
         )  # fmt: skip
         result = _backmap_files(inputs, request, minutes, _part(part))
         _tell(result, quiet, as_json)
@@ -319,6 +330,7 @@ def backmap(
         "backmap.members": members,
         "backmap.mode": mode or None,
         "backmap.seed": seed,
+        "backmap.coherence": coherence,
         "backmap.hydrogens": hydrogens or None,
         "backmap.relax": relax or None,
         "backmap.ph": ph,
@@ -347,9 +359,13 @@ def _tell(result: dict, quiet: bool, as_json: bool) -> None:
     require_relaxed(result)
 
 
-def _check_choices(mode: bool, members: int | None, device: str) -> None:
+def _check_choices(mode: bool, members: int | None, coherence: int | None, device: str) -> None:
     if mode and members:
         raise ConfigError("backmap: give --members or --mode, not both")
+    if mode and coherence:
+        raise ConfigError(
+            "backmap: --coherence is of members, --mode has no noise; give one of them"
+        )
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device}: give auto, cpu or cuda")
 

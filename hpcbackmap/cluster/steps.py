@@ -19,6 +19,9 @@ from hpcbackmap.training.identity import WATCHING, settled_identity
 
 __all__ = ["Step", "campaign_steps"]
 
+LEFT_OUT = ("finish", "reference", "coherence")
+"""Keys that a plan has only where they were asked for."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -91,7 +94,7 @@ def _backmapped(campaign: Campaign) -> float | None:
         wanted = settled_plan(campaign, source)
     except (ConfigError, InputError):
         return None
-    same = all(plan.get(key) == value for key, value in wanted.items())
+    same = all(plan.get(key) == wanted.get(key) for key in {*wanted, *LEFT_OUT})
     return _modified(Path(store.path) / "zarr.json") if same else None
 
 

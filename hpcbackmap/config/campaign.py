@@ -379,6 +379,9 @@ class BackmapConfig(Model):
     """Write the one most likely structure per frame instead of members."""
     seed: Seed = 0
     """Of the draws: the same seed gives the same structures on any number of ranks."""
+    coherence: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Frames over which a member's noise stays alike, so that a trajectory does not flicker; 1: each frame is
+    drawn on its own."""
     batch_frames: Frames | Literal["auto"] = 16
     """``auto``: measured when the plan is made."""
     shard_frames: Frames | Literal["auto"] = "auto"

@@ -240,6 +240,26 @@ def test_another_plan_is_refused(campaign_folder, undisturbed):
     assert "Traceback" not in other.stderr
 
 
+def test_coherent_members_are_the_same_on_any_ranks_and_after_a_loss(campaign_folder, undisturbed):
+    coherent = ("backmap.output=coherent.zarr", "backmap.coherence=4")
+    alone(campaign_folder, *coherent)
+    made = contents(campaign_folder, "coherent.zarr")
+    assert np.abs(made[0] - undisturbed[0]).max() > 0.05
+    for ranks, more in ((3, ()), (2, ("--pipeline", "1,1"))):
+        output = f"backmap.output=coherent{ranks}.zarr"
+        done = run(campaign_folder, ranks, output, coherent[1], *more)
+        assert done.returncode == 0, done.stderr
+        for mine, theirs in zip(
+            contents(campaign_folder, f"coherent{ranks}.zarr"), made, strict=True
+        ):
+            assert np.array_equal(mine, theirs)
+    (campaign_folder / "work/coherent.zarr/.shards/trpcage.00000002.json").unlink()
+    alone(campaign_folder, *coherent)
+    assert np.array_equal(contents(campaign_folder, "coherent.zarr")[0], made[0])
+    with pytest.raises(OutputError, match="coherence was 4, is 1"):
+        alone(campaign_folder, coherent[0])
+
+
 def test_time_limit_stops_between_shards_and_continues(campaign_folder, undisturbed):
     with pytest.raises(Stopped, match="the same command continues"):
         alone(campaign_folder, "backmap.output=limited.zarr", time_limit=1e-3)

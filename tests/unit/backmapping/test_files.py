@@ -483,6 +483,29 @@ def test_chosen_frames_are_those_of_the_whole_run(trace, artifact, tmp_path):
         backmap(trace[0], tmp_path / "n.dcd", trace[1], artifact=artifact, frames="9:")
 
 
+@pytest.mark.trains
+def test_a_trace_that_stands_still_does_not_flicker_with_coherence(trace, tmp_path):
+    still = mdtraj.load(str(trace[0]), top=str(trace[1]))[[0] * 16]
+    still.save_dcd(str(tmp_path / "still.dcd"))
+
+    def made(name, **more):
+        output = tmp_path / f"{name}.dcd"
+        found = backmap(tmp_path / "still.dcd", output, trace[1], **more)
+        return mdtraj.load(str(output), top=found["topology"]).xyz
+
+    coherent = made("coherent", coherence=16)
+    step = [np.linalg.norm(np.diff(x, axis=0), axis=-1).mean() for x in (made("white"), coherent)]
+    assert step[1] < 0.5 * step[0]
+    assert np.linalg.norm(coherent[0] - coherent[-1], axis=-1).mean() > 0.7 * step[0]
+    np.testing.assert_allclose(
+        made("later", coherence=16, frames="12:"), coherent[12:], atol=2e-4, rtol=0
+    )
+    with pytest.raises(ConfigError, match="--coherence: of members"):
+        backmap(trace[0], tmp_path / "m.dcd", trace[1], None, coherence=2)
+    with pytest.raises(ConfigError, match="--coherence 0: give 1 to 1000"):
+        backmap(trace[0], tmp_path / "m.dcd", trace[1], coherence=0)
+
+
 def test_chosen_chains_and_particles(truth, artifact, tmp_path):
     two = truth[:2].stack(truth[:2])
     two.xyz[:, truth.n_atoms :] += 3

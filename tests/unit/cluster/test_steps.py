@@ -82,12 +82,22 @@ def test_what_is_asked_for_is_done(folder):
         {"shard_frames": 3},
         {"members": 2},
         {"seed": 1},
+        {"coherence": 3},
     ],
 )
 def test_another_backmapping_is_not_done(folder, changed):
     if "input" in changed:
         changed = {"input": str(folder / changed["input"])}
     assert not done(campaign(folder, backmap=changed))["backmap"]
+
+
+def test_what_is_no_longer_asked_for_is_not_done(folder, tmp_path):
+    for name in ("frames.zarr", "stages"):
+        (tmp_path / name).symlink_to(folder / name)
+    coherent = campaign(tmp_path, backmap={"coherence": 3})
+    backmap(coherent, LocalComm())
+    assert done(coherent)["backmap"]
+    assert not done(campaign(tmp_path))["backmap"]
 
 
 def test_another_stage_undoes_its_backmapping(folder):
