@@ -3,6 +3,8 @@
 Shapes: cells [F, 3, 3], nm, rows are vectors; x along the first, y in the plane of the first two.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 __all__ = ["SMALLEST_CELL", "cell_of", "cleaned", "lengths_and_angles", "usable_cells"]
@@ -11,7 +13,9 @@ SMALLEST_CELL = 1.0
 """Height (nm) below which a cell is a placeholder, as in PDB files without a crystal."""
 
 
-def cell_of(lengths, angles) -> np.ndarray | None:
+def cell_of(
+    lengths: Sequence[float] | np.ndarray, angles: Sequence[float] | np.ndarray
+) -> np.ndarray | None:
     """Vectors of edges (nm) and angles (degrees); None if no such box exists."""
     a, b, c = (float(value) for value in lengths)
     alpha, beta, gamma = np.radians(np.asarray(angles, dtype=np.float64))

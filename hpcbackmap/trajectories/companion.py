@@ -1,8 +1,12 @@
 """The topology beside a trajectory whose format names no atoms."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcbackmap.runtime.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    import mdtraj
 
 __all__ = ["names_same_atoms", "topology_beside"]
 
@@ -16,7 +20,7 @@ def topology_beside(output: Path) -> Path | None:
     return None
 
 
-def names_same_atoms(path: Path, topology, more: bool = False) -> bool:
+def names_same_atoms(path: Path, topology: "mdtraj.Topology", more: bool = False) -> bool:
     """Whether a file is there that names the atoms of ``topology`` (of mdtraj).
 
     more: it may name further atoms of its residues, and further residues after them; names are not looked at.
@@ -37,11 +41,11 @@ def names_same_atoms(path: Path, topology, more: bool = False) -> bool:
     return True
 
 
-def _same_atoms(found, topology) -> bool:
+def _same_atoms(found: "mdtraj.Topology", topology: "mdtraj.Topology") -> bool:
     return [*map(_name, found.atoms)] == [*map(_name, topology.atoms)]
 
 
-def _same_residues(found, topology) -> bool:
+def _same_residues(found: "mdtraj.Topology", topology: "mdtraj.Topology") -> bool:
     there, wanted = (
         [(residue.chain.index, residue.resSeq % 10000) for residue in each.residues]
         for each in (found, topology)
@@ -49,6 +53,6 @@ def _same_residues(found, topology) -> bool:
     return there[: len(wanted)] == wanted
 
 
-def _name(atom) -> tuple:
+def _name(atom: "mdtraj.core.topology.Atom") -> tuple:
     residue = atom.residue
     return residue.chain.index, residue.resSeq % 10000, residue.name, atom.name  # four PDB columns

@@ -1,7 +1,7 @@
 """Which reader a file needs, by its suffix: upper or lower case, with or without ``.gz``."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import islice
 
@@ -10,11 +10,11 @@ from hpcbackmap.trajectories.lammps import LammpsFile
 from hpcbackmap.trajectories.lammps_data import LammpsData
 from hpcbackmap.trajectories.mmcif import MmcifFile
 from hpcbackmap.trajectories.pdb import PdbFile
-from hpcbackmap.trajectories.text import Frame, suffix_of
+from hpcbackmap.trajectories.text import Frame, TextFile, suffix_of
 
 __all__ = ["NAMED_TEXT", "TEXT", "is_text", "may_be_crystal", "text_file", "text_frames"]
 
-TEXT = {
+TEXT: dict[str, Callable[[str], TextFile]] = {
     ".pdb": PdbFile, ".ent": PdbFile, ".pdb1": PdbFile, ".brk": PdbFile, ".cif": MmcifFile, ".mmcif": MmcifFile,
     ".pdbx": MmcifFile, ".gro": GroFile, ".lammpstrj": LammpsFile, ".lammpsdump": LammpsFile,
     ".dump": LammpsFile, ".data": LammpsData, ".lmp": LammpsData, ".lammps": LammpsData,
@@ -38,7 +38,7 @@ def may_be_crystal(path: str) -> bool:
     return suffix_of(path) in CRYSTALS
 
 
-def text_file(path: str):
+def text_file(path: str) -> TextFile:
     """PdbFile, MmcifFile or GroFile of ``path``. Raises InputError."""
     return _text_file(str(path), _stamp(path))
 
@@ -62,7 +62,7 @@ def text_frames(path: str, start: int, stop: int) -> Iterator[Frame]:
 
 
 @lru_cache(maxsize=2)
-def _text_file(path: str, _changed: int):
+def _text_file(path: str, _changed: int) -> TextFile:
     return TEXT[suffix_of(path)](path)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -93,14 +93,14 @@ class FilesOfFrames:
             for run in _runs(wanted)
             for piece in self._run(number, run)
         ]
-        cells = [piece.cells for piece in pieces]
+        cells = [piece.cells for piece in pieces if piece.cells is not None]
         return Frames(
             np.concatenate([piece.positions for piece in pieces]),
             np.concatenate([piece.times for piece in pieces]),
-            None if any(cell is None for cell in cells) else np.concatenate(cells),
+            np.concatenate(cells) if len(cells) == len(pieces) else None,
         )
 
-    def _run(self, number: int, wanted: np.ndarray):
+    def _run(self, number: int, wanted: np.ndarray) -> Iterator[Frames]:
         """Chosen frames ``wanted`` of one file, near each other."""
         at, last = int(wanted[0]), int(wanted[-1]) + 1
         scale = np.float32(unit_scale(self.paths[number], self.unit))
@@ -114,7 +114,7 @@ class FilesOfFrames:
                     None if cells is None else cells[here] * scale,
                 )
 
-    def _by_file(self, frames: Sequence[int]):
+    def _by_file(self, frames: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         wanted, before = np.asarray(frames), 0
         for number, count in enumerate(self.counts):
             here = wanted[(wanted >= before) & (wanted < before + count)] - before

@@ -70,11 +70,8 @@ class GroFile:
             if not title.strip():
                 continue  # a title may be blank, but then the count follows at once
             number, line = next(lines, (number + 1, b""))
-            count = _count(title, line, number, self.path)
-            if isinstance(count, tuple):  # the blank title was skipped: this line is the count
-                count, atoms = count[0], [line]
-            else:
-                atoms = []
+            count, untitled = _count(title, line, number, self.path)
+            atoms = [line] if untitled else []
             first = number + 1 - len(atoms)
             while len(atoms) < count:
                 number, line = next(lines, (number + 1, b""))
@@ -87,18 +84,19 @@ class GroFile:
             yield _Block(title, atoms, first, _box(line, number, self.path))
 
 
-def _count(title: bytes, line: bytes, number: int, path: str):
+def _count(title: bytes, line: bytes, number: int, path: str) -> tuple[int, bool]:
+    """Atoms of a frame, and whether a blank title was skipped, so that ``title`` is the line of the count."""
     if re.fullmatch(rb"\s*\d{1,9}\s*", line):
         count = int(line)
     elif re.fullmatch(rb"\s*\d{1,9}\s*", title):
-        return (int(title) or 1,)
+        return int(title) or 1, True
     else:
         raise bad_line(path, number, f"{decode(line)[:20]!r} is no number of atoms")
     if count == 0:
         raise bad_line(path, number, "no atoms are announced")
     if not path.lower().endswith(".gz") and count * SHORTEST > os.path.getsize(path):
         raise bad_line(path, number, f"{count} atoms are announced, the file is too short for them")
-    return count
+    return count, False
 
 
 def _box(line: bytes, number: int, path: str) -> np.ndarray | None:

@@ -4,6 +4,7 @@ GSD knows no unit of length and no time; lengths are taken as nm, and a frame's 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -54,13 +55,13 @@ def read_gsd(path: str, start: int, stop: int, size: int) -> Iterator[tuple]:
             )
 
 
-def _cell(box) -> np.ndarray:
+def _cell(box: np.ndarray | None) -> np.ndarray:
     """Rows are vectors; zero without a box."""
     x, y, z, xy, xz, yz = np.zeros(6) if box is None else np.asarray(box, dtype=np.float64)
     return np.array([[x, 0, 0], [xy * y, y, 0], [xz * z, yz * z, z]])
 
 
-def _open(path: str):
+def _open(path: str) -> Any:
     import gsd.hoomd
 
     return gsd.hoomd.open(str(path), "r")

@@ -110,7 +110,9 @@ class LammpsFile:
             elif item == b"TIME":
                 header.time = self._number(text, here)
 
-    def _atoms(self, header: "_Header", words: list[bytes], lines, number: int) -> _Block:
+    def _atoms(
+        self, header: "_Header", words: list[bytes], lines: Iterator[tuple[int, bytes]], number: int
+    ) -> _Block:
         columns = [decode(word) for word in words]
         if header.count is None or header.box is None:
             raise bad_line(self.path, number, "no NUMBER OF ATOMS and BOX BOUNDS stand before it")

@@ -107,7 +107,7 @@ def _block(path: str) -> gemmi.cif.Block:
     )
 
 
-def _texts(column) -> list[str]:
+def _texts(column: gemmi.cif.Column) -> list[str]:
     return [gemmi.cif.as_string(value) for value in column]
 
 

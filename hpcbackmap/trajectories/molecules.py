@@ -128,7 +128,15 @@ def _counted_on(numbers: list[int]) -> list[int]:
     return counted
 
 
-def _starts(rows, index, first, numbers, positions, cells, molecule) -> list[int]:
+def _starts(
+    rows: Rows,
+    index: np.ndarray,
+    first: list[int],
+    numbers: list[int],
+    positions: np.ndarray | None,
+    cells: np.ndarray | None,
+    molecule: int | None,
+) -> list[int]:
     """The residue that begins each molecule."""
     names = [rows.residue_names[p] for p in first]
     letters = len({name for name in names if len(name) == 1}) > FEW_LETTERS
@@ -178,7 +186,13 @@ def _parted(rows: Rows, p: int, q: int) -> bool:
     return any(column[p] != column[q] for column in (rows.chains, rows.segments, rows.strands))
 
 
-def residue_steps(names: list[str], index: np.ndarray, count: int, positions, cells) -> np.ndarray:
+def residue_steps(
+    names: list[str],
+    index: np.ndarray,
+    count: int,
+    positions: np.ndarray | None,
+    cells: np.ndarray | None,
+) -> np.ndarray:
     """Distance of each residue's C-alpha (else BB, else first particle) from the one before it, float64 [R].
 
     In the nearest image, the median of the frames; NaN for the first and without positions.
@@ -194,7 +208,13 @@ def residue_sites(names: list[str], index: np.ndarray, count: int) -> np.ndarray
     return order[np.searchsorted(index[order], np.arange(count))]
 
 
-def _peptide_links(names, index, count, positions, cells) -> np.ndarray:
+def _peptide_links(
+    names: list[str],
+    index: np.ndarray,
+    count: int,
+    positions: np.ndarray | None,
+    cells: np.ndarray | None,
+) -> np.ndarray:
     """Which residues are bonded to the one before them by C and N, bool [R]."""
     ends = np.full((2, count), -1)
     for particle, name in enumerate(names):
@@ -205,7 +225,9 @@ def _peptide_links(names, index, count, positions, cells) -> np.ndarray:
     return both & (distance < PEPTIDE)
 
 
-def _distances(a: np.ndarray, b: np.ndarray, positions, cells) -> np.ndarray:
+def _distances(
+    a: np.ndarray, b: np.ndarray, positions: np.ndarray | None, cells: np.ndarray | None
+) -> np.ndarray:
     """Median over frames of the distances of particles a [R-1] and b, with NaN before them."""
     result = np.full(len(a) + 1, np.nan)
     if positions is None or len(positions) == 0 or len(a) == 0:

@@ -274,7 +274,11 @@ def particles_of_chains(
 
 
 def particles_from_mdtraj(
-    top: mdtraj.Topology, source: str, frames=None, cells=None, molecule: int | None = None
+    top: mdtraj.Topology,
+    source: str,
+    frames: np.ndarray | None = None,
+    cells: np.ndarray | None = None,
+    molecule: int | None = None,
 ) -> Particles:
     """Particles that an mdtraj topology names; frames: some positions [F, P, 3], nm, or None."""
     return _assemble(source, _rows_of_mdtraj(top), [], [], frames, cells, molecule)
@@ -294,7 +298,15 @@ def _mdtraj_topology(path: str, _changed: int) -> mdtraj.Topology:
     return read_particles(path).to_mdtraj()
 
 
-def _assemble(source, rows, disulphides, words, positions, cells, molecule) -> Particles:
+def _assemble(
+    source: str,
+    rows: Rows,
+    disulphides: list,
+    words: list[str],
+    positions: np.ndarray | None,
+    cells: np.ndarray | None,
+    molecule: int | None,
+) -> Particles:
     index, residues, chains = split(rows, positions, cells, molecule)
     particles = Particles(
         source=source,
@@ -371,7 +383,9 @@ def _elements(rows: Rows) -> list[str]:
     return found
 
 
-def _pairs(disulphides, residues, chains) -> list[tuple[int, int]]:
+def _pairs(
+    disulphides: list, residues: list[ResidueRow], chains: list[ChainRow]
+) -> list[tuple[int, int]]:
     """Rows of residues for (chain, number, insertion); the first of several."""
     if not disulphides:
         return []

@@ -14,6 +14,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 import mdtraj
 import numpy as np
@@ -61,6 +62,13 @@ def holds_frames(path: str) -> bool:
     return is_text(path) or is_gsd(path) or suffix_of(path) in FormatRegistry.fileobjects
 
 
+class Counted(Protocol):
+    """A topology, or whatever else knows how many particles a frame has."""
+
+    @property
+    def n_atoms(self) -> int: ...
+
+
 def count_particles(path: str) -> int:
     """Particles of a frame of a file of mdtraj's. Raises InputError."""
     with reading(path):
@@ -72,10 +80,10 @@ def count_particles(path: str) -> int:
             return (block if hasattr(block, "shape") else block[0]).shape[1]
 
 
-def describe_file(path: str, topology) -> tuple[int, np.ndarray]:
+def describe_file(path: str, topology: Counted) -> tuple[int, np.ndarray]:
     """Number of frames of a trajectory and its first frame [atoms, 3], nm.
 
-    topology: has ``n_atoms``. Raises InputError if the file is missing, no trajectory, empty, truncated, or of
+    Raises InputError if the file is missing, no trajectory, empty, truncated, or of
     another number of atoms.
     """
     with reading(path):
@@ -91,7 +99,7 @@ def describe_file(path: str, topology) -> tuple[int, np.ndarray]:
     return n_frames, first_frames(path, topology, 1)[0][0]
 
 
-def first_frames(path: str, topology, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+def first_frames(path: str, topology: Counted, count: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Positions [n, atoms, 3] and cells [n, 3, 3] (or None) of up to ``count`` frames."""
     pieces = list(read_frames(path, topology, 0, count, exactly=False))
     if not pieces:
@@ -103,7 +111,7 @@ def first_frames(path: str, topology, count: int) -> tuple[np.ndarray, np.ndarra
 
 def read_frames(
     path: str,
-    topology,
+    topology: Counted,
     start: int,
     stop: int,
     exactly: bool = True,
@@ -112,7 +120,7 @@ def read_frames(
     """Pieces of frames ``start`` to ``stop``: positions float32 [n, atoms, 3] (nm), times [n] (ps), and
     unit cells [n, 3, 3] (nm; rows are vectors; zeros for none) or None.
 
-    topology: has ``n_atoms``. atoms: those to read, int64, in this order; default: all. What is left out of
+    atoms: those to read, int64, in this order; default: all. What is left out of
     XTC and TRR is never in memory. Raises InputError if the file cannot be read or, with ``exactly``, ends
     before ``stop``. A file `FAR` from the origin is moved by `origin_of` it.
     """
@@ -129,7 +137,7 @@ def read_frames(
         raise InputError(f"{path}: ends at frame {start}, {stop} frames were expected")
 
 
-def origin_of(path: str, topology) -> np.ndarray:
+def origin_of(path: str, topology: Counted) -> np.ndarray:
     """What is subtracted from every position of a file, nm [3]: 0 unless its first frame is `FAR` away."""
     return _origin(str(path), topology.n_atoms, os.path.getsize(path) if Path(path).exists() else 0)
 
@@ -157,12 +165,14 @@ def _require_digits(path: str, positions: np.ndarray) -> None:
 
 
 class _Count:
+    """So many particles without names."""
+
     def __init__(self, n_atoms: int):
         self.n_atoms = n_atoms
 
 
 def _pieces(
-    path: str, topology, start: int, stop: int, size: int, atoms: np.ndarray | None = None
+    path: str, topology: Counted, start: int, stop: int, size: int, atoms: np.ndarray | None = None
 ) -> Iterator[tuple]:
     """Positions (of text in float64) of chosen atoms, times and cells, as the file has them."""
     with reading(path):
@@ -202,7 +212,7 @@ def _cells(group: list[Frame]) -> np.ndarray | None:
 
 
 def _mdtraj_pieces(
-    path: str, topology, start: int, stop: int, size: int, atoms: np.ndarray | None
+    path: str, topology: Counted, start: int, stop: int, size: int, atoms: np.ndarray | None
 ) -> Iterator[tuple]:
     rising = back = None
     if atoms is not None:
@@ -226,7 +236,7 @@ def _mdtraj_pieces(
             start += len(piece)
 
 
-def _count_frames(path: str, topology) -> int:
+def _count_frames(path: str, topology: Counted) -> int:
     """Frames of a file of mdtraj's. Raises InputError if its header or its last frame tells that it is cut."""
     with _no_c_output(), _open(path, topology) as file:
         n_frames = len(file)
@@ -245,7 +255,7 @@ def _count_frames(path: str, topology) -> int:
 
 
 @contextmanager
-def reading(path: str):
+def reading(path: str) -> Iterator[None]:
     """Turns what libraries raise about ``path`` into InputError; refuses what is no file."""
     require_file(path)
     if suffix_of(path) in HDF5 and find_spec("tables") is None:
@@ -264,7 +274,7 @@ def reading(path: str):
         raise InputError(f"{path}: cannot be read, perhaps truncated ({reason})") from None
 
 
-def _open(path: str, topology):
+def _open(path: str, topology: Counted | None) -> Any:
     kind = FormatRegistry.fileobjects.get(suffix_of(path))
     if kind is None:
         raise InputError(
@@ -280,7 +290,7 @@ def _open(path: str, topology):
 
 
 @contextmanager
-def _no_c_output():
+def _no_c_output() -> Iterator[None]:
     """Readers in C print what they found, and half lines about errors that they also raise."""
     flush = ctypes.CDLL(None).fflush
     flush(None)
@@ -297,12 +307,12 @@ def _no_c_output():
             os.close(copy)
 
 
-def _require_atoms(path: str, topology, n_atoms: int) -> None:
+def _require_atoms(path: str, topology: Counted, n_atoms: int) -> None:
     if n_atoms != topology.n_atoms:
         raise InputError(f"{path}: {n_atoms} atoms, the topology has {topology.n_atoms}")
 
 
-def _require_header(path: str, topology) -> None:
+def _require_header(path: str, topology: Counted | None) -> None:
     """Hold the number of atoms that a header tells against the file's size and a topology, or None."""
     announced = _announced_atoms(path)
     if announced is None:
@@ -333,7 +343,7 @@ def _announced_atoms(path: str) -> tuple[int, int] | None:
 
 
 def _read(
-    file, path: str, topology, n_frames: int, atoms: np.ndarray | None = None
+    file: Any, path: str, topology: Counted, n_frames: int, atoms: np.ndarray | None = None
 ) -> mdtraj.Trajectory:
     if holds_topology(path):
         return file.read_as_traj(n_frames=n_frames, atom_indices=atoms)
@@ -343,7 +353,7 @@ def _read(
 class _Anonymous(mdtraj.Topology):
     """Particles without names: some of them are as good as so many others, which takes no time to make."""
 
-    def subset(self, atom_indices) -> mdtraj.Topology:
+    def subset(self, atom_indices: np.ndarray) -> mdtraj.Topology:
         return _beads(len(atom_indices))
 
 

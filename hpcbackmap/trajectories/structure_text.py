@@ -64,7 +64,7 @@ class _Text:
         positions: np.ndarray,
         number: int,
         time: float,
-        cell,
+        cell: np.ndarray | None,
         errors: np.ndarray | None = None,
     ) -> None:
         """One frame [P, 3] with its number, time (ps) and cell [3, 3] (zeros for none).
@@ -116,7 +116,15 @@ class PdbText(_Text):
             )
         file.write("".join(f"{line:<80}\n" for line in lines).encode())
 
-    def frame(self, file: BinaryIO, positions, number: int, time: float, cell, errors=None) -> None:
+    def frame(
+        self,
+        file: BinaryIO,
+        positions: np.ndarray,
+        number: int,
+        time: float,
+        cell: np.ndarray | None,
+        errors: np.ndarray | None = None,
+    ) -> None:
         angstrom = np.round(positions.astype(np.float64) * 10, 3) + 0.0
         if not (PDB_RANGE[0] <= angstrom.min() and angstrom.max() <= PDB_RANGE[1]):
             raise OutputError(
@@ -207,7 +215,15 @@ class MmcifText(_Text):
         lines += ["loop_", *(f"_atom_site.{tag}" for tag in self.TAGS)]
         file.write(("\n".join(lines) + "\n").encode())
 
-    def frame(self, file: BinaryIO, positions, number: int, time: float, cell, errors=None) -> None:
+    def frame(
+        self,
+        file: BinaryIO,
+        positions: np.ndarray,
+        number: int,
+        time: float,
+        cell: np.ndarray | None,
+        errors: np.ndarray | None = None,
+    ) -> None:
         serial, model = number * len(self.atoms), number + 1
         values = []
         for row in self._rows(positions.astype(np.float64) * 10, errors).tolist():
@@ -273,7 +289,15 @@ class GroText(_Text):
                 "GRO has no insertion codes; residues 82 and 82A are both 82 there (write .cif or .pdb)"
             )
 
-    def frame(self, file: BinaryIO, positions, number: int, time: float, cell, errors=None) -> None:
+    def frame(
+        self,
+        file: BinaryIO,
+        positions: np.ndarray,
+        number: int,
+        time: float,
+        cell: np.ndarray | None,
+        errors: np.ndarray | None = None,
+    ) -> None:
         box = np.zeros((3, 3)) if cell is None else cell
         values = list(box.diagonal())
         off = [box[0, 1], box[0, 2], box[1, 0], box[1, 2], box[2, 0], box[2, 1]]

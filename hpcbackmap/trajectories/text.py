@@ -5,14 +5,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import require_file
 
-__all__ = ["Frame", "Rows", "bad_line", "decode", "lines_of", "numbers_of", "suffix_of"]
+__all__ = ["Frame", "Rows", "TextFile", "bad_line", "decode", "lines_of", "numbers_of", "suffix_of"]
 
 LONGEST = 1 << 16
 """Bytes of a line; a longer one is no text of particles."""
@@ -46,6 +46,17 @@ class Rows(NamedTuple):
         return len(self.names)
 
 
+class TextFile(Protocol):
+    """What is read of a text file: rows: its particles; first: its first frame."""
+
+    @property
+    def rows(self) -> Rows: ...
+    @property
+    def first(self) -> Frame: ...
+
+    def frames(self) -> Iterator[Frame]: ...
+
+
 def suffix_of(path: str | Path) -> str:
     """Lower-case suffix without ``.gz``: how the format of ``path`` is known."""
     name = Path(path).name.lower().removesuffix(".gz")
@@ -53,7 +64,7 @@ def suffix_of(path: str | Path) -> str:
 
 
 @contextmanager
-def _opened(path: str):
+def _opened(path: str) -> Iterator[BinaryIO | gzip.GzipFile]:
     require_file(path)
     if not Path(path).exists():
         raise InputError(f"{path}: no such file")

@@ -3,6 +3,7 @@
 import logging
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import mdtraj
@@ -104,7 +105,14 @@ class TrajectoryWriter:
                 raise OSError(f"{FULL_DISK} ({error})") from None
         self._frames += len(positions)
 
-    def _append(self, positions, numbers, times, cells, errors) -> None:
+    def _append(
+        self,
+        positions: np.ndarray,
+        numbers: np.ndarray,
+        times: np.ndarray,
+        cells: np.ndarray | None,
+        errors: np.ndarray | None,
+    ) -> None:
         first = self._with_cells is None
         if first:
             self._with_cells = cells is not None and bool(np.any(cells))
@@ -151,7 +159,12 @@ class TrajectoryWriter:
                 _without_date(self._partial)
         self._finished = True
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             with writing(self.output):
                 if kind is not None:
