@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import mdtraj
@@ -257,7 +257,7 @@ def _segments(given: "str | int | Sequence[int] | None") -> str | None:
     return ",".join(str(length) for length in given)
 
 
-def _inputs(trajectory) -> "list[str] | mdtraj.Trajectory":
+def _inputs(trajectory: Any) -> "list[str] | mdtraj.Trajectory":
     if isinstance(trajectory, str | PathLike):
         return [str(trajectory)]
     if isinstance(trajectory, Sequence) and not hasattr(trajectory, "xyz"):
@@ -265,7 +265,9 @@ def _inputs(trajectory) -> "list[str] | mdtraj.Trajectory":
     return trajectory
 
 
-def _as_files(item, top, folder: Path, name: str) -> tuple[list[str], str | None]:
+def _as_files(
+    item: Any, top: str | PathLike | None, folder: Path, name: str
+) -> tuple[list[str], str | None]:
     """Paths and topology of what may be a trajectory in memory, which is written to ``folder``."""
     if not hasattr(item, "xyz"):
         paths = [item] if isinstance(item, str | PathLike) else item

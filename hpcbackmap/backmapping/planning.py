@@ -4,7 +4,7 @@ import json
 from bisect import bisect_left
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.source import FileSource, Source
@@ -17,6 +17,7 @@ from hpcbackmap.trajectories.units import frame_bytes
 
 if TYPE_CHECKING:
     from hpcbackmap.backmapping.chain import Chains
+    from hpcbackmap.store.store import FrameStore
 
 __all__ = [
     "chosen_frames",
@@ -170,7 +171,7 @@ def chosen_frames(campaign: Campaign, source: Source) -> dict[str, list[list[int
         from hpcbackmap.store.split import split_frames
 
         ranges = {}
-        for part in split_frames(source, campaign.split)["test"]:
+        for part in split_frames(cast("FrameStore", source), campaign.split)["test"]:
             ranges.setdefault(part.system, []).append(range(part.start, part.stop))
     chosen = {name: _thinned(parts, campaign.backmap.frames) for name, parts in ranges.items()}
     chosen = {name: parts for name, parts in chosen.items() if parts}

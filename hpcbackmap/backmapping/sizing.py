@@ -39,7 +39,7 @@ def choose_batch(
     local: list[int],
     members: list[int | None],
     ranks: int,
-):
+) -> tuple[int, float]:
     """(frames per batch, seconds per frame): the smallest batch within 5 % of the fastest that fits.
 
     system: where the frames ``local`` are; the first of them are backmapped and thrown away.

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from hpcbackmap.cli.options import Json, absolute, load
 from hpcbackmap.finishing.options import require_openmm
 from hpcbackmap.runtime import console
 from hpcbackmap.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hpcbackmap.backmapping.request import Request
 
 __all__ = ["backmap"]
 
@@ -370,7 +373,9 @@ def _check_choices(mode: bool, members: int | None, coherence: int | None, devic
         raise ConfigError(f"--device {device}: give auto, cpu or cuda")
 
 
-def _backmap_files(inputs: list[str], request, time_limit, part) -> dict:
+def _backmap_files(
+    inputs: list[str], request: "Request", time_limit: float | None, part: tuple[int, int]
+) -> dict:
     from hpcbackmap.backmapping.request import check_request
 
     check_request(request, inputs)  # before what takes a second to load

@@ -3,11 +3,14 @@
 import math
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcbackmap.cluster.steps import campaign_steps
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from hpcbackmap.store.store import FrameStore
 
 __all__ = ["describe_campaign", "describe_folder", "describe_store"]
 
@@ -76,7 +79,7 @@ def _planned_systems(campaign: Campaign) -> dict:
     return planned
 
 
-def _store_systems(store) -> dict:
+def _store_systems(store: "FrameStore") -> dict:
     described = {}
     for name in store.systems:
         system = store.system(name)
@@ -90,7 +93,7 @@ def _store_systems(store) -> dict:
     return described
 
 
-def _stage(campaign: Campaign, name: str, store) -> dict:
+def _stage(campaign: Campaign, name: str, store: "FrameStore | None") -> dict:
     stage = campaign.stages[name]
     described: dict[str, Any] = {"kind": stage.model.kind}
     if stage.artifact:
@@ -105,14 +108,14 @@ def _stage(campaign: Campaign, name: str, store) -> dict:
     return described | stage.train.model_dump(include=set(shown), exclude_none=True)
 
 
-def _split(campaign: Campaign, store) -> dict:
+def _split(campaign: Campaign, store: "FrameStore") -> dict:
     from hpcbackmap.store.split import split_frames
 
     ranges = split_frames(store, campaign.split)
     return {name: sum(part.stop - part.start for part in parts) for name, parts in ranges.items()}
 
 
-def _backmapping(campaign: Campaign, store) -> dict:
+def _backmapping(campaign: Campaign, store: "FrameStore | None") -> dict:
     settings = campaign.backmap
     if settings.input:
         from hpcbackmap.store.store import open_store
@@ -122,6 +125,7 @@ def _backmapping(campaign: Campaign, store) -> dict:
     else:
         from hpcbackmap.store.split import split_frames
 
+        assert store is not None
         frames = dict.fromkeys(store.systems, 0)
         for part in split_frames(store, campaign.split)["test"]:
             frames[part.system] += part.stop - part.start

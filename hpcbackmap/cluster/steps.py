@@ -14,7 +14,7 @@ from hpcbackmap.runtime.differences import first_difference
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.files import read_regular
 from hpcbackmap.runtime.parsing import json_value
-from hpcbackmap.store.store import open_store
+from hpcbackmap.store.store import FrameStore, open_store
 from hpcbackmap.training.identity import WATCHING, settled_identity
 
 __all__ = ["Step", "campaign_steps"]
@@ -113,7 +113,7 @@ def _read(path: Path) -> dict:
     return record if isinstance(record, dict) else {}
 
 
-def _complete_store(path: str | Path):
+def _complete_store(path: str | Path) -> FrameStore | None:
     try:
         return open_store(path)
     except InputError:

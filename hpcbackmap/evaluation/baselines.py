@@ -11,6 +11,8 @@ from hpcbackmap.metrics.rmsd import pairwise_rmsd, superpose
 from hpcbackmap.protein.residues import CIS_BORDER
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.store.split import FrameRange
+from hpcbackmap.store.store import FrameStore
 
 __all__ = [
     "bead_centre",
@@ -29,7 +31,9 @@ def bead_centre(ladder: Ladder, beads: np.ndarray) -> np.ndarray:
     return beads[:, ladder.composed(ladder.resolutions[-1]).bead]
 
 
-def nearest_training_frame(store, ranges, system: str, beads: np.ndarray) -> np.ndarray:
+def nearest_training_frame(
+    store: FrameStore, ranges: list[FrameRange], system: str, beads: np.ndarray
+) -> np.ndarray:
     """Heavy atoms [F, A, 3] of the nearest training frames, superposed by beads on ``beads``."""
     frames = nearest_training_frames(store, ranges, system, beads)
     template = read_frames(store, system, "fg", frames)
@@ -38,7 +42,9 @@ def nearest_training_frame(store, ranges, system: str, beads: np.ndarray) -> np.
     return superpose(template, beads, template_beads, beads)
 
 
-def nearest_training_frames(store, ranges, system: str, beads: np.ndarray) -> np.ndarray:
+def nearest_training_frames(
+    store: FrameStore, ranges: list[FrameRange], system: str, beads: np.ndarray
+) -> np.ndarray:
     """Frame of the system with the smallest superposed bead RMSD to each of ``beads``: [F].
 
     beads: [F, B, 3]. ranges: the training `FrameRange`s of this system.

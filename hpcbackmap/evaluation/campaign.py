@@ -66,7 +66,7 @@ class Piece(NamedTuple):
 class Judged:
     """What was judged. tables: totals by resolution and row. given_up: frames left out."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.tables: dict[str, dict[str, Totals]] = {}
         self.given_up = 0
 

@@ -144,7 +144,7 @@ def _record(
     }
 
 
-def _open(path, top, option: str) -> Structures:
+def _open(path: str | PathLike, top: str | PathLike | None, option: str) -> Structures:
     """option: what a message calls the topology of this file."""
     path = str(path)
     if "://" in path or Path(path).is_dir():

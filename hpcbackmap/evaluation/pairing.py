@@ -1,11 +1,14 @@
 """Which stored structure answers for which true frame."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from hpcbackmap.evaluation.reading import read_frames
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.store.split import FrameRange
+from hpcbackmap.store.store import FrameStore
 
 __all__ = ["Pairs", "pair_stores", "read_members", "require_held_out", "thin"]
 
@@ -18,7 +21,7 @@ class Pairs(NamedTuple):
     rows: np.ndarray
 
 
-def pair_stores(truth, generated) -> list[Pairs]:
+def pair_stores(truth: FrameStore, generated: FrameStore) -> list[Pairs]:
     """Match a backmapped store to the truth by its observable ``source_frame``, system by system.
 
     Raises InputError if a system is another molecule or ladder, a frame does not exist in the
@@ -42,7 +45,7 @@ def pair_stores(truth, generated) -> list[Pairs]:
     return pairs
 
 
-def _pair(system: str, source: np.ndarray, n_frames: int, path) -> Pairs:
+def _pair(system: str, source: np.ndarray, n_frames: int, path: str) -> Pairs:
     frames, counts = np.unique(source, return_counts=True)
     if not len(frames):
         raise InputError(f"{path}: system {system} has no backmapped frames; run backmap first")
@@ -59,13 +62,13 @@ def _pair(system: str, source: np.ndarray, n_frames: int, path) -> Pairs:
     return Pairs(system, frames, rows)
 
 
-def read_members(generated, pairs: Pairs, resolution: str) -> np.ndarray:
+def read_members(generated: FrameStore, pairs: Pairs, resolution: str) -> np.ndarray:
     """Positions of all members of the paired frames, [F, M, particles, 3]."""
     positions = read_frames(generated, pairs.system, resolution, pairs.rows.ravel())
     return positions.reshape(*pairs.rows.shape, *positions.shape[1:])
 
 
-def require_held_out(pairs: list[Pairs], ranges, path) -> None:
+def require_held_out(pairs: list[Pairs], ranges: Iterable[FrameRange], path: str) -> None:
     """Raise InputError if a frame lies outside the test ranges."""
     for system, frames, _ in pairs:
         inside = np.zeros(len(frames), dtype=bool)

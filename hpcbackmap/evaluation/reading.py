@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from hpcbackmap.store.store import FrameStore
+
 __all__ = ["MOST_FRAMES", "read_blocks", "read_frames"]
 
 MOST_FRAMES = 256
@@ -11,20 +13,20 @@ MOST_FRAMES = 256
 
 
 def read_blocks(
-    store, system: str, resolution: str, start: int, stop: int, size: int
+    store: FrameStore, system: str, resolution: str, start: int, stop: int, size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """First frame and positions [n, particles, 3] of consecutive blocks."""
     for first in range(start, stop, size):
         yield first, _read(store, system, resolution, range(first, min(first + size, stop)))
 
 
-def read_frames(store, system: str, resolution: str, frames: np.ndarray) -> np.ndarray:
+def read_frames(store: FrameStore, system: str, resolution: str, frames: np.ndarray) -> np.ndarray:
     """Positions [n, particles, 3] of the numbered frames of a system."""
     wanted = np.unique(frames)
     return _read(store, system, resolution, wanted.tolist())[np.searchsorted(wanted, frames)]
 
 
-def _read(store, system: str, resolution: str, frames: Sequence[int]) -> np.ndarray:
+def _read(store: FrameStore, system: str, resolution: str, frames: Sequence[int]) -> np.ndarray:
     """A stored resolution is read, another is coarsened from the heavy atoms."""
     stored = store.system(system)
     if resolution in store.resolutions:

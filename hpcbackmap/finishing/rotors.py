@@ -152,7 +152,9 @@ def _grid(kind: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     return degrees, height / 2 * (1 + sign * np.cos(np.deg2rad(folds * degrees)))
 
 
-def _put(rotors: _Rotors, k: int, tried: np.ndarray, best: int, sites: np.ndarray, heavy: int):
+def _put(
+    rotors: _Rotors, k: int, tried: np.ndarray, best: int, sites: np.ndarray, heavy: int
+) -> None:
     start, count = heavy + rotors.first[k], rotors.counts[k]
     sites[start : start + count] = tried[best * count : (best + 1) * count]
 

@@ -64,7 +64,7 @@ def bead_table(ladder: Ladder, resolution: str, particles: list) -> dict[str, st
     return table
 
 
-def _refuse_backbones(config, spec: str, particles: list, source: str) -> None:
+def _refuse_backbones(config: SystemConfig, spec: str, particles: list, source: str) -> None:
     """Martini's backbone beads are neither C-alpha atoms nor centres of whole residues."""
     if spec == "bb" or spec.startswith("file:"):
         return
@@ -75,7 +75,8 @@ def _refuse_backbones(config, spec: str, particles: list, source: str) -> None:
         )
 
 
-def _ladder(config, specs: list[str], particles: list, source: str) -> Ladder:
+def _ladder(config: SystemConfig, specs: list[str], particles: list, source: str) -> Ladder:
+    assert config.resolution is not None
     place = [resolution_name(spec) for spec in specs].index(config.resolution)
     if config.molecule and _is_store(config.molecule):
         return _stored_ladder(config, config.molecule, specs)
@@ -125,7 +126,7 @@ def _molecule(config: SystemConfig, particles: list, source: str) -> Topology:
     return _named_residues(config, particles, source)
 
 
-def _named_residues(config, particles: list, source: str) -> Topology:
+def _named_residues(config: SystemConfig, particles: list, source: str) -> Topology:
     """The molecule that the residue names of a file with one particle per residue imply."""
     parents = [_parent(particle.residue.name) for particle in particles]
     names = [name for name in parents if name is not None]
@@ -147,8 +148,9 @@ def _parent(name: str) -> str | None:
     return standard_residue_name(name) or modified_parent(name)
 
 
-def _require_residues(config, ladder: Ladder, particles: list, source: str) -> None:
+def _require_residues(config: SystemConfig, ladder: Ladder, particles: list, source: str) -> None:
     """Of one bead per residue, names must be those of the sequence, unless all are one dummy name."""
+    assert config.resolution is not None
     sequence = ladder.topology.sequence
     if len(particles) != len(sequence):
         return

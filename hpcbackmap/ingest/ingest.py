@@ -8,6 +8,7 @@ divide systems to look at, and shards to write.
 import json
 import logging
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -86,7 +87,7 @@ def ingest(campaign: Campaign, comm: Comm) -> dict:
 
 
 def _write_store(
-    campaign, comm: Comm, place: str, surveys: list[SystemSurvey], request: dict
+    campaign: Campaign, comm: Comm, place: str, surveys: list[SystemSurvey], request: dict
 ) -> None:
     partial = place if is_url(place) else place + ".partial"
     training = split_systems(surveys, campaign.split)["train"]
@@ -145,7 +146,7 @@ def _fill(store: FrameStore, surveys: list[SystemSurvey], comm: Comm) -> list[tu
     return done
 
 
-def _share(comm: Comm, items: list, work) -> list:
+def _share(comm: Comm, items: list, work: Callable[[Any], Any]) -> list:
     """``work(item)`` of every item, on all ranks; each rank does some."""
     mine, error = [], None
     try:
@@ -253,7 +254,13 @@ def _as_atoms(survey: SystemSurvey, positions: np.ndarray) -> np.ndarray:
     return positions[:, survey.topology.atom_residue] if survey.resolution == "ca" else positions
 
 
-def _prepare(campaign, partial: str, surveys, ladders, request) -> None:
+def _prepare(
+    campaign: Campaign,
+    partial: str,
+    surveys: list[SystemSurvey],
+    ladders: list[Ladder],
+    request: dict,
+) -> None:
     """An empty store for this request at ``partial``, or what an interrupted ingest has left of it there."""
     _require_one_resolution(surveys)
     if exists(partial):
@@ -308,7 +315,9 @@ def _continues(partial: str, ladders: list[Ladder], request: dict) -> bool:
         return False
 
 
-def _create(campaign, path: str, surveys, ladders, request) -> None:
+def _create(
+    campaign: Campaign, path: str, surveys: list[SystemSurvey], ladders: list[Ladder], request: dict
+) -> None:
     provenance = {
         "request": request,
         "dropped_atoms": {survey.name: survey.dropped for survey in surveys},

@@ -1,6 +1,7 @@
 """What an interrupted ingest has written: a record of each finished shard, with its checksum."""
 
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -137,7 +138,7 @@ def _checksum(place: str) -> str:
 
 
 @contextmanager
-def only_ingest(path: Path):
+def only_ingest(path: Path) -> Iterator[None]:
     """Hold the lock of one store to be written; it falls with the process.
 
     Raises ResourceError that names another ingest that holds it, OutputError.

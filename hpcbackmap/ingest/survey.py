@@ -220,7 +220,14 @@ def _open_system(config: SystemConfig) -> tuple[list[str], str, Particles]:
     return paths, topology_file, read_particles(paths[0], topology_file)
 
 
-def _atoms(config, particles: Particles, file_topology, path: str, first: np.ndarray, cells):
+def _atoms(
+    config: SystemConfig,
+    particles: Particles,
+    file_topology: mdtraj.Topology,
+    path: str,
+    first: np.ndarray,
+    cells: np.ndarray | None,
+) -> tuple[Topology, np.ndarray, dict]:
     """Topology, file indices and dropped atoms of files with atoms; first [atoms, 3] and cells [1, 3, 3] of
     their first frame.
     """

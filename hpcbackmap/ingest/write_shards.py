@@ -59,7 +59,9 @@ def _fill_pack(store: FrameStore, by_name: dict[str, SystemSurvey], pack: int) -
     return Written(sum(len(values["step"]) for values in observables.values()), mended, digests)
 
 
-def _levels(store, survey: SystemSurvey, start: int, stop: int) -> Iterator[tuple[dict, dict]]:
+def _levels(
+    store: FrameStore, survey: SystemSurvey, start: int, stop: int
+) -> Iterator[tuple[dict, dict]]:
     """Pieces of frames at every stored resolution, and their observables."""
     ladder = store.system(survey.name).ladder
     for piece in survey.read_pieces(start, stop):

@@ -45,10 +45,17 @@ def cbeta_deviations(topology: Topology, positions: np.ndarray) -> np.ndarray:
     return np.linalg.norm(calpha + length * direction - cbeta, axis=-1)
 
 
-def _placed(great, grandparent, parent, length, angle, dihedral) -> np.ndarray:
+def _placed(
+    great: np.ndarray,
+    grandparent: np.ndarray,
+    parent: np.ndarray,
+    length: np.ndarray,
+    angle: np.ndarray,
+    dihedral: np.ndarray,
+) -> np.ndarray:
     """The point at ``length`` from parent, with this angle and dihedral to the other two, [F, Q, 3]."""
 
-    def unit(vector):
+    def unit(vector: np.ndarray) -> np.ndarray:
         size = np.linalg.norm(vector, axis=-1, keepdims=True)
         return vector / np.where(size > 1e-9, size, np.nan)
 

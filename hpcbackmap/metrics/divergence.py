@@ -44,7 +44,7 @@ def jensen_shannon(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     )
     middle = (p + q) / 2
 
-    def relative_entropy(a):
+    def relative_entropy(a: np.ndarray) -> np.ndarray:
         ratio = np.divide(a, middle, out=np.ones_like(middle), where=a > 0)
         return (a * np.log(ratio)).sum(-1)
 

@@ -61,10 +61,12 @@ def pierced_rings(topology: Topology, positions: np.ndarray) -> np.ndarray:
     return count
 
 
-def _crosses(begin, end, a, b, c) -> np.ndarray:
+def _crosses(
+    begin: np.ndarray, end: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray
+) -> np.ndarray:
     """Does the segment cross the triangle? All [P, 3]; signs of the volumes that they span, [P]."""
 
-    def volume(p, q, r, s):
+    def volume(p: np.ndarray, q: np.ndarray, r: np.ndarray, s: np.ndarray) -> np.ndarray:
         return (np.cross(q - p, r - p) * (s - p)).sum(-1)
 
     sides = volume(a, b, c, begin) * volume(a, b, c, end) < 0

@@ -1,10 +1,14 @@
 """Secondary structure: helix, strand or neither, as DSSP assigns it (through mdtraj)."""
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcbackmap.protein.topology import Topology
+
+if TYPE_CHECKING:
+    import mdtraj
 
 __all__ = ["agreement", "helix_recovered", "secondary_structure"]
 
@@ -22,7 +26,7 @@ def secondary_structure(topology: Topology, positions: np.ndarray) -> np.ndarray
 
 
 @lru_cache(maxsize=16)
-def _backbone(topology: Topology):
+def _backbone(topology: Topology) -> "mdtraj.Topology":
     import mdtraj
 
     backbone = mdtraj.Topology()

@@ -1,8 +1,12 @@
 """What a residue's name says: a standard residue, a modified one and its parent, or what else it is."""
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 from hpcbackmap.protein.residues import RESIDUES, standard_residue_name
+
+if TYPE_CHECKING:
+    import gemmi
 
 __all__ = ["CAPS", "SMALL", "modified_parent", "residue_kind", "sirah_parent"]
 
@@ -128,7 +132,7 @@ def _tabulated_kind(name: str) -> str:
     return kinds.get(found.kind.name, "ligand")
 
 
-def _tabulated(name: str):
+def _tabulated(name: str) -> "gemmi.ResidueInfo":
     import gemmi
 
     return gemmi.find_tabulated_residue(name)

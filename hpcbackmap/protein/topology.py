@@ -8,10 +8,10 @@ import hashlib
 import json
 import string
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from hpcbackmap.protein.residues import (
     standard_residue_name,
 )
 from hpcbackmap.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    import mdtraj
 
 __all__ = [
     "NamedResidue",
@@ -173,7 +176,7 @@ class Topology:
                 numbers[own] = numbers[own[0]] + np.arange(len(own))
         return tuple(numbers.tolist())
 
-    def to_mdtraj(self, atoms: str = "fg"):
+    def to_mdtraj(self, atoms: str = "fg") -> "mdtraj.Topology":
         """mdtraj topology of all heavy atoms (``fg``) or of the C-alpha atoms alone (``ca``)."""
         import mdtraj
 
@@ -236,7 +239,7 @@ class NamedResidue(NamedTuple):
 
 
 def topology_from_mdtraj(
-    top, positions: np.ndarray, source: str
+    top: "mdtraj.Topology", positions: np.ndarray, source: str
 ) -> tuple[Topology, np.ndarray, dict]:
     """`topology_from_residues` of an mdtraj topology."""
     residues = [
@@ -311,7 +314,9 @@ def topology_from_residues(
     return topology, np.array(index, dtype=np.int64), dict(dropped)
 
 
-def _read_residues(residues, chain_ids, source):
+def _read_residues(
+    residues: Sequence[NamedResidue], chain_ids: Sequence[str], source: str
+) -> tuple[list[tuple[int, str, dict]], dict]:
     """(place in ``residues``, standard name, atoms by name) of those of protein, and what is left out."""
     found: list[tuple[int, str, dict]] = []
     dropped: Counter[str] = Counter()
@@ -345,7 +350,7 @@ def _is_calcium(residue: NamedResidue) -> bool:
     return len(residue.atoms) == 1 and residue.atoms[0][1] == "Ca"
 
 
-def _left_out(residue: NamedResidue, chain_ids: list[str], source: str) -> str:
+def _left_out(residue: NamedResidue, chain_ids: Sequence[str], source: str) -> str:
     """What a residue that is no amino acid is. Raises InputError for one that may be an unknown amino acid."""
     kind = residue_kind(residue.name)
     names = {name.strip().upper() for name, _, _ in residue.atoms}
@@ -361,7 +366,12 @@ def _left_out(residue: NamedResidue, chain_ids: list[str], source: str) -> str:
     return f"{'other' if kind == 'unknown' else kind} {residue.name}"
 
 
-def _require_all_atoms(found, residues, chain_ids, source) -> None:
+def _require_all_atoms(
+    found: list[tuple[int, str, dict]],
+    residues: Sequence[NamedResidue],
+    chain_ids: Sequence[str],
+    source: str,
+) -> None:
     for place, name, atoms in found:
         residue = residues[place]
         missing = [atom for atom in RESIDUES[name].atoms if atom not in atoms]
@@ -386,7 +396,13 @@ def _letter(chain: int) -> str:
     return _letter(first) + LETTERS[second]
 
 
-def _bonded(atoms, chain_index, positions, ca_only, steps) -> tuple[bool, ...]:
+def _bonded(
+    atoms: Sequence[dict],
+    chain_index: Sequence[int],
+    positions: np.ndarray,
+    ca_only: bool,
+    steps: np.ndarray | None,
+) -> tuple[bool, ...]:
     tail, head, limit = ("CA", "CA", CALPHA_BREAK) if ca_only else ("C", "N", PEPTIDE_BREAK)
     bonded = [False]
     for i in range(1, len(atoms)):
@@ -397,7 +413,9 @@ def _bonded(atoms, chain_index, positions, ca_only, steps) -> tuple[bool, ...]:
     return tuple(bonded)
 
 
-def _disulphides(residues, positions) -> tuple[tuple[int, int], ...]:
+def _disulphides(
+    residues: list[tuple[int, str, dict]], positions: np.ndarray
+) -> tuple[tuple[int, int], ...]:
     """Pairs of cysteines within reach, the nearest first, each cysteine in one pair; ascending."""
     cysteines = [i for i, (_, name, _) in enumerate(residues) if name == "CYS"]
     near = []

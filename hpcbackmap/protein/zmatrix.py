@@ -6,6 +6,7 @@ CA(i) and C(i), O(i) from C(i). At open ends N, C and O rotate about the backbon
 follow the residue templates. C-alpha atoms are given, never placed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -55,6 +56,10 @@ class ZMatrix:
     role: np.ndarray
 
 
+Place = Callable[[int, str, int, int, int, Role], None]
+"""Takes residue, atom, parent, grandparent, great-grandparent and role."""
+
+
 def build_zmatrix(topology: Topology) -> ZMatrix:
     """Z-matrix of a system. Raises InputError for fewer than three residues: they have no orientation."""
     if topology.n_residues < 3:
@@ -65,7 +70,9 @@ def build_zmatrix(topology: Topology) -> ZMatrix:
     index = topology.atom_index
     rows: dict[int, tuple[int, int, int, int]] = {}
 
-    def place(residue, atom, parent, grandparent, great, role):
+    def place(
+        residue: int, atom: str, parent: int, grandparent: int, great: int, role: Role
+    ) -> None:
         rows[index[residue, atom]] = (parent, grandparent, great, int(role))
 
     for i in range(topology.n_residues):
@@ -90,7 +97,9 @@ def build_zmatrix(topology: Topology) -> ZMatrix:
     )
 
 
-def _place_backbone(topology, i, index, place) -> None:
+def _place_backbone(
+    topology: Topology, i: int, index: dict[tuple[int, str], int], place: Place
+) -> None:
     ca = topology.ca_index
     last = topology.n_residues - 1
     follows = topology.bonded[i]

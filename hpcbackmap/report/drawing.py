@@ -4,9 +4,16 @@ Everything is projected along one view direction onto the page; near things cove
 also fade towards white. Lengths are nm.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from hpcbackmap.protein.topology import Topology
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Scene", "View", "residue_colours"]
 
@@ -64,21 +71,30 @@ class Scene:
     depth.
     """
 
-    def __init__(self, ax, view: View, extent: tuple[float, float], depth: float):
+    def __init__(self, ax: "Axes", view: View, extent: tuple[float, float], depth: float):
         self.ax, self.view, self.extent, self.depth = ax, view, extent, depth
         ax.set_xlim(-extent[0], extent[0])
         ax.set_ylim(-extent[1], extent[1])
         ax.set_aspect("equal")
         ax.axis("off")
-        figure_width = ax.figure.get_size_inches()[0] * ax.get_position().width
-        figure_height = ax.figure.get_size_inches()[1] * ax.get_position().height
-        self.points_per_nm = 72 * min(figure_width / extent[0], figure_height / extent[1]) / 2
+        page = ax.get_figure(root=True)
+        assert page is not None
+        size, place = page.get_size_inches(), ax.get_position()
+        width, height = size[0] * place.width, size[1] * place.height
+        self.points_per_nm = 72 * min(width / extent[0], height / extent[1]) / 2
         self._segments: list[np.ndarray] = []
         self._widths: list[np.ndarray] = []
         self._colours: list[np.ndarray] = []
         self._order: list[np.ndarray] = []
 
-    def sticks(self, topology, positions, carbon, radius=0.022, alpha=1.0) -> None:
+    def sticks(
+        self,
+        topology: Topology,
+        positions: np.ndarray,
+        carbon: np.ndarray,
+        radius: float = 0.022,
+        alpha: float = 1.0,
+    ) -> None:
         """Bonds of heavy atoms [A, 3]; carbons take ``carbon`` RGB [R, 3] of their residue."""
         from matplotlib.colors import to_rgb
 
@@ -90,7 +106,14 @@ class Scene:
             middle = (points[near] + points[far]) / 2
             self._add(points[near], middle, colours[near], radius, alpha)
 
-    def tube(self, trace, bonded, colours, radius=0.075, alpha=1.0) -> None:
+    def tube(
+        self,
+        trace: np.ndarray,
+        bonded: Sequence[bool] | np.ndarray,
+        colours: np.ndarray,
+        radius: float = 0.075,
+        alpha: float = 1.0,
+    ) -> None:
         """A smooth tube through [R, 3], a colour per point, cut where ``bonded`` [R] is false."""
         from scipy.interpolate import CubicSpline
 
@@ -104,12 +127,21 @@ class Scene:
             shades = np.stack([np.interp(fine, knots, colours[start:stop, k]) for k in range(3)], 1)
             self._add(points[:-1], points[1:], shades[:-1], radius, alpha)
 
-    def balls(self, centres, colours, radius, alpha=1.0) -> None:
+    def balls(
+        self, centres: np.ndarray, colours: np.ndarray, radius: float, alpha: float = 1.0
+    ) -> None:
         """Small opaque balls at [N, 3]."""
         points = self.view.project(centres)
         self._add(points, points + [1e-4, 0, 0], colours, radius, alpha)
 
-    def spheres(self, centres, radii, colours, alpha=0.75, behind=False) -> None:
+    def spheres(
+        self,
+        centres: np.ndarray,
+        radii: np.ndarray,
+        colours: np.ndarray,
+        alpha: float = 0.75,
+        behind: bool = False,
+    ) -> None:
         """Large translucent shaded spheres at [N, 3]; ``behind``: under all sticks and tubes."""
         points = self.view.project(centres)
         for rank, k in enumerate(np.argsort(points[:, 2])):
@@ -146,7 +178,9 @@ class Scene:
         self._colours = []
         self._order = []
 
-    def _add(self, start, stop, colours, radius, alpha) -> None:
+    def _add(
+        self, start: np.ndarray, stop: np.ndarray, colours: np.ndarray, radius: float, alpha: float
+    ) -> None:
         """Each rod is a dark rim, a body and two strips of light, at slightly different heights."""
         height = (start[:, 2] + stop[:, 2]) / 2
         body = self._faded(colours, height)
@@ -167,7 +201,7 @@ class Scene:
             self._colours.append(np.hstack([np.clip(shade, 0, 1), opacity]))
             self._order.append(height + lift * 1.5 * radius)
 
-    def _faded(self, colours, height) -> np.ndarray:
+    def _faded(self, colours: np.ndarray, height: np.ndarray | float) -> np.ndarray:
         far = np.clip((self.depth - np.asarray(height)) / (2 * self.depth), 0, 1)
         white = (FADE * far**1.3)[..., None]
         return colours * (1 - white) + white

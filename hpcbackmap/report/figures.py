@@ -3,7 +3,8 @@
 Every function takes plain arrays and returns a matplotlib figure. Shapes: n structures, A atoms; nm.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,12 +15,17 @@ from hpcbackmap.metrics.registry import ANGSTROM
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.protein.torsions import dihedrals, is_symmetric, torsion_atoms
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 __all__ = [
     "COLOURS",
     "DASHES",
     "STYLE",
     "Ensembles",
     "bond_length_figure",
+    "legend",
     "panels",
     "ramachandran_figure",
     "rotamer_figure",
@@ -67,7 +73,7 @@ Ensembles = list[tuple[Topology, dict[str, np.ndarray]]]
 """For each system its topology and positions [n, A, 3] by row name (``truth``, ``model``, …)."""
 
 
-def ramachandran_figure(ensembles: Ensembles):
+def ramachandran_figure(ensembles: Ensembles) -> "Figure":
     """phi against psi of all residues, a panel for each row, one colour scale."""
 
     def angles(topology: Topology, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +90,7 @@ def ramachandran_figure(ensembles: Ensembles):
     return figure
 
 
-def rotamer_map_figure(ensembles: Ensembles):
+def rotamer_map_figure(ensembles: Ensembles) -> "Figure":
     """chi1 against chi2 of the residues that have both, a panel for each row."""
 
     def angles(topology: Topology, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,12 +101,14 @@ def rotamer_map_figure(ensembles: Ensembles):
     return _angle_maps(_pooled(ensembles, angles), "χ1 / °", "χ2 / °")
 
 
-def rotamer_figure(ensembles: Ensembles):
+def rotamer_figure(ensembles: Ensembles) -> "Figure":
     """Distributions of the first and second side-chain torsion over all residues that have them."""
     figure, axes = panels(2, width=5, height=3)
     for ax, number in zip(axes, (1, 2), strict=True):
 
-        def angles(topology, positions, kind=f"chi{number}") -> tuple[np.ndarray]:
+        def angles(
+            topology: Topology, positions: np.ndarray, kind: str = f"chi{number}"
+        ) -> tuple[np.ndarray]:
             return (_chi_angles(topology, positions, kind)[0],)
 
         for name, (found,) in _pooled(ensembles, angles).items():
@@ -108,11 +116,11 @@ def rotamer_figure(ensembles: Ensembles):
         ax.set(xlabel=f"χ{number} / °", xlim=TURN, ylim=(0, None), yticks=[])
         ax.set_xticks(range(-180, 181, 60))
     axes[0].set_ylabel("density")
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
-def bond_length_figure(ensembles: Ensembles):
+def bond_length_figure(ensembles: Ensembles) -> "Figure":
     """Bond lengths by the elements that they join; lengths out of range count at its ends."""
     kinds = [_bond_kinds(topology) for topology, _ in ensembles]
     present = [kind for kind in BOND_KINDS if any((own == kind).any() for own in kinds)]
@@ -120,18 +128,22 @@ def bond_length_figure(ensembles: Ensembles):
     for ax, kind in zip(axes, present, strict=True):
         low, high = BOND_KINDS[kind]
 
-        def lengths(topology, positions, kind=kind) -> tuple[np.ndarray]:
+        def lengths(
+            topology: Topology, positions: np.ndarray, kind: str = kind
+        ) -> tuple[np.ndarray]:
             return (ANGSTROM * bond_lengths(topology, positions)[:, _bond_kinds(topology) == kind],)
 
         for name, (found,) in _pooled(ensembles, lengths).items():
             _steps(ax, np.clip(found, low, high), np.linspace(low, high, 61), name)
         ax.set(title=kind, xlabel="length / Å", xlim=(low, high), ylim=(0, None), yticks=[])
     axes[0].set_ylabel("density")
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
-def panels(count: int, width: float, height: float, sharey: bool = False):
+def panels(
+    count: int, width: float, height: float, sharey: bool = False
+) -> tuple["Figure", list["Axes"]]:
     """Figure and list of axes in one row; inches of one panel."""
     from matplotlib.figure import Figure
 
@@ -139,7 +151,9 @@ def panels(count: int, width: float, height: float, sharey: bool = False):
     return figure, figure.subplots(1, count, sharey=sharey, squeeze=False)[0]
 
 
-def _pooled(ensembles: Ensembles, measure) -> dict[str, tuple[np.ndarray, ...]]:
+def _pooled(
+    ensembles: Ensembles, measure: Callable[[Topology, np.ndarray], tuple[np.ndarray, ...]]
+) -> dict[str, tuple[np.ndarray, ...]]:
     """What ``measure(topology, positions)`` returns, of all systems in one flat array each, by row."""
     names = [name for name in DRAWN if any(name in sets for _, sets in ensembles)]
     return {
@@ -164,7 +178,7 @@ def _chi_angles(
     return np.where(is_symmetric(topology, kind, residues), folded, angles), residues
 
 
-def _angle_maps(angles: dict[str, tuple[np.ndarray, ...]], x_label: str, y_label: str):
+def _angle_maps(angles: dict[str, tuple[np.ndarray, ...]], x_label: str, y_label: str) -> "Figure":
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import LogLocator
 
@@ -205,7 +219,7 @@ def _bond_kinds(topology: Topology) -> np.ndarray:
     return np.array(["–".join(sorted(pair)) for pair in pairs])
 
 
-def _steps(ax, values: np.ndarray, edges: np.ndarray, name: str) -> None:
+def _steps(ax: "Axes", values: np.ndarray, edges: np.ndarray, name: str) -> None:
     density, _ = (
         np.histogram(values, edges, density=True) if values.size else (np.zeros(len(edges) - 1), 0)
     )
@@ -217,6 +231,7 @@ def _steps(ax, values: np.ndarray, edges: np.ndarray, name: str) -> None:
     ax.stairs(density, edges, color=COLOURS[name], label=LABELS[name], **look)
 
 
-def _legend(figure, ax) -> None:
+def legend(figure: "Figure", ax: "Axes") -> None:
+    """The names of all lines above the panels."""
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))

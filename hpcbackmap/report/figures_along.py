@@ -3,6 +3,8 @@
 Shapes: F frames, M members, A atoms, R residues; nm. Answers are positions [F, M, A, 3] by row name.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from hpcbackmap.evaluation.record import LABELS
@@ -12,7 +14,11 @@ from hpcbackmap.metrics.radius_of_gyration import radius_of_gyration
 from hpcbackmap.metrics.registry import ANGSTROM
 from hpcbackmap.metrics.rmsd import aligned_rmsd, superpose
 from hpcbackmap.protein.topology import Topology
-from hpcbackmap.report.figures import COLOURS, DASHES, panels
+from hpcbackmap.report.figures import COLOURS, DASHES, legend, panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["frame_figure", "residue_rmsd_figure", "training_figure"]
 
@@ -24,7 +30,7 @@ NATS = {"log_likelihood": ("log likelihood", "#009e73"), "kl": ("KL", "#d55e00")
 Answers = dict[str, np.ndarray]
 
 
-def residue_rmsd_figure(topology: Topology, truth: np.ndarray, answers: Answers):
+def residue_rmsd_figure(topology: Topology, truth: np.ndarray, answers: Answers) -> "Figure":
     """Heavy-atom RMSD of each residue after superposing the whole."""
     figure, (ax,) = panels(1, width=10, height=3)
     residues = np.arange(1, topology.n_residues + 1)
@@ -49,11 +55,13 @@ def residue_rmsd_figure(topology: Topology, truth: np.ndarray, answers: Answers)
         ax.tick_params(axis="x", labelsize=8)
     for start in np.flatnonzero(np.diff(topology.chain_index)):
         ax.axvline(start + 1.5, color="#9ca3af", lw=0.8)
-    _legend(figure, ax)
+    legend(figure, ax)
     return figure
 
 
-def frame_figure(topology: Topology, frames: np.ndarray, truth: np.ndarray, answers: Answers):
+def frame_figure(
+    topology: Topology, frames: np.ndarray, truth: np.ndarray, answers: Answers
+) -> "Figure":
     """RMSD, radius of gyration and clashes of each frame [F]: mean and range over its members."""
     from matplotlib.figure import Figure
 
@@ -78,11 +86,11 @@ def frame_figure(topology: Topology, frames: np.ndarray, truth: np.ndarray, answ
     axes[0].set(ylabel="RMSD / Å", ylim=(0, None))
     axes[1].set(ylabel="Rg / Å")
     axes[2].set(ylabel="clashes < 2 Å\nper 100 residues", xlabel="frame", ylim=(0, None))
-    _legend(figure, axes[1])
+    legend(figure, axes[1])
     return figure
 
 
-def training_figure(curves: dict[str, list[dict]]):
+def training_figure(curves: dict[str, list[dict]]) -> "Figure":
     """Loss, and validation nats per frame, against optimiser step; a column for each stage.
 
     curves: records of each stage's ``metrics.jsonl``.
@@ -111,7 +119,7 @@ def training_figure(curves: dict[str, list[dict]]):
     return figure
 
 
-def _log_axis(ax) -> None:
+def _log_axis(ax: "Axes") -> None:
     """Logarithmic beyond 1 on both sides, with ticks that say numbers however narrow the range."""
     from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
@@ -123,7 +131,9 @@ def _log_axis(ax) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
-def _curve(ax, records, kind: str, key: str, label: str, colour: str, width: float) -> np.ndarray:
+def _curve(
+    ax: "Axes", records: list[dict], kind: str, key: str, label: str, colour: str, width: float
+) -> np.ndarray:
     """Draws one curve and returns its values, [] if there is none."""
     points = [(r["step"], r[key]) for r in records if r.get("kind") == kind and _known(r.get(key))]
     if not points:
@@ -133,7 +143,7 @@ def _curve(ax, records, kind: str, key: str, label: str, colour: str, width: flo
     return values
 
 
-def _known(value) -> bool:
+def _known(value: Any) -> bool:
     return isinstance(value, int | float) and bool(np.isfinite(value))
 
 
@@ -150,11 +160,6 @@ def _clashes(topology: Topology, structure: np.ndarray, near: np.ndarray) -> flo
     return 100 * len(pairs) / topology.n_residues
 
 
-def _line(ax, x, y, name: str, **look) -> None:
-    dashes = {"dashes": DASHES[name]} if name in DASHES else {}
+def _line(ax: "Axes", x: np.ndarray, y: np.ndarray, name: str, **look: Any) -> None:
+    dashes: dict[str, Any] = {"dashes": DASHES[name]} if name in DASHES else {}
     ax.plot(x, y, color=COLOURS[name], lw=1.7, label=LABELS[name], **dashes, **look)
-
-
-def _legend(figure, ax) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))

@@ -1,9 +1,15 @@
 """Pictures of structures: one frame down the ladder, and members over the truth."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from hpcbackmap.report.drawing import Scene, View, residue_colours
 from hpcbackmap.resolution.ladder import Ladder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["ladder_picture", "members_picture"]
 
@@ -16,7 +22,7 @@ MARGIN = 0.18
 """nm around a structure."""
 
 
-def ladder_picture(ladder: Ladder, truth: np.ndarray, levels: dict[str, np.ndarray]):
+def ladder_picture(ladder: Ladder, truth: np.ndarray, levels: dict[str, np.ndarray]) -> "Figure":
     """One held-out frame on its way down the ladder, and its truth; a matplotlib figure.
 
     truth: heavy atoms [A, 3]. levels: positions by resolution, from the input beads (coarsest) to
@@ -49,7 +55,7 @@ def ladder_picture(ladder: Ladder, truth: np.ndarray, levels: dict[str, np.ndarr
     return figure
 
 
-def members_picture(ladder: Ladder, truth: np.ndarray, members: np.ndarray):
+def members_picture(ladder: Ladder, truth: np.ndarray, members: np.ndarray) -> "Figure":
     """Backbones of the members [M, A, 3] over the true one, and their heavy atoms."""
     from matplotlib.figure import Figure
 
@@ -76,14 +82,21 @@ def members_picture(ladder: Ladder, truth: np.ndarray, members: np.ndarray):
     return figure
 
 
-def _framing(truth, others) -> tuple[View, tuple[float, float], float]:
+def _framing(truth: np.ndarray, others: np.ndarray) -> tuple[View, tuple[float, float], float]:
     everything = np.concatenate([truth, others])
     view = View.along_axes(truth).centred_on(everything)
     reach = np.abs(view.project(everything)).max(0)
     return view, (reach[0] + MARGIN, reach[1] + MARGIN), reach[2]
 
 
-def _level(scene: Scene, ladder: Ladder, name: str, positions, truth, colours) -> None:
+def _level(
+    scene: Scene,
+    ladder: Ladder,
+    name: str,
+    positions: np.ndarray,
+    truth: np.ndarray,
+    colours: np.ndarray,
+) -> None:
     topology = ladder.topology
     if name == "fg":
         scene.sticks(topology, positions, colours)
@@ -96,7 +109,15 @@ def _level(scene: Scene, ladder: Ladder, name: str, positions, truth, colours) -
         scene.tube(positions, _follows(ladder, name), shades * 0.8, 0.035)
 
 
-def _beads(scene, ladder, truth, beads, colours, alpha, name=None) -> None:
+def _beads(
+    scene: Scene,
+    ladder: Ladder,
+    truth: np.ndarray,
+    beads: np.ndarray,
+    colours: np.ndarray,
+    alpha: float,
+    name: str | None = None,
+) -> None:
     name = name or ladder.resolutions[-1]
     radii = _bead_radii(ladder, name, truth)
     scene.spheres(beads, radii, _bead_colours(ladder, name, colours), alpha, behind=alpha < 0.5)
@@ -133,7 +154,7 @@ def _bead_means(bead: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(bead, values[:, k]) / counts for k in range(3)], axis=1)
 
 
-def _rims(ladder: Ladder, truth, name: str, beads) -> np.ndarray:
+def _rims(ladder: Ladder, truth: np.ndarray, name: str, beads: np.ndarray) -> np.ndarray:
     """Points on the outlines of the bead spheres as seen in the picture."""
     axes = View.along_axes(truth).rotation[:, :2].T
     reach = _bead_radii(ladder, name, truth)[:, None, None] * np.concatenate([axes, -axes])
@@ -151,7 +172,7 @@ def _caption_of(ladder: Ladder, name: str, names: list[str]) -> tuple[str, str]:
     return (f"{count} Cα" if name == "ca" else f"{count} particles"), "sampled"
 
 
-def _caption(figure, ax, title: str, line: str, arrow: bool) -> None:
+def _caption(figure: "Figure", ax: "Axes", title: str, line: str, arrow: bool) -> None:
     box = ax.get_position()
     middle = (box.x0 + box.x1) / 2
     figure.text(middle, 1 - 0.32 / figure.get_figheight(), title, ha="center", va="center",

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.evaluation.campaign import Sources, open_sources
 from hpcbackmap.evaluation.pairing import thin
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.report import figures, figures_along, pictures
 from hpcbackmap.report.page import FigureOnPage, Section, ViewOnPage, page
 from hpcbackmap.report.sample import Shown, collect
@@ -199,7 +202,7 @@ def _distributions(shown: list[Shown]) -> dict[str, Callable]:
     }
 
 
-def _ensemble(shown: Shown, members: int):
+def _ensemble(shown: Shown, members: int) -> tuple[Topology, dict[str, np.ndarray]]:
     """Topology and structures [n, A, 3] of every row that has torsions."""
     model = shown.members[:, :members].reshape(-1, *shown.truth.shape[1:])
     structures = {"truth": shown.truth, "model": model} | shown.baselines

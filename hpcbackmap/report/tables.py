@@ -1,6 +1,7 @@
 """The tables of a report: measures by topic, rungs on the way, and the ELBO of every stage."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from hpcbackmap.metrics.registry import Metric
 
@@ -188,7 +189,7 @@ def number(value: float, digits: int) -> str:
     return text.replace("-", "−")
 
 
-def _lines(metrics, rows: list[dict]) -> list[Line]:
+def _lines(metrics: Iterable[Metric], rows: list[dict]) -> list[Line]:
     lines = []
     for item in metrics:
         cells = [row["metrics"].get(item.name) for row in rows]
@@ -252,7 +253,7 @@ def _elbo_cell(row: dict, key: str, digits: int) -> Cell:
     return Cell(number(value, digits), interval)
 
 
-def _interval(bounds, digits: int) -> str:
+def _interval(bounds: Any, digits: int) -> str:
     if not isinstance(bounds, list) or bounds[0] == bounds[1]:
         return ""
     low, high = (number(bound, digits) for bound in bounds)

@@ -106,7 +106,9 @@ def _site_weights(topology: Topology, kind: str) -> np.ndarray:
     return weight
 
 
-def _sites(topology, mappings, positions):
+def _sites(
+    topology: Topology, mappings: Sequence[Mapping], positions: np.ndarray | None
+) -> np.ndarray | None:
     """Positions to group at the present level; residues (C-alpha) if that is still heavy atoms."""
     if positions is None:
         return None
@@ -117,7 +119,14 @@ def _sites(topology, mappings, positions):
     return positions
 
 
-def _group(topology, rest, level, residue_of, sites, seed) -> np.ndarray:
+def _group(
+    topology: Topology,
+    rest: str,
+    level: int,
+    residue_of: np.ndarray,
+    sites: np.ndarray | None,
+    seed: int,
+) -> np.ndarray:
     """Bead of each particle of the present level; from heavy atoms, whole residues are grouped."""
     count, method, _ = _options(rest)
     atoms = level == topology.n_atoms

@@ -31,7 +31,7 @@ class Ladder:
     mappings: tuple[Mapping, ...]
     definitions: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = [self.topology.n_atoms] + [mapping.n_coarse for mapping in self.mappings]
         if len(self.resolutions) != len(sizes):
             raise InputError("ladder: one mapping per rung is needed")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class Mapping:
     bead: np.ndarray
     weight: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         bead = np.asarray(self.bead, dtype=np.int64)
         weight = np.asarray(self.weight, dtype=np.float64)
         if bead.ndim != 1 or bead.shape != weight.shape or len(bead) == 0:
@@ -46,7 +47,7 @@ class Mapping:
         return int(self.bead.max()) + 1
 
     @cached_property
-    def matrix(self):
+    def matrix(self) -> Any:
         """scipy CSR matrix [N_coarse, N_fine]; rows sum to 1."""
         from scipy.sparse import csr_matrix
 

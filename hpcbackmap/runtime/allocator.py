@@ -34,7 +34,7 @@ def give_back_memory() -> None:
         trim(0)
 
 
-def _function(name: str, library: Any = None):
+def _function(name: str, library: Any = None) -> Any:
     if library is None and not sys.platform.startswith("linux"):
         return None
     return getattr(library or ctypes.CDLL(None), name, None)

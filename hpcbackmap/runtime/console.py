@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 import traceback
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -28,7 +29,7 @@ FAIL_ALIKE_SECONDS = 2.0
 class CommandGroup(TyperGroup):
     """Ends every command: errors of the user in one line and with their exit code."""
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except HpcbackmapError as error:
@@ -101,7 +102,7 @@ def _lines(result: dict, indent: str = "") -> list[str]:
     return lines
 
 
-def _text(value) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import cache
+from types import TracebackType
 from typing import Any, Protocol
 
 from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, OutputError, ResourceError
@@ -117,7 +118,7 @@ class MpiComm:
     local_rank: number among the ranks of this node.
     """
 
-    def __init__(self, mpi):
+    def __init__(self, mpi: Any):
         self._mpi, self._comm = mpi, mpi.COMM_WORLD
         self.rank, self.size = self._comm.rank, self._comm.size
         self.local_rank = self._comm.Split_type(mpi.COMM_TYPE_SHARED).rank
@@ -185,7 +186,7 @@ class MpiComm:
 
 
 class _LocalCounter:
-    def __init__(self):
+    def __init__(self) -> None:
         self._value = 0
 
     def next(self, incr: int = 1) -> int:
@@ -199,7 +200,7 @@ class _LocalCounter:
 class _RollCall:
     """Who waits in a collective, asked among the ranks when it takes long."""
 
-    def __init__(self, mpi, comm):
+    def __init__(self, mpi: Any, comm: Any):
         self._mpi, self._comm = mpi, comm.Dup()
         self._number = 0
         self._sent: list = []
@@ -209,7 +210,7 @@ class _RollCall:
         """All ranks have come to a collective."""
         self._number += 1
 
-    def call(self, request, seconds: float) -> None:
+    def call(self, request: Any, seconds: float) -> None:
         """Tell the first ranks that this one waits; the first of those that do names who does not."""
         comm, number = self._comm, self._number
         tellers = range(min(TELLERS, comm.size))
@@ -270,7 +271,7 @@ class _SharedBoard:
     Made and freed by all ranks together; `put` and `read` are not collective.
     """
 
-    def __init__(self, mpi, comm, width: int):
+    def __init__(self, mpi: Any, comm: Any, width: int):
         import numpy as np
 
         self._mpi, self._rank, self._width = mpi, comm.rank, width
@@ -376,7 +377,9 @@ def _require_size(asked: int, found: int) -> None:
         )
 
 
-def _abort_on_exception(kind, value, trace) -> None:
+def _abort_on_exception(
+    kind: type[BaseException], value: BaseException, trace: TracebackType | None
+) -> None:
     traceback.print_exception(kind, value, trace)
     sys.stderr.flush()
     abort(getattr(value, "exit_code", 1))

@@ -89,7 +89,7 @@ class Progress:
             text += f", {sum(rank[GIVEN_UP] for rank in ranks)} {self._given_up}"
         return text
 
-    def __exit__(self, kind, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Frees the board together, unless this rank leaves with an error that the others may not have."""
         if self._bar:
             self._bar.stop()

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from typing import Any
 
 __all__ = ["StopSignals"]
 
@@ -14,7 +15,7 @@ class StopSignals:
 
     SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: str | None = None
 
     def __enter__(self) -> "StopSignals":
@@ -23,11 +24,11 @@ class StopSignals:
             self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number, _frame) -> None:
+    def _note(self, number: int, _frame: Any) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name

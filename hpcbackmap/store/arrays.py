@@ -1,10 +1,13 @@
 """Making the arrays of a frame store: all of them, at their full size, before anything is written."""
 
+from typing import Any
+
 import numpy as np
 import zarr
 
 from hpcbackmap.config.campaign import StoreConfig
 from hpcbackmap.store import layout
+from hpcbackmap.store.attributes import Attributes, SystemRecord
 
 __all__ = ["CHECKSUMS", "create_arrays", "create_checksums"]
 
@@ -19,7 +22,7 @@ PACK_CHUNK = 1 << 13
 
 
 def create_arrays(
-    root: zarr.Group, attributes: dict, config: StoreConfig, ladders: np.ndarray
+    root: zarr.Group, attributes: Attributes, config: StoreConfig, ladders: np.ndarray
 ) -> None:
     """Make every array that ``attributes`` (of the store) promise; only ``ladders`` is filled."""
     chunk = min(max(1, len(ladders)), LADDER_CHUNK)
@@ -54,7 +57,9 @@ def create_checksums(root: zarr.Group, values: np.ndarray) -> None:
     array[:] = values
 
 
-def _create_system(root, folder, record, attributes, config) -> None:
+def _create_system(
+    root: zarr.Group, folder: str, record: SystemRecord, attributes: Attributes, config: StoreConfig
+) -> None:
     shard, frames = record["shard_frames"], record["frames"]
     particles = record["particles"]
     chunks = layout.chunk_frames(particles, shard, config)
@@ -72,7 +77,9 @@ def _create_system(root, folder, record, attributes, config) -> None:
     _create_observables(root, folder, attributes, frames, shard)
 
 
-def _create_pack(root, folder, members, attributes) -> None:
+def _create_pack(
+    root: zarr.Group, folder: str, members: list[SystemRecord], attributes: Attributes
+) -> None:
     """Rows are all particles of all frames of all members; one shard."""
     for level, resolution in enumerate(attributes["resolutions"]):
         rows = sum(record["frames"] * record["particles"][level] for record in members)
@@ -91,7 +98,9 @@ def _create_pack(root, folder, members, attributes) -> None:
     _create_observables(root, folder, attributes, frames, frames)
 
 
-def _create_positions(root, path, attributes, resolution, **sizes) -> None:
+def _create_positions(
+    root: zarr.Group, path: str, attributes: Attributes, resolution: str, **sizes: Any
+) -> None:
     quantised = attributes["quantised"] and resolution == attributes["resolutions"][0]
     root.create_array(
         path,
@@ -103,7 +112,9 @@ def _create_positions(root, path, attributes, resolution, **sizes) -> None:
     )
 
 
-def _create_observables(root, folder, attributes, frames, shard) -> None:
+def _create_observables(
+    root: zarr.Group, folder: str, attributes: Attributes, frames: int, shard: int
+) -> None:
     for name, kind in attributes["observables"].items():
         root.create_array(
             f"{folder}/{layout.observable_path(name, attributes['resolutions'][0])}",
@@ -112,7 +123,7 @@ def _create_observables(root, folder, attributes, frames, shard) -> None:
             chunks=(shard,),
             shards=(shard,),
             compressors=layout.compressors(),
-            attributes=TIME if name == "time" else {},
+            attributes=dict(TIME if name == "time" else {}),
             dimension_names=("frame",),
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import zarr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hpcbackmap.runtime.errors import InputError
@@ -178,7 +179,14 @@ def array_claims(attributes: Attributes) -> dict[str, ArrayClaim]:
     return claims
 
 
-def _claim(claims, folder: str, attributes: Attributes, shapes: list, frames: int, shard) -> None:
+def _claim(
+    claims: dict[str, ArrayClaim],
+    folder: str,
+    attributes: Attributes,
+    shapes: list,
+    frames: int,
+    shard: int | None,
+) -> None:
     finest = attributes["resolutions"][0]
     for resolution, shape in zip(attributes["resolutions"], shapes, strict=True):
         quantised = attributes["quantised"] and resolution == finest
@@ -196,7 +204,7 @@ def _claim(claims, folder: str, attributes: Attributes, shapes: list, frames: in
         )
 
 
-def check_array(array, claim: ArrayClaim) -> str | None:
+def check_array(array: zarr.Array, claim: ArrayClaim) -> str | None:
     """What is wrong with an array (of Zarr), in words; None where it is what was promised."""
     found = {
         "shape": tuple(array.shape),

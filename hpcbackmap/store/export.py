@@ -40,7 +40,7 @@ def export(
     start: int = 0,
     stop: int | None = None,
     stride: int = 1,
-    comm=None,
+    comm: Comm | None = None,
     force: bool = False,
 ) -> int:
     """Write frames ``start``, ``start + stride``, … before ``stop`` as XTC, DCD or multi-model PDB.
@@ -112,7 +112,13 @@ class Wrote(NamedTuple):
 
 
 def _written(
-    stored, resolution: str, output: Path, part: Path, mine, comm: Comm, force: bool
+    stored: StoredSystem,
+    resolution: str,
+    output: Path,
+    part: Path,
+    mine: range,
+    comm: Comm,
+    force: bool,
 ) -> list[Wrote]:
     """What each rank has written."""
     wrote, error = Wrote(np.zeros(0, dtype=np.int64), None), None

@@ -1,6 +1,7 @@
 """Where a store is: a folder, or a URL of an object store (through fsspec)."""
 
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,7 +62,7 @@ METADATA_ERRORS = (
 
 
 @contextmanager
-def reaching(place: str, passing: tuple[type[Exception], ...] = ()):
+def reaching(place: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turns what the client of an object store raises when it has no access into ResourceError; errors about
     files, those of a folder, and ``passing`` pass.
     """

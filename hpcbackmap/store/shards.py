@@ -5,6 +5,7 @@ import os
 import threading
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -117,7 +118,7 @@ class ShardedArrays:
             size = _rows_of_a_shard(self.array(path))
             self._require_files(path, range(start // size, -(-stop // size)))
 
-        async def all_pieces():
+        async def all_pieces() -> list[np.ndarray]:
             opened = await asyncio.gather(*[self._opened(path) for path, _, _ in pieces])
             return await asyncio.gather(
                 *[
@@ -135,7 +136,7 @@ class ShardedArrays:
             for (path, _, _), rows in zip(pieces, values, strict=True)
         ]
 
-    async def _opened(self, path: str):
+    async def _opened(self, path: str) -> Any:
         """The array at ``path`` for reads that are waited for together; opened once."""
         if path not in self._together:
             place = f"{self.path}/{path}"
@@ -166,7 +167,7 @@ class ShardedArrays:
                 raise InputError(f"{self.path}: shard {shard} of {path} is missing; {AGAIN}")
 
     @staticmethod
-    def _readable(array, start: int, stop: int) -> bool:
+    def _readable(array: zarr.Array, start: int, stop: int) -> bool:
         try:
             array[start:stop]
         except Exception:

@@ -1,8 +1,9 @@
 """Which frames train, validate and test: whole blocks of time, whole files or whole systems."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from hpcbackmap.config.campaign import SplitConfig
 from hpcbackmap.runtime.errors import ConfigError
@@ -21,7 +22,27 @@ class FrameRange:
     stop: int
 
 
-def split_frames(store, config: SplitConfig) -> dict[str, list[FrameRange]]:
+class Splittable(Protocol):
+    """A system. sources: file, first frame, frame after the last."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def n_frames(self) -> int: ...
+    @property
+    def sources(self) -> Sequence[tuple[str, int, int]]: ...
+
+
+class _Systems(Protocol):
+    """A store, or a source of frames."""
+
+    @property
+    def systems(self) -> Sequence[str]: ...
+
+    def system(self, name: str) -> Splittable: ...
+
+
+def split_frames(store: _Systems, config: SplitConfig) -> dict[str, list[FrameRange]]:
     """The frames of a store as ``train``, ``validation`` and ``test``; no frame is in two of them.
 
     time: in every system the last ``test`` of the frames, before them ``validation``; a system too short
@@ -33,8 +54,10 @@ def split_frames(store, config: SplitConfig) -> dict[str, list[FrameRange]]:
     return split_systems([store.system(name) for name in store.systems], config)
 
 
-def split_systems(systems: Iterable, config: SplitConfig) -> dict[str, list[FrameRange]]:
-    """`split_frames` of anything with ``name``, ``n_frames`` and ``sources``."""
+def split_systems(
+    systems: Iterable[Splittable], config: SplitConfig
+) -> dict[str, list[FrameRange]]:
+    """`split_frames` of systems."""
     if config.validation + config.test >= 1:
         raise ConfigError("split: validation and test together must stay below 1")
     twice = set(config.test_names) & set(config.validation_names)
@@ -64,7 +87,7 @@ def split_systems(systems: Iterable, config: SplitConfig) -> dict[str, list[Fram
     return found
 
 
-def _by_time(system, config: SplitConfig):
+def _by_time(system: Splittable, config: SplitConfig) -> Iterator[tuple[str, FrameRange]]:
     n = system.n_frames
     test, validation = int(n * config.test), int(n * config.validation)
     too_short = (config.test and not test) or (config.validation and not validation)
@@ -76,7 +99,7 @@ def _by_time(system, config: SplitConfig):
             yield kind, FrameRange(system.name, start, stop)
 
 
-def _by_source(system, config: SplitConfig):
+def _by_source(system: Splittable, config: SplitConfig) -> Iterator[tuple[str, FrameRange]]:
     chosen = _choose([name for name, _, _ in system.sources], config)
     for name, start, stop in system.sources:
         yield chosen[name], FrameRange(system.name, start, stop)
@@ -100,7 +123,9 @@ def _choose(names: list[str], config: SplitConfig) -> dict[str, str]:
     return {name: chosen.get(name, "train") for name in names}
 
 
-def _require_test_set(config: SplitConfig, systems: list, test: list[FrameRange]) -> None:
+def _require_test_set(
+    config: SplitConfig, systems: list[Splittable], test: list[FrameRange]
+) -> None:
     if config.test and not config.test_names and systems and not test:
         what = "has one file" if config.by == "source" else "is the only system"
         raise ConfigError(

@@ -144,7 +144,7 @@ def create_store(
         if "://" not in str(path):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         root = zarr.create_group(str(path), attributes=attributes)
-        create_arrays(root, attributes, config, blob)
+        create_arrays(root, cast("Attributes", attributes), config, blob)
     return FrameStore(str(path), root)
 
 
@@ -271,7 +271,9 @@ class FrameStore:
             raise InputError(f"{self.path}/{CHECKSUMS}: missing or changed since it was written")
         return [row.tobytes().hex() for row in values]
 
-    def mark_complete(self, checksums: dict[tuple[str, int], str] | None = None, **facts) -> None:
+    def mark_complete(
+        self, checksums: dict[tuple[str, int], str] | None = None, **facts: Any
+    ) -> None:
         """Declare the store finished; only then does `open_store` open it for reading.
 
         checksums: `StoredSystem.digest` by system and shard, of those that others wrote; what is neither there

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -128,7 +129,7 @@ def _read_shard(store: FrameStore, name: str, shard: int) -> tuple[int, int, str
     stop = min(system.n_frames, start + system.shard_frames)
     empty, size = 0, 0
 
-    def arrays():
+    def arrays() -> Iterator[np.ndarray]:
         nonlocal empty, size
         for resolution in store.resolutions:
             positions = system.read(resolution, start, stop)

@@ -1,11 +1,16 @@
 """Whether a training still learns numbers: its weights, and its validation beside the one at the start."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hpcbackmap.training.ranks.world import World
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+    from torch.distributed import ProcessGroup
 
 __all__ = ["is_far_worse", "weights_are_finite"]
 
@@ -18,7 +23,9 @@ def is_far_worse(loss: float, start: float) -> bool:
     return math.isfinite(start) and not loss <= start + SHARE * abs(start) + NATS
 
 
-def weights_are_finite(engine, world: World, hosts) -> bool:
+def weights_are_finite(
+    engine: "DeepSpeedEngine", world: World, hosts: "ProcessGroup | None"
+) -> bool:
     """Whether all weights of the stage are numbers, on all ranks alike. Collective.
 
     Under ZeRO 3 each rank looks at the part that it keeps.
@@ -31,7 +38,7 @@ def weights_are_finite(engine, world: World, hosts) -> bool:
     return bool(finite)
 
 
-def _own_weights(engine) -> list[Tensor]:
+def _own_weights(engine: "DeepSpeedEngine") -> list[Tensor]:
     stage = engine.module.stage
     parts = [getattr(parameter, "ds_tensor", parameter) for parameter in stage.parameters()]
     return [

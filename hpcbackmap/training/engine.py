@@ -7,7 +7,7 @@ campaign decides it is refused by key, because two truths about a batch size end
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from hpcbackmap.config.campaign import TrainConfig
 from hpcbackmap.runtime.errors import ConfigError, ResourceError
 from hpcbackmap.runtime.files import read_regular
 from hpcbackmap.stages.base import Stage
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
 __all__ = [
     "Objective",
@@ -171,7 +174,9 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict:
     return {key: value for key, value in pairs if value not in ("auto", None)}
 
 
-def _refuse_contradictions(user: dict, decided: dict, stage: str, path, prefix: str = "") -> None:
+def _refuse_contradictions(
+    user: dict, decided: dict, stage: str, path: Any, prefix: str = ""
+) -> None:
     for key, wanted in decided.items():
         if key not in user:
             continue
@@ -197,7 +202,7 @@ def _merge(base: dict, over: dict) -> dict:
     return merged
 
 
-def make_engine(objective: Objective, train: TrainConfig, config: dict):
+def make_engine(objective: Objective, train: TrainConfig, config: dict) -> "DeepSpeedEngine":
     """DeepSpeed engine around ``objective`` with torch's AdamW, which needs no compiler, offloaded or not.
 
     Raises ConfigError for settings that this DeepSpeed does not know.
@@ -220,7 +225,7 @@ def make_engine(objective: Objective, train: TrainConfig, config: dict):
     return engine
 
 
-def apply_gradients(engine, learning_rate: float) -> float:
+def apply_gradients(engine: "DeepSpeedEngine", learning_rate: float) -> float:
     """One optimiser step; returns the gradient norm before clipping.
 
     A norm that is not finite (returned as inf) leaves the weights as they were, on all ranks alike: ZeRO
@@ -242,7 +247,7 @@ def apply_gradients(engine, learning_rate: float) -> float:
     return math.inf
 
 
-def full_weights(engine) -> dict[str, Tensor]:
+def full_weights(engine: "DeepSpeedEngine") -> dict[str, Tensor]:
     """Whole fp32 state of the stage on the CPU, on every rank; under ZeRO 3 all ranks must call it."""
     import deepspeed
 

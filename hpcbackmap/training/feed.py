@@ -1,6 +1,6 @@
 """From stored frames to what a stage eats: positions, system and noise on the device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from hpcbackmap.stages.centring import about, centre_of, centred_together
 from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.store.split import FrameRange
 from hpcbackmap.store.store import FrameStore
-from hpcbackmap.store.stream import FrameStream
+from hpcbackmap.store.stream import FrameStream, StreamBatch
 from hpcbackmap.training.ranks.world import World
 from hpcbackmap.trajectories.units import frame_bytes
 
@@ -99,7 +99,7 @@ class Feed:
         alone = World(0, 1, 0, "one rank")
         return self.inputs(next(iter(self.stream(ranges, size, alone, budget_mb))), "sample")
 
-    def inputs(self, batch, key: str) -> StageInputs:
+    def inputs(self, batch: StreamBatch, key: str) -> StageInputs:
         """Inputs of a stream batch: frames of one molecule, or one frame of each of several.
 
         ``key`` keeps the noise of, say, two steps apart.
@@ -173,7 +173,7 @@ class Feed:
             self._joined[names] = collate([self._alone(name) for name in names])
         return self._joined[names]
 
-    def _noise(self, key: str, frames, n_beads: int) -> np.ndarray:
+    def _noise(self, key: str, frames: Iterable[int], n_beads: int) -> np.ndarray:
         stream = f"{self.stage.name}/{key}"
         return frame_noise(self.seed, stream, list(frames), 0, n_beads, self.stage.elbo_noise)
 

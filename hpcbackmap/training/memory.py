@@ -7,6 +7,7 @@ reduction and of an optimiser step, up to one more copy of the gradients, the da
 
 import weakref
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +22,9 @@ from hpcbackmap.store.store import FrameStore, open_store
 from hpcbackmap.training.engine import Objective, micro_batch
 from hpcbackmap.training.feed import Feed, StageInputs
 from hpcbackmap.training.ranks.world import World
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
 __all__ = [
     "RankBytes",
@@ -134,7 +138,7 @@ def activation_bytes(objective: Objective, inputs: StageInputs) -> int:
     return live.most
 
 
-def optimizer_bytes(engine) -> int:
+def optimizer_bytes(engine: "DeepSpeedEngine") -> int:
     """Bytes of optimiser state that this rank holds."""
     optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
     held = (value for state in optimizer.state.values() for value in state.values())
@@ -235,12 +239,14 @@ def advice(rows: list[dict], wanted: int, left: float) -> str:
 class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of tensors made under it that are alive; ``most`` is the highest count."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.bytes, self.most = 0, 0
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         given = {
             id(leaf.untyped_storage())
             for leaf in tree_leaves((args, kwargs))

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -34,6 +35,9 @@ from hpcbackmap.training.ranks.world import World, come_to, host_group, on_rank_
 from hpcbackmap.training.records.metrics import Recorder
 from hpcbackmap.training.schedule import learning_rate
 from hpcbackmap.training.validation import share_of_rank, validate, warn_of_collapse
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
 __all__ = ["Run"]
 
@@ -126,7 +130,9 @@ class Run:
         batches = list(self.feed.fixed(self.ranges[part], frames, micro, part))
         return share_of_rank(batches, self.world.rank, self.world.size)
 
-    def _make_engine(self, stage: Stage, settings: dict, manifest: dict | None):
+    def _make_engine(
+        self, stage: Stage, settings: dict, manifest: dict | None
+    ) -> "DeepSpeedEngine":
         """The engine, in the state of the checkpoint if there is one."""
         objective = Objective(stage, self.train)
         folder = self.checkpoints.folder

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from hpcbackmap.stages.collapse import collapse, spread_and_error
 from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.training.feed import StageInputs
 from hpcbackmap.training.ranks.world import come_to
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
 __all__ = ["share_of_rank", "validate", "warn_of_collapse"]
 
@@ -33,7 +37,7 @@ def share_of_rank(
     return mine + [(batches[0], 0.0)] * short
 
 
-def validate(engine, share: list[tuple[StageInputs, float]]) -> dict[str, float]:
+def validate(engine: "DeepSpeedEngine", share: list[tuple[StageInputs, float]]) -> dict[str, float]:
     """Means per frame over all ranks: ``loss``, ``log_likelihood`` and ``kl`` in nats, ``active_units``.
 
     ``active_units`` only where the stage counts them.

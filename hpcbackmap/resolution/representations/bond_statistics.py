@@ -53,7 +53,7 @@ def _calpha(lengths: np.ndarray, spread: float) -> np.ndarray:
     return _mixed((1 - CIS_SHARE) * trans + CIS_SHARE * cis)
 
 
-def _normal(value, mean, spread) -> np.ndarray:
+def _normal(value: np.ndarray, mean: np.ndarray | float, spread: np.ndarray | float) -> np.ndarray:
     return np.exp(-0.5 * ((value - mean) / spread) ** 2) / (spread * np.sqrt(2 * np.pi))
 
 

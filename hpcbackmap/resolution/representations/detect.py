@@ -28,6 +28,7 @@ from hpcbackmap.resolution.representations.reading import (
     BACKBONE_SLOTS,
     Particles,
     Reading,
+    ResidueRow,
     SideBeads,
 )
 from hpcbackmap.resolution.representations.registry import (
@@ -345,7 +346,9 @@ def _sample(protein: _Protein, frames: np.ndarray | None) -> np.ndarray:
     return protein.particles.positions[None]
 
 
-def _bonds(protein: _Protein, beads: np.ndarray, frames: np.ndarray):
+def _bonds(
+    protein: _Protein, beads: np.ndarray, frames: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """First and second residue of each bond [L], lengths [F, L] and their `bond_nats`."""
     rows = protein.particles.residues
     follows = [
@@ -428,7 +431,9 @@ def _sites(name: str, entry: Representation, protein: _Protein) -> dict[str, np.
     return sites
 
 
-def _kinds(name: str, protein: _Protein, anchor: np.ndarray, frames) -> np.ndarray | None:
+def _kinds(
+    name: str, protein: _Protein, anchor: np.ndarray, frames: np.ndarray | None
+) -> np.ndarray | None:
     """Of centres of mass: residues whose bead is a C-alpha atom, bool [R]."""
     if name != "com":
         return None
@@ -481,7 +486,9 @@ def _topology(protein: _Protein, site: str, anchor: np.ndarray, frames: np.ndarr
     )
 
 
-def _bonded(protein: _Protein, rows, site: str, places: np.ndarray) -> tuple[bool, ...]:
+def _bonded(
+    protein: _Protein, rows: list[ResidueRow], site: str, places: np.ndarray
+) -> tuple[bool, ...]:
     """To the residue before: in one chain, and not so far apart, as the median of frames ``places`` [F, R,
     3], that a piece must be missing.
     """

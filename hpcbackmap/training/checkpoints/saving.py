@@ -2,17 +2,20 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcbackmap.runtime.errors import InputError, OutputError
 from hpcbackmap.runtime.files import flush, sha256_of
 from hpcbackmap.training.checkpoints.state_files import without_pickles, write_state
 from hpcbackmap.training.ranks.world import World, come_to
 
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
 __all__ = ["file_record", "load_engine", "save_engine"]
 
 
-def save_engine(engine, folder: Path, tag: str, world: World) -> dict[str, dict]:
+def save_engine(engine: "DeepSpeedEngine", folder: Path, tag: str, world: World) -> dict[str, dict]:
     """Write checkpoint ``tag`` below ``folder``; returns size and SHA-256 of every file of every rank.
 
     Files are on the disk, not only in its cache, when it returns. Raises OutputError on all ranks where one
@@ -35,7 +38,7 @@ def save_engine(engine, folder: Path, tag: str, world: World) -> dict[str, dict]
     return {name: record for files, _ in parts for name, record in files.items()}
 
 
-def load_engine(engine, folder: Path, tag: str) -> None:
+def load_engine(engine: "DeepSpeedEngine", folder: Path, tag: str) -> None:
     """Bring the engine to the state of a checkpoint; nothing is unpickled.
 
     Raises InputError if DeepSpeed does not take it.
@@ -57,7 +60,7 @@ class _Writer:
     After writing, the ranks of DeepSpeed meet again: one whose disk is full has to come there too.
     """
 
-    def __init__(self, wrapped, place: Path):
+    def __init__(self, wrapped: Any, place: Path):
         self.wrapped, self.place = wrapped, place
         self.files: dict[str, dict] = {}
         self.error: str | None = None

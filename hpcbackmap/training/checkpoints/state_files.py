@@ -90,10 +90,10 @@ _torch_load = torch.load
 def without_pickles() -> Iterator[None]:
     """DeepSpeed's ``torch.save`` and ``torch.load`` write and read these files."""
 
-    def load(path, *_, **__):
+    def load(path: str, *_: Any, **__: Any) -> Any:
         return read_state(path)
 
-    def save(state, path, *_, **__):
+    def save(state: Any, path: str, *_: Any, **__: Any) -> None:
         write_state(state, path)
 
     module: Any = torch

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+from torch.distributed import Store, TCPStore
 
 from hpcbackmap.runtime.errors import ConfigError, ResourceError
 from hpcbackmap.runtime.launcher import free_port
@@ -198,8 +199,8 @@ def meet(world: World, address: str, port: int, purpose: str) -> torch.distribut
     seconds = _patience()
     deadline = time.monotonic() + seconds
     served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = _connect(world, address, port, seconds, serve=world.rank == 0 and not served)
-    store = torch.distributed.PrefixStore(f"{purpose}/{_attempt()}", store)
+    whole = _connect(world, address, port, seconds, serve=world.rank == 0 and not served)
+    store = torch.distributed.PrefixStore(f"{purpose}/{_attempt()}", whole)
     if store.add(f"rank/{world.rank}", 1) > 1:
         raise ResourceError(
             f"two processes say that they are rank {world.rank} of {world.size} at {address}:{port}; "
@@ -233,7 +234,7 @@ def _patience() -> float:
     return seconds
 
 
-def _connect(world: World, address: str, port: int, seconds: float, serve: bool):
+def _connect(world: World, address: str, port: int, seconds: float, serve: bool) -> TCPStore:
     try:
         socket.getaddrinfo(address, port)
     except (OSError, UnicodeError, OverflowError):
@@ -263,7 +264,7 @@ def _connect(world: World, address: str, port: int, seconds: float, serve: bool)
         ) from None
 
 
-def _missing(store, size: int, deadline: float) -> list[int]:
+def _missing(store: Store, size: int, deadline: float) -> list[int]:
     """Ranks that have not come by the deadline; returns as soon as all have."""
     awaited = list(range(size))
     while awaited and time.monotonic() < deadline:
@@ -274,7 +275,9 @@ def _missing(store, size: int, deadline: float) -> list[int]:
     return [rank for rank in awaited if not store.check([f"rank/{rank}"])]
 
 
-def _tell(store, world: World, missing: list[int] | None, deadline: float, place: str) -> list[int]:
+def _tell(
+    store: Store, world: World, missing: list[int] | None, deadline: float, place: str
+) -> list[int]:
     """Rank 0's list, on every rank that came. Rank 0 serves the store, so it leaves last."""
     if world.rank > 0:
         patience = max(0.0, deadline - time.monotonic()) + GRACE

@@ -7,10 +7,13 @@ Slurm's srun count (`runtime/launcher.py`); without any of them the process is a
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcbackmap.runtime.errors import HpcbackmapError, OutputError, ResourceError
 from hpcbackmap.runtime.launcher import World, places, refuse_half
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "HERE",
@@ -67,7 +70,7 @@ def read_world(environ: Mapping[str, str]) -> World:
     return world
 
 
-def pick_device(world: World, n_gpus: int, gpus_bound: bool = False):
+def pick_device(world: World, n_gpus: int, gpus_bound: bool = False) -> "torch.device":
     """The torch device of this rank: one GPU per rank of the node, or the CPU where there is none.
 
     gpus_bound: the launcher shows every rank its own GPU only. Raises ResourceError if ranks would share.
@@ -86,7 +89,7 @@ def pick_device(world: World, n_gpus: int, gpus_bound: bool = False):
     return torch.device("cuda", world.local_rank)
 
 
-def host_group(world: World, device):
+def host_group(world: World, device: "torch.device") -> Any:
     """Process group for small numbers of the hosts that no GPU should wait for; None: the usual one."""
     import torch
 

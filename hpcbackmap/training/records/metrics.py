@@ -8,7 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import torch
 
@@ -157,7 +157,7 @@ def _progress_bar() -> "ProgressBar":
     return bar
 
 
-def _open_up_to(path: Path, step: int):
+def _open_up_to(path: Path, step: int) -> TextIO:
     """The file, open to append, without records after ``step`` and without a half-written last line."""
     kept = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
