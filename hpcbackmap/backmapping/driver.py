@@ -19,9 +19,10 @@ from hpcbackmap.backmapping.planning import (
     start_resolution,
 )
 from hpcbackmap.backmapping.records import Records, only_run
-from hpcbackmap.backmapping.relaxation import relaxation_in_words
 from hpcbackmap.backmapping.source import Source
+from hpcbackmap.backmapping.summary import of_structures
 from hpcbackmap.backmapping.worker import Worker
+from hpcbackmap.backmapping.workspace import is_workspace
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.finishing.options import require_openmm
 from hpcbackmap.runtime.errors import (
@@ -128,7 +129,9 @@ def descend(
         else:
             log.info("%s: nothing to do", output)
         comm.barrier()
-        return on_first_rank(comm, lambda: _finish(plan, output, part, time.monotonic() - started))
+        return on_first_rank(
+            comm, lambda: _finish(plan, source, output, part, time.monotonic() - started)
+        )
 
 
 def _guided(campaign: Campaign, stages: list, source: Source, comm: Comm) -> list:
@@ -250,7 +253,9 @@ def _work(
         counter.free()
 
 
-def _finish(plan: Plan, output: Path, part: tuple[int, int], seconds: float) -> dict:
+def _finish(
+    plan: Plan, source: Source, output: Path, part: tuple[int, int], seconds: float
+) -> dict:
     """Audit the records; the summary. Raises Stopped if this run leaves work."""
     records = Records(plan, output)
     missing, quarantined = records.audit()
@@ -261,15 +266,25 @@ def _finish(plan: Plan, output: Path, part: tuple[int, int], seconds: float) -> 
             f"{output}: stopped with {left} of {len(mine)} shards to do; the same command continues"
         )
     store = open_output(output)
+    found = {} if is_workspace(output) else of_structures(plan, source, records)
     if not missing:
-        store.mark_complete(records.checksums())
+        store.mark_complete(records.checksums(), **_for_readers(found))
     return {
         "output": str(output),
         "frames": plan.total_frames,
         "members": plan.rows_per_frame,
         "structures": plan.total_frames * plan.rows_per_frame,
         "shards_missing": missing,
+        **found,
         "quarantined": quarantined,
-        **relaxation_in_words(records),
         "seconds": round(seconds, 2),
     }
+
+
+def _for_readers(found: dict) -> dict[str, dict]:
+    """What of it a finished store keeps, under ``structures``: no list that grows with the frames."""
+    relaxation = {
+        key: value for key, value in found.get("relaxation", {}).items() if key != "unrelaxed"
+    }
+    kept = found | ({"relaxation": relaxation} if relaxation else {})
+    return {"structures": kept} if kept else {}

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcbackmap.backmapping.confidence import EXPECTED_ERROR, known_kind
 from hpcbackmap.backmapping.plan import Plan
 from hpcbackmap.backmapping.records import Records
 from hpcbackmap.backmapping.source import Source
@@ -76,6 +77,8 @@ def _create_plain(plan: Plan, source: Source, folder: Path) -> None:
 def _create_store(campaign: Campaign, plan: Plan, source: Source, folder: Path) -> None:
     from hpcbackmap.store.store import create_store
 
+    known = [known_kind(plan, source.system(name)) for name in plan.frames]
+    has_errors = "fg" in plan.resolutions and None not in known
     create_store(
         str(folder),
         {name: plan.written_ladder(name, source.system(name).ladder) for name in plan.frames},
@@ -85,4 +88,5 @@ def _create_store(campaign: Campaign, plan: Plan, source: Source, folder: Path) 
         {"plan": plan.to_dict()},
         shard_frames=plan.shard_frames * plan.rows_per_frame,
         observables={"source_frame": "int64", "member": "int64"},
+        residue_values={EXPECTED_ERROR: "float16"} if has_errors else None,
     )

@@ -12,12 +12,12 @@ from hpcbackmap.backmapping.plan import Plan
 from hpcbackmap.backmapping.records import Records
 from hpcbackmap.backmapping.relaxation import relaxation_in_words
 from hpcbackmap.backmapping.request import STORE, Targets
-from hpcbackmap.backmapping.source import FileSource, FileSystem
+from hpcbackmap.backmapping.source import FileSource, FileSystem, Source
 from hpcbackmap.protein.hydrogens import hydrogens_of
 from hpcbackmap.resolution.representations.detect import kind_word
 from hpcbackmap.runtime.errors import InputError
 
-__all__ = ["Finished", "NothingMade", "left_out_of", "places", "summarise"]
+__all__ = ["Finished", "NothingMade", "left_out_of", "of_structures", "places", "summarise"]
 
 log = logging.getLogger(__name__)
 
@@ -82,14 +82,26 @@ def summarise(done: Finished, source: FileSource) -> dict:
                 "the reference is of another fold than the beads of %d frame(s): they are made without it",
                 aside,
             )
-    if topology.disulphides:
-        summary["disulphides"] = len(topology.disulphides)
-        summary["disulphides_open"] = int(facts.get("open_disulphides", 0))
-    finished = _finished_in_words(plan, source) | relaxation_in_words(records)
-    for item in finished.get("relaxation", {}).get("unrelaxed", [])[:SHOWN]:
+    found = of_structures(plan, source, records)
+    for item in found.get("relaxation", {}).get("unrelaxed", [])[:SHOWN]:
         label = system.reader.label(item["frame"])
         log.warning("%s, member %d, is not relaxed: %s", label, item["member"], item["reason"])
-    return summary | in_words(facts) | finished | {"quarantined": bad}
+    return summary | found | {"quarantined": bad}
+
+
+def of_structures(plan: Plan, source: Source, records: Records) -> dict[str, Any]:
+    """What the structures of a run, all systems together, look like, and what the finish did to them.
+
+    Disulphides, hydrogens and protonation states are those of one structure of each system.
+    """
+    facts = records.facts()
+    bonds = sum(len(source.system(name).ladder.topology.disulphides) for name in plan.frames)
+    found: dict[str, Any] = {}
+    if bonds:
+        found["disulphides"] = bonds
+        found["disulphides_open"] = int(facts.get("open_disulphides", 0))
+    finished = _finished_in_words(plan, source) | relaxation_in_words(records)
+    return found | in_words(facts) | finished
 
 
 def _beads_in_words(system: FileSystem, facts: dict[str, float]) -> dict[str, object]:
@@ -112,15 +124,18 @@ def left_out_of(system: FileSystem) -> dict[str, int]:
     return {kind: n for kind, n in system.reading.left_out.items() if kind not in passed}
 
 
-def _finished_in_words(plan: Plan, source: FileSource) -> dict[str, Any]:
+def _finished_in_words(plan: Plan, source: Source) -> dict[str, Any]:
     """What the finish added, as a user reads it."""
     if not plan.finish or not plan.protonation:
         return {}
-    topology = plan.protonated_ladder(source.only.name, source.only.ladder).topology
-    states = Counter(state for state in topology.protonation if state)
-    written = plan.finish.get("hydrogens")
+    states: Counter[str] = Counter()
+    hydrogens = 0
+    for name in plan.frames:
+        topology = plan.protonated_ladder(name, source.system(name).ladder).topology
+        states.update(state for state in topology.protonation if state)
+        hydrogens += len(hydrogens_of(topology).names)
     return {
-        **({"hydrogens": len(hydrogens_of(topology).names)} if written else {}),
+        **({"hydrogens": hydrogens} if plan.finish.get("hydrogens") else {}),
         "ph": plan.finish["ph"],
         "protonation": dict(sorted(states.items())),
     }

@@ -12,7 +12,7 @@ import numpy as np
 
 from hpcbackmap.backmapping.census import SEARCHED, count_structures
 from hpcbackmap.backmapping.chain import Chain, Chains, Descent
-from hpcbackmap.backmapping.confidence import expected_errors
+from hpcbackmap.backmapping.confidence import EXPECTED_ERROR, expected_errors
 from hpcbackmap.backmapping.output import open_output
 from hpcbackmap.backmapping.pipeline import RemoteChain, RemoteChains
 from hpcbackmap.backmapping.plan import Plan, Shard
@@ -159,14 +159,19 @@ class Worker:
                 "%s: %d of frames %d to %d are of another fold than the reference: made without it",
                 shard.system, len(told.set_aside), frames[0], frames[-1],
             )  # fmt: skip
-        facts = None
-        if self.plan.source is not None:
+        stored = self.store.system(shard.system)
+        facts, errors = None, None
+        if "fg" in arrays:
             with _Timed(spent, "count"):
+                if EXPECTED_ERROR in stored.residue_values:
+                    known = self.source.system(shard.system)
+                    errors = expected_errors(plan, known, arrays["fg"])
                 facts = self._facts(shard.system, arrays["fg"], coarse)
                 if plan.reference:
                     facts["reference_set_aside"] = len(told.set_aside)
+        of_residues = {} if errors is None else {EXPECTED_ERROR: errors.astype(np.float16)}
         with _Timed(spent, "write"):
-            self.store.system(shard.system).write_shard(shard.number, arrays, observables)
+            stored.write_shard(shard.number, arrays, observables, of_residues)
         with _Timed(spent, "verify"):
             relaxation = {"energies": told.energies, "kept": told.unrelaxed}
             self.records.publish(
@@ -182,11 +187,11 @@ class Worker:
             journal.write(json.dumps(entry) + "\n")
 
     def _facts(self, system: str, made: np.ndarray, coarse: Coarse) -> dict[str, float]:
-        """What a user of files is told about structures [rows, A, 3] and the frames that they came from."""
+        """What a user is told about structures [rows, A, 3] and the frames that they came from."""
         ladder, moved = self.source.system(system).ladder, coarse.moved
         counts: dict[str, float] = dict(count_structures(ladder.topology, made))
         good = np.isfinite(made).all(axis=(1, 2))
-        if self.plan.start != "ca" and good.any():
+        if self.plan.source is not None and self.plan.start != "ca" and good.any():
             beads = np.repeat(coarse.positions, self.plan.rows_per_frame, axis=0)[good]
             counts["most_bead_error"] = float(bead_error(ladder, made[good], beads).max())
         if good.any():

@@ -57,12 +57,14 @@ class Workspace:
     def system(self, name: str) -> "ShardFiles":
         return self._system
 
-    def mark_complete(self, checksums: dict[tuple[str, int], str]) -> None:
+    def mark_complete(self, checksums: dict[tuple[str, int], str], **facts: object) -> None:
         """What it holds is delivered and then removed: there is nothing to mark."""
 
 
 class ShardFiles:
     """Structures of one system: rows [n, particles, 3], nm, of every resolution, by shard."""
+
+    residue_values: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, record: dict):
         self.name: str = record["system"]
@@ -83,6 +85,7 @@ class ShardFiles:
         shard: int,
         positions: dict[str, np.ndarray],
         observables: dict[str, np.ndarray] | None = None,
+        of_residues: dict[str, np.ndarray] | None = None,
     ) -> None:
         """Write one shard whole and flush it; what is observed follows from its number. Raises OutputError."""
         for resolution, values in positions.items():

@@ -75,6 +75,19 @@ def _create_system(
             dimension_names=("frame", "particle", "xyz"),
         )
     _create_observables(root, folder, attributes, frames, shard)
+    for name, kind in attributes.get("residue_values", {}).items():
+        unit = layout.RESIDUE_UNIT.get(name)
+        root.create_array(
+            f"{folder}/{layout.residue_path(name)}",
+            shape=(frames, record["residues"]),
+            dtype=kind,
+            chunks=(chunks[0], record["residues"]),
+            shards=(shard, record["residues"]),
+            compressors=layout.compressors(),
+            fill_value=np.nan,
+            attributes={"unit": unit} if unit else {},
+            dimension_names=("frame", "residue"),
+        )
 
 
 def _create_pack(

@@ -6,7 +6,9 @@ __all__ = ["Attributes", "SystemRecord"]
 
 
 class SystemRecord(TypedDict):
-    """One system. sources: file, first frame, frame after the last. ladder: where it lies among all ladders."""
+    """One system. sources: file, first frame, frame after the last. ladder: where it lies among all ladders.
+    residues: where the store has numbers of residues.
+    """
 
     name: str
     frames: int
@@ -15,6 +17,7 @@ class SystemRecord(TypedDict):
     sources: list[tuple[str, int, int]]
     ladder: tuple[int, int]
     pack: int | None
+    residues: NotRequired[int]
 
 
 class Attributes(TypedDict):
@@ -33,3 +36,5 @@ class Attributes(TypedDict):
     ladders_sha256: NotRequired[str]
     content: NotRequired[str]
     frames_made_whole: NotRequired[int]
+    residue_values: NotRequired[dict[str, str]]
+    structures: NotRequired[dict[str, Any]]

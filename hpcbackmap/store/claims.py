@@ -53,6 +53,7 @@ class _System(_Model):
     sources: list[tuple[str, Row, Row]]
     ladder: tuple[Row, Count]
     pack: Row | None
+    residues: Count | None = None
 
 
 class _Attributes(_Model):
@@ -62,6 +63,7 @@ class _Attributes(_Model):
     complete: bool
     resolutions: Annotated[list[PathPart], Field(min_length=1)]
     observables: dict[PathPart, str]
+    residue_values: dict[PathPart, str] = {}
     quantised: bool
     packs: Row
     provenance: dict[str, Any]
@@ -70,7 +72,7 @@ class _Attributes(_Model):
     content: Sha256 | None = None
     systems: Annotated[list[_System], Field(min_length=1)]
 
-    @field_validator("observables")
+    @field_validator("observables", "residue_values")
     @classmethod
     def _are_numbers(cls, observables: dict[str, str]) -> dict[str, str]:
         for kind in observables.values():
@@ -94,6 +96,8 @@ class _Attributes(_Model):
                 raise ValueError(f"systems: {system.name}: particles of each resolution are needed")
             if system.pack is not None and system.pack >= self.packs:
                 raise ValueError(f"systems: {system.name}: no pack {system.pack}")
+            if self.residue_values and (system.residues is None or system.pack is not None):
+                raise ValueError(f"systems: {system.name}: its number of residues is missing")
             if system.pack is not None and system.shard_frames != system.frames:
                 raise ValueError(f"systems: {system.name}: a pack is one shard")
         if {s.pack for s in self.systems} - {None} != set(range(self.packs)):
@@ -143,6 +147,8 @@ def content_digest(attributes: Mapping[str, Any], ladders_sha256: str) -> str:
     record = {
         key: attributes[key] for key in ("systems", "resolutions", "observables", "quantised")
     }
+    if "residue_values" in attributes:
+        record["residue_values"] = attributes["residue_values"]
     record |= {"provenance": provenance, "ladders": ladders_sha256}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
@@ -168,7 +174,12 @@ def array_claims(attributes: Attributes) -> dict[str, ArrayClaim]:
             continue
         frames, shard = record["frames"], record["shard_frames"]
         shapes: list[tuple[int, ...]] = [(frames, count, 3) for count in record["particles"]]
-        _claim(claims, f"systems/{record['name']}", attributes, shapes, frames, shard)
+        folder = f"systems/{record['name']}"
+        _claim(claims, folder, attributes, shapes, frames, shard)
+        for name, kind in attributes.get("residue_values", {}).items():
+            claims[f"{folder}/{layout.residue_path(name)}"] = ArrayClaim(
+                (frames, record["residues"]), kind, shard, layout.RESIDUE_UNIT.get(name), None
+            )
     for number, members in enumerate(packs):
         shapes = [
             (sum(record["frames"] * record["particles"][level] for record in members), 3)

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 PIECE_BYTES = 8e6
 """Coordinates that are held at a time."""
+ERROR = "expected_error"
+"""Of residues, for the column of B-factors."""
 FRAME = "{frame}"
 """In the name of the output: a file for every frame."""
 
@@ -104,6 +106,24 @@ def _claim(output: Path, force: bool, held: ExitStack) -> None:
     free_output(output, force)
 
 
+class Piece(NamedTuple):
+    """What a writer appends: positions [n, particles, 3], numbers [n], times [n], no cells, expected error of
+    each residue [n, R] or None; nm, ps.
+    """
+
+    positions: np.ndarray
+    numbers: np.ndarray
+    times: np.ndarray
+    cells: None
+    errors: np.ndarray | None
+
+    def only(self, number: int) -> "Piece":
+        """One of its frames."""
+        row = slice(number, number + 1)
+        errors = None if self.errors is None else self.errors[row]
+        return Piece(self.positions[row], self.numbers[row], self.times[row], None, errors)
+
+
 class Wrote(NamedTuple):
     """What a rank has written: frames of the store in order, int64, and the first of them [particles, 3]."""
 
@@ -143,30 +163,30 @@ def _written(
 
 
 def _write(
-    stored: StoredSystem, resolution: str, part: Path, pieces: Iterator[tuple], force: bool
+    stored: StoredSystem, resolution: str, part: Path, pieces: Iterator[Piece], force: bool
 ) -> Wrote:
     """Pieces into one file, if there are any."""
     first, rows = next(pieces, None), []
     if first is None:
         return Wrote(np.zeros(0, dtype=np.int64), None)
     with TrajectoryWriter(part, _topology(stored, resolution), force) as file:
-        for positions, numbers, times in chain([first], pieces):
-            file.append(positions, numbers, times)
-            rows.append(numbers)
-    return Wrote(np.concatenate(rows), first[0][0])
+        for piece in chain([first], pieces):
+            file.append(*piece)
+            rows.append(piece.numbers)
+    return Wrote(np.concatenate(rows), first.positions[0])
 
 
 def _write_single(
-    stored: StoredSystem, resolution: str, output: Path, pieces: Iterator[tuple], force: bool
+    stored: StoredSystem, resolution: str, output: Path, pieces: Iterator[Piece], force: bool
 ) -> Wrote:
     topology, rows = _topology(stored, resolution), [np.zeros(0, dtype=np.int64)]
     width = len(str(stored.n_frames - 1))
-    for positions, numbers, times in pieces:
-        for i, number in enumerate(numbers):
+    for piece in pieces:
+        for i, number in enumerate(piece.numbers):
             name = output.name.replace(FRAME, f"{number:0{width}d}")
             with TrajectoryWriter(output.with_name(name), topology, force) as file:
-                file.append(positions[i : i + 1], numbers[i : i + 1], times[i : i + 1])
-        rows.append(numbers)
+                file.append(*piece.only(i))
+        rows.append(piece.numbers)
     return Wrote(np.concatenate(rows), None)
 
 
@@ -197,9 +217,10 @@ def _beside(
 
 def _pieces(
     stored: StoredSystem, resolution: str, frames: range, signals: StopSignals
-) -> Iterator[tuple]:
-    """Positions [n, particles, 3], numbers [n] and times [n] of the frames that have numbers."""
+) -> Iterator["Piece"]:
+    """The frames that have numbers, a few at a time."""
     kept = "time" in stored.observables
+    confident = resolution == "fg" and ERROR in stored.residue_values
     size = max(1, int(PIECE_BYTES / frame_bytes(stored.n_particles(resolution))))
     for first in range(0, len(frames), size):
         if signals.received:
@@ -216,7 +237,10 @@ def _pieces(
             times = stored.read_observable("time", part[0], part[-1] + 1)[:: part.step]
         good = np.isfinite(positions).all(axis=(1, 2))
         if good.any():
-            yield positions[good], numbers[good], times[good]
+            errors = None
+            if confident:
+                errors = stored.read_of_residues(ERROR, part[0], part[-1] + 1)[:: part.step][good]
+            yield Piece(positions[good], numbers[good], times[good], None, errors)
 
 
 def _join(parts: list[Path | None], output: Path) -> None:

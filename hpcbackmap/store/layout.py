@@ -15,7 +15,9 @@ from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = [
     "FORMAT",
+    "PLAIN_VERSION",
     "QUANTUM_NM",
+    "RESIDUE_UNIT",
     "VERSION",
     "as_read",
     "chunk_frames",
@@ -24,13 +26,18 @@ __all__ = [
     "observable_path",
     "pack_ladders",
     "position_path",
+    "residue_path",
     "shard_frames",
     "to_quanta",
     "unpack_ladder",
 ]
 
 FORMAT = "hpcbackmap-frames"
-VERSION = 2
+VERSION = 3
+"""Newest that is read. Stores without numbers of residues are written as format 2."""
+PLAIN_VERSION = 2
+RESIDUE_UNIT = {"expected_error": "nm"}
+"""Of numbers of residues that have one."""
 QUANTUM_NM = 0.001
 """Step of quantised positions, which are stored as int32 multiples of it."""
 LADDER_BYTES = 1 << 28
@@ -53,6 +60,10 @@ def observable_path(name: str, finest: str) -> str:
         if name in ("step", "time")
         else f"observables/{name}/value"
     )
+
+
+def residue_path(name: str) -> str:
+    return f"residues/{name}/value"
 
 
 def shard_frames(n_particles: int, n_frames: int, config: StoreConfig) -> int:

@@ -87,6 +87,7 @@ def create_store(
     provenance: dict,
     shard_frames: int | None = None,
     observables: dict[str, str] | None = None,
+    residue_values: dict[str, str] | None = None,
     sources: dict[str, list[tuple[str, int, int]]] | None = None,
     packed: bool = False,
 ) -> "FrameStore":
@@ -96,9 +97,10 @@ def create_store(
     ladders, n_frames: by system. resolutions: those to store, fine to coarse. provenance: JSON-ready; its
     ``versions`` do not count in the digest. shard_frames: instead of what ``shard_mb`` gives.
     observables: numpy type names of per-frame numbers; ``step`` and ``time`` (ps) become the positions'
-    own. sources: (source file, first frame, frame after the last) of each system; default: one source
-    of the system's name. packed: put systems below ``chunk_mb`` together in packs, each to be written
-    whole with `FrameStore.write_pack`.
+    own. residue_values: the same of numbers of residues; not in packs. sources: (source file, first frame,
+    frame after the last) of each system; default: one source of the system's name.
+    packed: put systems below ``chunk_mb`` together in packs, each to be written whole with
+    `FrameStore.write_pack`.
     Raises ConfigError for a system name that cannot be a folder name, OutputError if ``path`` exists or
     cannot be written.
     """
@@ -127,7 +129,7 @@ def create_store(
     packs = _assign_packs(records, config) if packed else 0
     attributes: dict[str, Any] = {
         "format": layout.FORMAT,
-        "format_version": layout.VERSION,
+        "format_version": layout.VERSION if residue_values else layout.PLAIN_VERSION,
         "complete": False,
         "resolutions": list(resolutions),
         "observables": {name: np.dtype(kind).name for name, kind in (observables or {}).items()},
@@ -136,6 +138,12 @@ def create_store(
         "systems": records,
         "provenance": provenance,
     }
+    if residue_values:
+        attributes["residue_values"] = {
+            k: np.dtype(kind).name for k, kind in residue_values.items()
+        }
+        for record, ladder in zip(records, ladders.values(), strict=True):
+            record["residues"] = ladder.topology.n_residues
     attributes["ladders_sha256"] = hashlib.sha256(blob.tobytes()).hexdigest()
     attributes = json.loads(json.dumps(attributes))
     attributes["digest"] = content_digest(attributes, attributes["ladders_sha256"])

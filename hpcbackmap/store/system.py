@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,8 @@ class StoredSystem:
     """One system of a store.
 
     name; n_frames; first_frame: number of its frame 0 among all frames of the store; shard_frames: frames per
-    shard; sources: (name of the source file, first frame, frame after the last) in order; observables: names;
+    shard; sources: (name of the source file, first frame, frame after the last) in order; observables,
+    residue_values: names of numbers of frames and of residues;
     written: digests of the shards that were written through this object.
     """
 
@@ -44,6 +44,7 @@ class StoredSystem:
         self._record = record
         self._resolutions: list[str] = attributes["resolutions"]
         self.observables: tuple[str, ...] = tuple(attributes["observables"])
+        self.residue_values: tuple[str, ...] = tuple(attributes.get("residue_values", ()))
         self._particles = dict(zip(self._resolutions, record["particles"], strict=True))
         self._packed = record["pack"] is not None
         self._folder = f"packs/{record['pack']}" if self._packed else f"systems/{self.name}"
@@ -128,15 +129,30 @@ class StoredSystem:
         first = self._pack_frame
         return self._arrays.read(self._observable_path(name), first + start, first + stop)
 
+    def read_of_residues(self, name: str, start: int, stop: int) -> np.ndarray:
+        """A number of each residue (``expected_error``, nm) in frames ``start`` to ``stop``, float32 [n, R].
+
+        Raises InputError for a name or frames that do not exist, and for damaged data.
+        """
+        self._require_frames(start, stop)
+        if name not in self.residue_values:
+            known = ", ".join(self.residue_values) or "none"
+            raise InputError(
+                f"{self._arrays.path}: no numbers {name!r} of residues; there are {known}"
+            )
+        return self._arrays.read(self._residue_path(name), start, stop).astype(np.float32)
+
     def write_shard(
         self,
         shard: int,
         positions: dict[str, np.ndarray],
         observables: dict[str, np.ndarray] | None = None,
+        of_residues: dict[str, np.ndarray] | None = None,
     ) -> str:
         """Write one shard whole and flush it; the finest resolution comes last. Returns its `digest`.
 
         positions: every resolution of the store, [rows, particles, 3], nm. observables: each [rows].
+        of_residues: each [rows, R].
         One writer per shard, ever; systems in packs are written with `FrameStore.write_pack`.
         Raises OutputError if it cannot be written.
         """
@@ -145,23 +161,37 @@ class StoredSystem:
         for name in self.observables:
             values = _require_rows((observables or {})[name], (rows,), f"observable {name}")
             written[name] = self._arrays.write(self._observable_path(name), shard, values)
+        for name in self.residue_values:
+            own = (of_residues or {})[name]
+            values = _require_rows(own, (rows, self._record["residues"]), f"{name} of residues")
+            written[name] = self._arrays.write(self._residue_path(name), shard, values)
         for resolution in reversed(self._resolutions):
             shape = (rows, self.n_particles(resolution), 3)
             values = _require_rows(positions[resolution], shape, resolution)
             written[resolution] = self._arrays.write(self._position_path(resolution), shard, values)
-        found = shard_digest(written[name] for name in (*self._resolutions, *self.observables))
+        order = (*self._resolutions, *self.observables, *self.residue_values)
+        found = shard_digest(written[name] for name in order)
         self.written[shard] = found
         return found
 
     def digest(self, shard: int) -> str:
-        """SHA-256 of all numbers of a shard as they are read: positions fine to coarse, then observables.
+        """SHA-256 of all numbers of a shard (`numbers`).
 
         Raises InputError where it is missing or damaged.
         """
+        return shard_digest(self.numbers(shard))
+
+    def numbers(self, shard: int) -> Iterator[np.ndarray]:
+        """All numbers of a shard as they are read: positions fine to coarse, then observables, then those of
+        residues as they are stored.
+        """
         start, stop = self._rows(shard)
-        positions = (self.read(name, start, stop) for name in self._resolutions)
-        observables = (self.read_observable(name, start, stop) for name in self.observables)
-        return shard_digest(chain(positions, observables))
+        for name in self._resolutions:
+            yield self.read(name, start, stop)
+        for name in self.observables:
+            yield self.read_observable(name, start, stop)
+        for name in self.residue_values:
+            yield self._arrays.read(self._residue_path(name), start, stop)
 
     def _rows(self, shard: int) -> tuple[int, int]:
         """First frame of a shard, and the one after its last."""
@@ -208,6 +238,11 @@ class StoredSystem:
             yield self._position_path(resolution)
         for name in self.observables:
             yield self._observable_path(name)
+        for name in self.residue_values:
+            yield self._residue_path(name)
+
+    def _residue_path(self, name: str) -> str:
+        return f"{self._folder}/{layout.residue_path(name)}"
 
     def _position_path(self, resolution: str) -> str:
         return f"{self._folder}/{layout.position_path(resolution)}"

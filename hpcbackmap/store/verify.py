@@ -124,21 +124,13 @@ def _raise_damage(comm: Comm, damaged: list[str]) -> None:
 
 def _read_shard(store: FrameStore, name: str, shard: int) -> tuple[int, int, str]:
     """Frames without numbers at the finest resolution, bytes, and the SHA-256 of all."""
-    system = store.system(name)
-    start = shard * system.shard_frames
-    stop = min(system.n_frames, start + system.shard_frames)
     empty, size = 0, 0
 
     def arrays() -> Iterator[np.ndarray]:
         nonlocal empty, size
-        for resolution in store.resolutions:
-            positions = system.read(resolution, start, stop)
-            if resolution == store.resolutions[0]:
-                empty = int((~np.isfinite(positions).all(axis=(1, 2))).sum())
-            size += positions.nbytes
-            yield positions
-        for observable in system.observables:
-            values = system.read_observable(observable, start, stop)
+        for number, values in enumerate(store.system(name).numbers(shard)):
+            if number == 0:
+                empty = int((~np.isfinite(values).all(axis=(1, 2))).sum())
             size += values.nbytes
             yield values
 

@@ -9,12 +9,14 @@ from hpcbackmap.config.campaign import Campaign, GenzprotConfig
 from hpcbackmap.ingest.ingest import ingest
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
-from hpcbackmap.runtime.errors import ConfigError, OutputError
+from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.stages.artifact import save_artifact
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.stages.expected_error import expected_error
 from hpcbackmap.store.export import export
 from hpcbackmap.store.store import open_store
+from hpcbackmap.store.verify import verify_store
 
 
 @pytest.fixture
@@ -63,6 +65,40 @@ def test_hydrogens_of_a_campaign(campaign, tmp_path):
     assert np.array_equal(open_store(output).system("s").read("hydrogens", 0, 8), made)
     with pytest.raises(OutputError, match=r"finish\.ph was 7\.0, is 5\.0"):
         driver.backmap(changed(campaign, ph=5.0), LocalComm())
+
+
+def test_a_campaign_says_what_its_structures_are_and_how_sure_it_is(campaign, tmp_path, caplog):
+    told = driver.backmap(campaign, LocalComm())
+    output = tmp_path / "backmapped.zarr"
+    store = open_store(output)
+    system = store.system("s")
+    assert told["hydrogens"] == system.n_particles("hydrogens")
+    assert told["ph"] == 7.0
+    assert told["peptide_bonds"] == 19 * 8
+    assert {"clashes_per_100_residues", "ramachandran_outliers_percent"} <= set(told)
+    assert store.attributes["structures"]["hydrogens"] == told["hydrogens"]
+    errors = system.read_of_residues("expected_error", 0, 8)
+    assert errors.shape == (8, 20)
+    expected = expected_error(system.ladder, system.read("fg", 0, 8), "ca", mode=False)
+    np.testing.assert_allclose(errors, expected, rtol=1e-3)
+    assert told["expected_error_angstrom"] == pytest.approx(10 * expected.mean(), abs=0.002)
+    export(store, "fg", tmp_path / "all.pdb", start=1, stride=3)
+    column = [
+        [float(line[60:66]) for line in model.splitlines() if line[12:16] == " CA "]
+        for model in (tmp_path / "all.pdb").read_text().split("MODEL")[1:]
+    ]
+    np.testing.assert_allclose(column, 10 * errors[1::3], atol=0.006)
+
+    verified = verify_store(output, LocalComm())
+    (file,) = output.glob("systems/s/residues/expected_error/value/c/1/0")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(data)
+    with pytest.raises(InputError, match="residues/expected_error"):
+        verify_store(output, LocalComm())
+    driver.backmap(campaign, LocalComm())
+    assert "damaged and will be computed again" in caplog.text
+    assert verify_store(output, LocalComm())["content"] == verified["content"]
 
 
 def changed(campaign, **settings):

@@ -176,7 +176,7 @@ def test_newer_foreign_and_missing_stores_are_refused(stored, tmp_path):
     record = json.loads((path / "zarr.json").read_text())
     record["attributes"]["format_version"] = 99
     (path / "zarr.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match=r"format 99.*up to 2"):
+    with pytest.raises(InputError, match=r"format 99.*up to 3"):
         open_store(path)
     record["attributes"] = {}
     (path / "zarr.json").write_text(json.dumps(record))
