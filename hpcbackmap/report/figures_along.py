@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["frame_figure", "residue_rmsd_figure", "training_figure"]
+__all__ = ["confidence_figure", "frame_figure", "residue_rmsd_figure", "training_figure"]
 
 NAMED_RESIDUES = 60
 """Longest chain whose residues are named on the axis."""
@@ -28,6 +28,31 @@ NATS = {"log_likelihood": ("log likelihood", "#009e73"), "kl": ("KL", "#d55e00")
 """Validation records in nats per frame: label and colour."""
 
 Answers = dict[str, np.ndarray]
+
+
+EXPECTED = "#d55e00"
+"""Colour of what was expected."""
+
+
+def confidence_figure(
+    topology: Topology, truth: np.ndarray, members: np.ndarray, errors: np.ndarray
+) -> "Figure":
+    """Expected error of each residue [F, M, R] beside the error that members [F, M, A, 3] have."""
+    figure, (ax,) = panels(1, width=10, height=3)
+    squares = np.square(members - truth[:, None]).sum(-1).reshape(-1, topology.n_atoms).mean(0)
+    counts = np.bincount(topology.atom_residue)
+    seen = ANGSTROM * np.sqrt(np.bincount(topology.atom_residue, squares) / counts)
+    flat = ANGSTROM * errors.reshape(-1, errors.shape[-1])
+    expected = np.sqrt(np.square(flat).mean(0))
+    residues = np.arange(1, topology.n_residues + 1)
+    ax.plot(residues, seen, color=COLOURS["model"], lw=1.7, label="seen")
+    ax.plot(residues, expected, color=EXPECTED, lw=1.7, dashes=(4, 2), label="expected")
+    low, high = np.percentile(flat, (10, 90), axis=0)
+    ax.fill_between(residues, low, high, color=EXPECTED, alpha=0.18, lw=0)
+    ax.set(xlabel="residue", ylabel="error / Å", ylim=(0, None))
+    _name_residues(ax, topology)
+    legend(figure, ax)
+    return figure
 
 
 def residue_rmsd_figure(topology: Topology, truth: np.ndarray, answers: Answers) -> "Figure":
@@ -45,18 +70,23 @@ def residue_rmsd_figure(topology: Topology, truth: np.ndarray, answers: Answers)
         low, high = np.percentile(error, (10, 90), axis=0)
         ax.fill_between(residues, low, high, color=COLOURS[name], alpha=0.14, lw=0)
     ax.set(xlabel="residue", ylabel="RMSD / Å", ylim=(0, None))
-    ax.set_xlim(0.5, len(residues) + 0.5)
-    if len(residues) <= NAMED_RESIDUES:
+    _name_residues(ax, topology)
+    legend(figure, ax)
+    return figure
+
+
+def _name_residues(ax: "Axes", topology: Topology) -> None:
+    """Their names below the axis where there is room, and lines between chains."""
+    ax.set_xlim(0.5, topology.n_residues + 0.5)
+    if topology.n_residues <= NAMED_RESIDUES:
         names = [
             f"{name[:1]}{name[1:].lower()} {number}"
             for name, number in zip(topology.sequence, topology.residue_numbers, strict=True)
         ]
-        ax.set_xticks(residues, names, rotation=90)
+        ax.set_xticks(np.arange(1, topology.n_residues + 1), names, rotation=90)
         ax.tick_params(axis="x", labelsize=8)
     for start in np.flatnonzero(np.diff(topology.chain_index)):
         ax.axvline(start + 1.5, color="#9ca3af", lw=0.8)
-    legend(figure, ax)
-    return figure
 
 
 def frame_figure(

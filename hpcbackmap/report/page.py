@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["FigureOnPage", "Section", "ViewOnPage", "page", "template"]
 
 
+PER_RESIDUE = "kJ/mol per residue"
+
+
 class FigureOnPage(NamedTuple):
     """A PNG with its heading and caption."""
 
@@ -50,8 +53,16 @@ class Section(NamedTuple):
     items: Sequence[FigureOnPage | ViewOnPage]
 
 
-def page(record: dict, sections: list[Section], training: Section | None, elbo: dict | None) -> str:
-    """The whole page. record: see `evaluate_campaign`; elbo: see `evaluate_elbo`, None if not made."""
+def page(
+    record: dict,
+    sections: list[Section],
+    training: Section | None,
+    elbo: dict | None,
+    structures: dict[str, Any] | None = None,
+) -> str:
+    """The whole page. record: see `evaluate_campaign`; elbo: see `evaluate_elbo`, None if not made. structures:
+    what the backmapping told of its structures.
+    """
     from markupsafe import Markup
 
     style = resources.files("hpcbackmap.report").joinpath("page.css").read_text("utf-8")
@@ -75,6 +86,7 @@ def page(record: dict, sections: list[Section], training: Section | None, elbo: 
         sections=[_section(section) for section in sections],
         training=training and _section(training),
         elbo=elbo and _elbo(elbo),
+        made=_made(structures or {}),
         provenance=_provenance(record),
     )
 
@@ -183,6 +195,38 @@ def _view(item: ViewOnPage) -> dict[str, Any]:
     if "<" in item.data:
         raise ValueError("data of a view could end their element")
     return {"title": item.title, "text": item.text, "json": Markup(item.data)}  # noqa: S704  # checked above
+
+
+def _made(structures: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the run told, as readers have it; what it did not do is left out."""
+    relaxation = structures.get("relaxation") or {}
+    states = ", ".join(
+        f"{count} {name}" for name, count in (structures.get("protonation") or {}).items()
+    )
+    shown = {
+        "Expected error, mean": (structures.get("expected_error_angstrom"), "Å"),
+        "Clashes < 2.0 Å": (structures.get("clashes_per_100_residues"), "per 100 residues"),
+        "Ramachandran outliers": (structures.get("ramachandran_outliers_percent"), "%"),
+        "Disulphides": (structures.get("disulphides"), "in a structure of each system"),
+        "– that stayed open": (structures.get("disulphides_open"), "in all structures"),
+        "Hydrogens": (structures.get("hydrogens"), f"at pH {structures.get('ph')}"),
+        "States that are not the usual": (states or None, ""),
+        "Relaxed": (relaxation.get("relaxed"), f"with {relaxation.get('with')}"),
+        "– energy before, median": (relaxation.get("kj_per_mol_residue_before"), PER_RESIDUE),
+        "– energy after, median": (relaxation.get("kj_per_mol_residue_after"), PER_RESIDUE),
+        "– that could not be": (relaxation.get("failed"), "structures"),
+    }
+    return [
+        (label, f"{_shown(value)} {unit}".strip())
+        for label, (value, unit) in shown.items()
+        if value is not None
+    ]
+
+
+def _shown(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return str(value).replace("-", "−")
 
 
 def _plain(value: float | None) -> str:

@@ -45,6 +45,12 @@ CAPTIONS = {
         "Heavy-atom RMSD of each residue after superposing the whole molecule: mean, and the "
         "range of the middle 80 % of structures.",
     ),
+    "confidence": (
+        "Confidence",
+        "Error that each residue was expected to have and the one that it has, as the structures lie; root "
+        "mean squares over the frames and members shown, and the range of the middle 80 % of what was "
+        "expected. It was calibrated for the shipped stages; others may do better or worse.",
+    ),
     "frames": (
         "Error along the frames",
         "Superposed heavy-atom RMSD to the truth, radius of gyration, and clashes of heavy atoms more "
@@ -101,7 +107,11 @@ def write_report(campaign: Campaign, output: str | Path) -> Path:
     if len(sources.pairs) > 1:
         sections.insert(0, _pooled_section(sources, folder))
     text = page(
-        record, sections, _training_section(campaign, folder), _read_elbo(campaign, sources)
+        record,
+        sections,
+        _training_section(campaign, folder),
+        _read_elbo(campaign, sources),
+        sources.generated.attributes.get("structures", {}),
     )
     write_whole(output, text)
     log.info("report: %s", output)
@@ -169,10 +179,15 @@ def _drawings(shown: Shown) -> dict[str, Callable]:
         answers["nearest_training_frame"] = nearest[:, None]
     with_beads = answers | {"bead_centre": shown.baselines["bead_centre"][:, None]}
     truth, members = shown.truth, shown.members[frame]
+    confidence = {}
+    if shown.errors is not None:
+        given = (topology, truth, shown.members, shown.errors)
+        confidence = {"confidence": lambda: figures_along.confidence_figure(*given)}
     return {
         "ladder": lambda: pictures.ladder_picture(shown.ladder, truth[frame], shown.levels),
         "members": lambda: pictures.members_picture(shown.ladder, truth[frame], members),
         "residue_rmsd": lambda: figures_along.residue_rmsd_figure(topology, truth, with_beads),
+        **confidence,
         "frames": lambda: figures_along.frame_figure(topology, shown.frames, truth, answers),
         **_distributions([shown]),
     }

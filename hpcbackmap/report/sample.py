@@ -16,6 +16,7 @@ __all__ = ["SHOWN_FRAMES", "Shown", "collect"]
 
 SHOWN_FRAMES = 100
 """Most frames of one system in the figures; the tables come from all that were judged."""
+ERROR = "expected_error"
 SHOWN_BYTES = 64e6
 """Coordinates of the members of one system in memory."""
 
@@ -26,7 +27,8 @@ class Shown(NamedTuple):
     frames: numbers of the frames in their system [F]. truth [F, A, 3], members [F, M, A, 3].
     baselines: answers [F, A, 3] by row name of `record.LABELS`.
     pictured: index of the frame in the pictures. levels: its first member at every resolution that
-    is stored, and its input beads.
+    is stored, and its input beads. errors: expected error of each residue of the members [F, M, R], where the
+    store has them.
     """
 
     ladder: Ladder
@@ -37,6 +39,7 @@ class Shown(NamedTuple):
     baselines: dict[str, np.ndarray]
     pictured: int
     levels: dict[str, np.ndarray]
+    errors: np.ndarray | None = None
 
 
 def collect(sources: Sources, pairs: Pairs) -> Shown | None:
@@ -63,7 +66,20 @@ def collect(sources: Sources, pairs: Pairs) -> Shown | None:
         if name in sources.generated.resolutions
     }
     levels[coarsest] = beads[pictured]
-    return Shown(ladder, pairs.system, frames, truth, members, baselines, pictured, levels)
+    errors = _expected_errors(sources, pairs.system, rows)
+    return Shown(ladder, pairs.system, frames, truth, members, baselines, pictured, levels, errors)
+
+
+def _expected_errors(sources: Sources, system: str, rows: np.ndarray) -> np.ndarray | None:
+    """Of the members in ``rows`` [F, M] of the backmapped store, nm [F, M, R]."""
+    stored = sources.generated.system(system)
+    if ERROR not in stored.residue_values:
+        return None
+    found = []
+    for members in rows:
+        first = int(members.min())
+        found.append(stored.read_of_residues(ERROR, first, int(members.max()) + 1)[members - first])
+    return np.stack(found)
 
 
 def _typical(ladder: Ladder, truth: np.ndarray) -> int:

@@ -48,6 +48,8 @@
   const PIECES = 6; // of backbone tube per residue
   const SLOW = 50; // ms for one picture
   const STEP = 0.12; // radians per key
+  const GREY = 1; // Angstrom of expected error in the middle of the colours
+  const [SURE, MIDDLE, UNSURE] = [[0, 0.45, 0.7], [0.8, 0.8, 0.8], [0.84, 0.37, 0]];
 
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const rgb = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16) / 255);
@@ -140,6 +142,7 @@
       this.data = data;
       this.bonds = new Uint32Array(bytes(data.bonds));
       this.trace = new Uint32Array(bytes(data.trace));
+      this.residue = new Uint32Array(bytes(data.residue));
       this.isTrace = new Set(this.trace);
       this.shown = data.structures.map((s) => s.shown);
       this.frame = data.first;
@@ -164,6 +167,11 @@
       const choice = make("select", { onchange: () => { this.style = choice.value; this.load(); } },
         ...[["sides", "backbone and side chains"], ["tube", "backbone"], ["atoms", "all heavy atoms"]]
           .map(([value, text]) => make("option", { value, textContent: text, selected: value === this.style })));
+      this.byError = false;
+      const colouring = make("select", { onchange: () => { this.byError = colouring.value === "error"; this.load(); } },
+        ...[["structure", "structure"], ["error", "expected error"]]
+          .map(([value, textContent]) => make("option", { value, textContent })));
+      const scale = make("small", { textContent: `blue 0, grey ${GREY} Å, orange ${2 * GREY} Å and more` });
       this.notes = [];
       const toggles = data.structures.map((s, k) => {
         const box = make("input", { type: "checkbox", checked: s.shown,
@@ -180,6 +188,7 @@
         make("div", { className: "controls" },
           make("label", { className: "frames" }, "Frame ", this.slider, this.frameText),
           make("label", {}, "Show ", choice),
+          ...(data.frames[0].errors ? [make("label", {}, "Members coloured by ", colouring, " ", scale)] : []),
           make("span", {}, button("−", "zoom out", () => this.zoomBy(1 / 1.25)),
             button("+", "zoom in", () => this.zoomBy(1.25)),
             button("Reset", "reset the view", () => this.reset()))),
@@ -250,10 +259,20 @@
         this.notes[k].textContent = now.notes[k];
         if (!this.shown[k]) return;
         const xyz = Float32Array.from(whole.subarray(k * size, (k + 1) * size), (v) => v * data.scale);
-        this.add(capsules, (i) => xyz.subarray(3 * i, 3 * i + 3), rgb(s.colour), k ? 0.8 : 1);
+        this.add(capsules, (i) => xyz.subarray(3 * i, 3 * i + 3), this.colours(k, rgb(s.colour), now), k ? 0.8 : 1);
       });
       this.painter.load(capsules);
       this.redraw();
+    }
+
+    colours(k, own, now) { // of each residue of structure k; the truth and the nearest frame have no errors
+      const residues = this.trace.length, errors = this.byError && now.errors && new Uint8Array(bytes(now.errors));
+      if (!errors || k === 0 || k * residues > errors.length) return () => own;
+      return (r) => {
+        const t = Math.min(2, errors[(k - 1) * residues + r] * this.data.errorStep / GREY);
+        const [low, high] = t < 1 ? [SURE, MIDDLE] : [MIDDLE, UNSURE];
+        return low.map((c, x) => c + (t - Math.floor(Math.min(t, 1))) * (high[x] - c));
+      };
     }
 
     add(capsules, point, colour, thickness) {
@@ -262,7 +281,7 @@
       for (let k = 0; k < bonds.length && style !== "tube"; k += 2) {
         const [i, j] = [bonds[k], bonds[k + 1]];
         if (tube && !this.inSideChain(i, j)) continue;
-        capsules.push(...point(i), ...point(j), ...colour, thin);
+        capsules.push(...point(i), ...point(j), ...colour(this.residue[i]), thin);
       }
       for (let r = 1; r < trace.length && tube; r++) {
         if (!data.bonded[r]) continue;
@@ -274,7 +293,7 @@
           const t = piece / PIECES; // Catmull and Rom's spline through the C-alpha atoms
           const next = [0, 1, 2].map((x) => b[x] + t / 2 * (c[x] - a[x]
             + t * (2 * a[x] - 5 * b[x] + 4 * c[x] - d[x] + t * (3 * (b[x] - c[x]) + d[x] - a[x]))));
-          capsules.push(...last, ...next, ...colour, thick);
+          capsules.push(...last, ...next, ...colour(2 * piece > PIECES ? r : r - 1), thick);
           last = next;
         }
       }

@@ -32,6 +32,8 @@ FITTED = 75
 """Percent of the frames that fit into the window as it opens; unfolded ones may not."""
 MARGIN = 0.2
 """nm around the structures."""
+ERROR_STEP = 0.05
+"""Angstrom; of the expected errors that colour residues."""
 QUANTA = 32767
 """Steps of a coordinate to each side of the centre (int16)."""
 
@@ -44,6 +46,7 @@ def viewer_script() -> str:
 def viewer_data(shown: Shown) -> str:
     """JSON for one view, fit to stand inside a ``script`` element.
 
+    ``frames[].errors``, where the store has them, is base64 of uint8 [M, R]; times ``errorStep``: Angstrom.
     ``frames[].xyz`` is base64 of little-endian int16 [S, A, 3]; times ``scale`` it is nm, with the widest
     face of the first frame towards the reader. Truths of all frames lie over one another; members
     and nearest frame keep their place relative to their truth.
@@ -57,6 +60,7 @@ def viewer_data(shown: Shown) -> str:
     quanta = np.round(placed / scale).astype("<i2")
     topology = shown.ladder.topology
     side = ~np.isin(topology.atom_names, (*BACKBONE, "OXT"))
+    errors = _shown_errors(shown)
     data = {
         "system": shown.system,
         "atoms": topology.n_atoms,
@@ -66,6 +70,8 @@ def viewer_data(shown: Shown) -> str:
         "trace": _base64(topology.ca_index.astype("<u4")),
         "bonded": [int(follows) for follows in topology.bonded],
         "side": "".join("01"[int(flag)] for flag in side),
+        "residue": _base64(topology.atom_residue.astype("<u4")),
+        "errorStep": ERROR_STEP,
         "structures": structures,
         "first": int(np.abs(picked - shown.pictured).argmin()),
         "frames": [
@@ -73,11 +79,20 @@ def viewer_data(shown: Shown) -> str:
                 "label": str(int(shown.frames[f])),
                 "notes": _notes(topology, placed[k]),
                 "xyz": _base64(quanta[k]),
+                **({} if errors is None else {"errors": _base64(errors[f])}),
             }
             for k, f in enumerate(picked)
         ],
     }
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _shown_errors(shown: Shown) -> np.ndarray | None:
+    """Expected errors of the members that are drawn, in steps of `ERROR_STEP`, uint8 [F, M, R]."""
+    if shown.errors is None:
+        return None
+    steps = np.nan_to_num(ANGSTROM * shown.errors[:, :MAX_MEMBERS] / ERROR_STEP)
+    return np.clip(steps.round(), 0, 255).astype(np.uint8)
 
 
 def _structures(shown: Shown) -> tuple[list[dict], np.ndarray]:

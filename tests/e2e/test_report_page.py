@@ -20,7 +20,10 @@ def url(tmp_path_factory, example_dir):
     folder = tmp_path_factory.mktemp("campaign")
     topology, positions = load_example(example_dir)
     noise = 0.05 * np.random.default_rng(0).normal(size=(2, 1, *positions.shape[1:]))
-    campaign = make_campaign(folder, topology, positions, lambda truth, m: truth + noise[m])
+    errors = np.linspace(0.0, 0.2, topology.n_residues)
+    campaign = make_campaign(
+        folder, topology, positions, lambda truth, m: truth + noise[m], errors=errors
+    )
     evaluate_campaign(campaign, LocalComm())
     write_training_records(campaign)
     return write_report(campaign, folder / "report.html").as_uri()
@@ -86,6 +89,23 @@ def test_the_view_shows_what_is_switched_on(opened):
     for number in (0, 2):
         toggle(opened, number)
     assert drawn_share(canvas_pixels(opened)) == 0
+
+
+def test_members_take_the_colours_of_their_expected_errors(opened):
+    for number in (0, 2):
+        toggle(opened, number)
+
+    def orange() -> int:
+        pixels = canvas_pixels(opened)
+        return int((pixels[..., 0] - pixels[..., 2] > 60).sum())
+
+    assert orange() == 0
+    opened.evaluate(
+        "(s => { s.value = 'error'; s.dispatchEvent(new Event('change')); })"
+        "(document.querySelectorAll('.controls select')[1])"
+    )
+    assert orange() > 50
+    assert (canvas_pixels(opened)[..., 2] - canvas_pixels(opened)[..., 0] > 60).sum() > 50
 
 
 def test_mouse_and_keys_turn_and_zoom_and_reset_brings_back(opened):

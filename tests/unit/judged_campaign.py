@@ -12,6 +12,19 @@ from hpcbackmap.store.store import create_store
 
 MEMBERS = 2
 LADDER = ["fg", "ca", "ucg:5"]
+TOLD = {
+    "clashes_per_100_residues": 0.25,
+    "ramachandran_outliers_percent": 1.5,
+    "expected_error_angstrom": 1.2,
+    "relaxation": {
+        "relaxed": 16,
+        "failed": 0,
+        "kj_per_mol_residue_before": -17.0,
+        "kj_per_mol_residue_after": -148.0,
+        "with": "ff14SB",
+    },
+}
+"""What a run with expected errors has told."""
 
 
 def load_example(example_dir, frames=40):
@@ -23,25 +36,29 @@ def load_example(example_dir, frames=40):
     return topology, trajectory.xyz[keep][:, index]
 
 
-def write_store(path, ladder, positions, resolutions, provenance, observables):
-    """A finished store of one system from heavy atoms [rows, A, 3]."""
+def write_store(path, ladder, positions, resolutions, provenance, observables, errors=None):
+    """A finished store of one system from heavy atoms [rows, A, 3]; errors: expected of residues [rows, R]."""
     kinds = dict.fromkeys(observables, "int64")
     campaign = Campaign(name="x", ladder=LADDER, systems=[{"name": "x", "trajectories": ["x"]}])
     rows = len(positions)
     store = create_store(
         path, {"trpcage": ladder}, {"trpcage": rows}, resolutions, campaign.store, provenance,
         shard_frames=rows, observables=kinds,
+        residue_values=None if errors is None else {"expected_error": "float16"},
     )  # fmt: skip
     levels = ladder.coarsen(positions.astype(np.float32))
     shard = {name: levels[name] for name in resolutions}
-    store.system("trpcage").write_shard(0, shard, observables)
-    store.mark_complete()
+    of_residues = {} if errors is None else {"expected_error": errors.astype(np.float16)}
+    store.system("trpcage").write_shard(0, shard, observables, of_residues)
+    told = {} if errors is None else {"structures": TOLD}
+    store.mark_complete(**told)
 
 
-def make_campaign(folder, topology, positions, answer, source=None, **sections):
+def make_campaign(folder, topology, positions, answer, source=None, errors=None, **sections):
     """Stores of a campaign whose model answered ``answer(truth [F, A, 3], member)`` for test frames.
 
-    source: frames that were backmapped; default: the last fifth, which the split holds out.
+    source: frames that were backmapped; default: the last fifth, which the split holds out. errors: expected
+    error of each residue, nm [R], the same in all structures.
     """
     ladder = build_ladder(topology, LADDER)
     campaign = Campaign(
@@ -64,7 +81,11 @@ def make_campaign(folder, topology, positions, answer, source=None, **sections):
         "source_frame": np.repeat(source, MEMBERS),
         "member": np.tile(np.arange(MEMBERS), len(source)),
     }
-    write_store(folder / "backmapped.zarr", ladder, generated, ["fg", "ca"], {}, observables)
+    if errors is not None:
+        errors = np.tile(errors, (len(generated), 1))
+    write_store(
+        folder / "backmapped.zarr", ladder, generated, ["fg", "ca"], {}, observables, errors
+    )
     return campaign
 
 

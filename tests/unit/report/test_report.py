@@ -28,9 +28,10 @@ from hpcbackmap.store.store import create_store, open_store
 
 FIGURES = {
     "ladder", "members", "residue_rmsd", "frames", "ramachandran", "rotamers", "rotamer_map",
-    "bond_lengths", "training",
+    "bond_lengths", "training", "confidence",
 }  # fmt: skip
 NAMES = ("first.1", "second")
+EXPECTED = np.linspace(0.02, 0.3, 20)
 POOLED = {"ramachandran", "rotamers", "rotamer_map", "bond_lengths"}
 ELBO = {
     "what": "8 held-out frames",
@@ -62,7 +63,9 @@ def example(example_dir):
 def reported(tmp_path_factory, example):
     folder = tmp_path_factory.mktemp("campaign")
     noise = 0.03 * np.random.default_rng(1).normal(size=(2, 1, *example[1].shape[1:]))
-    campaign = make_campaign(folder, *example, lambda truth, member: truth + noise[member])
+    campaign = make_campaign(
+        folder, *example, lambda truth, member: truth + noise[member], errors=EXPECTED
+    )
     evaluate_campaign(campaign, LocalComm())
     write_training_records(campaign)
     output = write_report(campaign, folder / "out" / "report.html")
@@ -147,6 +150,18 @@ def test_report_shows_the_numbers_and_every_figure(reported):
     assert set(written) == FIGURES
     assert sorted(embedded) == sorted(written.values())
     assert all(image.startswith(b"\x89PNG") for image in embedded)
+
+
+def test_report_tells_confidence_and_energies(reported):
+    _, page = reported
+    told = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", page))
+    assert told["Expected error, mean"] == "1.2 Å"
+    assert told["– energy after, median"] == "−148.0 kJ/mol per residue"
+    assert "Hydrogens" not in told, "what was not done is not told"
+    data = view_of(page)
+    errors = np.frombuffer(base64.b64decode(data["frames"][0]["errors"]), np.uint8)
+    shown = data["errorStep"] * errors.reshape(2, 20)
+    np.testing.assert_allclose(shown, np.tile(10 * EXPECTED, (2, 1)), atol=0.03)
 
 
 def test_every_link_of_the_contents_leads_somewhere(reported):
@@ -271,7 +286,7 @@ def test_all_systems_have_figures_up_to_a_limit_that_is_told(tmp_path, example, 
         assert f"<h2>{name}</h2>" in page
     assert page.count('class="viewer"') == 2
     written = {path.stem for path in campaign.path("figures").glob("*.png")}
-    single = FIGURES - {"training"}
+    single = FIGURES - {"training", "confidence"}
     assert written == POOLED | {f"{name}-{drawn}" for name in NAMES for drawn in single}
     monkeypatch.setattr(report, "_draw", lambda *_: [])
     monkeypatch.setattr(report, "SHOWN_SYSTEMS", 1)
