@@ -5,30 +5,25 @@ chi 2. The cheapest stays: overlap that is left, against how far the torsions we
 given, these are missed. Unlike in a redraw, all atoms count, however far the C-alpha atoms are apart, and
 the residue's own carbonyl.
 
-Shapes: F frames, R residues, A heavy atoms, n rows (residues of frames), C candidates, E atoms around a row.
+Shapes: F frames, R residues, n rows (residues of frames), C candidates, P atoms that the rows' torsions move,
+Q pairs of one of these and another atom.
 """
 
 import math
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from hpcbackmap.protein.residues import BACKBONE, MAX_ATOMS
-from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE, chi_of
+from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.clashes import radii_of_slots
-from hpcbackmap.stages.genzprot.dense_atoms import (
-    AWAY,
-    Scene,
-    add_side_chains,
-    flat,
-    side_chain_rows,
-)
-from hpcbackmap.stages.genzprot.images import pairs_of_images
+from hpcbackmap.stages.genzprot.contacts import around, residue_pairs
+from hpcbackmap.stages.genzprot.dense_atoms import Scene
 from hpcbackmap.stages.genzprot.restraints import misfit
 from hpcbackmap.stages.genzprot.system import ResidueSystem
-from hpcbackmap.stages.layers.geometry import pairs_within
+from hpcbackmap.stages.genzprot.turning import reach_of_slots, turned, turns_of
 
 __all__ = ["push"]
 
@@ -45,117 +40,149 @@ SOFTNESS, HARD = 0.04, 0.03
 RADIUS = {"C": 0.175, "N": 0.142, "O": 0.132, "S": 0.180}
 """nm, with their hydrogens; partners of a hydrogen bond do not touch."""
 FARTHEST = 2 * max(RADIUS.values())
-AROUND = 160
-"""Nearest atoms that a side chain can run into."""
-ROWS = 64
-"""Residues compared at a time, which bounds the memory."""
-CARBONYL, OXT = BACKBONE.index("O"), MAX_ATOMS - 1
+ROWS = 256
+"""Residues that try candidates at a time."""
+PAIRS = 4096
+"""Pairs of atoms compared at a time, for all candidates: they fit the cache."""
+
+
+class Rows(NamedTuple):
+    """Side chains that may move. frame, residue, kind [n]; atoms [n, MAX_ATOMS, 3] from CB, nm. own, slot [P]:
+    row and slot of each atom that torsions move.
+    """
+
+    frame: Tensor
+    residue: Tensor
+    kind: Tensor
+    atoms: Tensor
+    own: Tensor
+    slot: Tensor
+
+
+class Contacts(NamedTuple):
+    """Pairs that may touch: atom of `Rows` and its row [Q]; where the other is from CB of the row [Q, 3], nm;
+    touch: distance at which they overlap [Q], nm.
+    """
+
+    atom: Tensor
+    row: Tensor
+    other: Tensor
+    touch: Tensor
 
 
 def push(scene: Scene, system: ResidueSystem, moving: Tensor) -> None:
     """Move side chains of ``scene`` that overlap other atoms, in place; moving: residues that may, bool [R]."""
-    radius = _radii(scene.atoms.device)[system.residue_type]
-    for _ in range(SWEEPS):
-        pressed = _pressed(scene, radius, system) & moving
-        for parity in (0, 1):
-            rows = torch.nonzero(pressed & (system.place % 2 == parity), as_tuple=True)
-            parts = zip(*(x.split(ROWS) for x in rows), strict=True)
-            side = [_best(scene, radius, system, *part) for part in parts]
-            if side:  # at once: who sees whom moved must not hang on the frames beside
-                add_side_chains(scene, torch.cat(side), *rows)
+    frames = len(scene.atoms)
+    halves = []
+    for parity in (0, 1):
+        some = (moving & (system.place % 2 == parity)).expand(frames, -1)
+        halves.append((some, residue_pairs(scene, system, some, FARTHEST)))
+    for some, pairs in halves * SWEEPS:
+        rows = _rows(scene, *torch.nonzero(some, as_tuple=True))
+        if len(rows.frame):
+            _move(scene, system, rows, pairs)
 
 
-def _pressed(scene: Scene, radius: Tensor, system: ResidueSystem) -> Tensor:
-    """Residues whose torsion-moved atoms overlap others, bool [F, R]; radius [R, MAX_ATOMS], nm."""
-    residue, slot = system.bead_of, system.slot
-    reach = radius[residue, slot]
-    side = (slot >= SIDE.start) & (slot < SIDE.stop)
-    found = torch.zeros(scene.atoms.shape[:2], dtype=torch.bool, device=slot.device)
-    for frame, (row, points) in enumerate(zip(found, flat(scene.atoms, system), strict=True)):
-        first, second, distance = _pairs(points, scene, system, frame)
-        for own, other in ((first, second), (second, first)):
-            hit = _counts(residue, slot, own, other) & side[own]
-            hit &= (distance < reach[own] + reach[other]) & ~_bridge(reach[own], reach[other])
-            row[residue[own[hit]]] = True
-    return found
+def _rows(scene: Scene, frame: Tensor, residue: Tensor) -> Rows:
+    atoms = scene.atoms[frame, residue]
+    atoms = atoms - atoms[:, CB].unsqueeze(1)
+    own, slot = torch.nonzero(scene.there[residue, SIDE], as_tuple=True)
+    return Rows(frame, residue, scene.kind[residue], atoms, own, slot + SIDE.start)
 
 
-def _pairs(
-    points: Tensor, scene: Scene, system: ResidueSystem, frame: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs of the atoms ``points`` [A, 3] of a frame that are near, in any image, and their distances."""
-    if scene.box is None or not scene.box.cell[frame].any():
-        first, second = pairs_within(points, system.fine_system, FARTHEST)
-        return first, second, (points[first] - points[second]).norm(dim=-1)
-    first, second = pairs_of_images(points, scene.box.cell[frame], FARTHEST)
-    gap = points[first] - points[second]
-    rows = torch.full_like(first, frame)
-    return first, second, (gap + scene.box.shift(gap, rows)).norm(dim=-1)
+def _move(
+    scene: Scene, system: ResidueSystem, rows: Rows, pairs: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """Take the cheapest candidate of every row that is pressed, all at once."""
+    contacts = _contacts(scene, rows, pairs)
+    points = rows.atoms[rows.own, rows.slot]
+    here = _nats(points.T.unsqueeze(-1).contiguous(), contacts, len(rows.frame)).squeeze(-1)
+    pressed = torch.nonzero(here > 0).squeeze(-1)
+    moves = []
+    for start in range(0, len(pressed), ROWS):
+        some, theirs = _chosen(rows, contacts, pressed[start : start + ROWS])
+        moves.append(_best(scene, system, some, theirs))
+    for frame, residue, slot, positions in moves:
+        scene.atoms[frame, residue, slot] = positions
 
 
-def _counts(residue: Tensor, slot: Tensor, own: Tensor, other: Tensor) -> Tensor:
-    """Atoms of other residues count, and the residue's own O and OXT."""
-    return (residue[own] != residue[other]) | (slot[other] == CARBONYL) | (slot[other] == OXT)
+def _contacts(scene: Scene, rows: Rows, pairs: tuple[Tensor, Tensor, Tensor]) -> Contacts:
+    """Atoms that torsions move with all others that they may come to overlap."""
+    number = torch.full(scene.atoms.shape[:2], -1, device=rows.frame.device)
+    number[rows.frame, rows.residue] = torch.arange(len(rows.frame), device=number.device)
+    frame, own, other = pairs
+    reach = reach_of_slots(rows.atoms, rows.kind)
+    there = scene.there[rows.residue, SIDE]
+    reach = reach[:, SIDE].masked_fill(~there, -FARTHEST)
+    near = around(scene, number[frame, own], frame, own, other, reach.amax(-1) + FARTHEST)
+    entry, slot = torch.nonzero(
+        near.distance.unsqueeze(-1) < reach[near.row] + FARTHEST, as_tuple=True
+    )
+    row = near.row[entry]
+    atom = torch.zeros_like(there, dtype=torch.int64)
+    atom[there] = torch.arange(len(rows.own), device=atom.device)
+    radius = _radii(scene.atoms.device)
+    mine = radius[rows.kind[row], slot + SIDE.start]
+    theirs = radius[scene.kind[near.residue], near.slot][entry]
+    bridge = (mine > RADIUS["C"]) & (theirs > RADIUS["C"])  # sulphur, perhaps a disulphide
+    touch = (mine + theirs).masked_fill_(bridge, 0.0)
+    return Contacts(atom[row, slot], row, near.gap[entry], touch.to(near.gap))
 
 
-def _bridge(reach: Tensor, reached: Tensor) -> Tensor:
-    """Two sulphur atoms, which may be a disulphide."""
-    return (reach > RADIUS["C"]) & (reached > RADIUS["C"])
+def _chosen(rows: Rows, contacts: Contacts, few: Tensor) -> tuple[Rows, Contacts]:
+    """``few`` of the rows, and their contacts."""
+    number = torch.full_like(rows.frame, -1)
+    number[few] = torch.arange(len(few), device=few.device)
+    kept = torch.nonzero(number[rows.own] >= 0).squeeze(-1)
+    atom = torch.full_like(rows.own, -1)
+    atom[kept] = torch.arange(len(kept), device=kept.device)
+    row = number[contacts.row]
+    pair = torch.nonzero(row >= 0).squeeze(-1)
+    some = Rows(
+        rows.frame[few],
+        rows.residue[few],
+        rows.kind[few],
+        rows.atoms[few],
+        number[rows.own[kept]],
+        rows.slot[kept],
+    )
+    return some, Contacts(
+        atom[contacts.atom[pair]], row[pair], contacts.other[pair], contacts.touch[pair]
+    )
 
 
 def _best(
-    scene: Scene, radius: Tensor, system: ResidueSystem, frame: Tensor, residue: Tensor
-) -> Tensor:
-    """The cheapest candidate of rows (frame, residue) [n]: atoms [n, MAX_ATOMS, 3]."""
+    scene: Scene, system: ResidueSystem, rows: Rows, contacts: Contacts
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Frame, residue, slot [P] and position [P, 3] of the atoms of the cheapest candidate of each row."""
     leans, nats = (table.to(scene.atoms) for table in _candidates())
-    count = len(leans)
-    there = system.torsion_mask[residue, Role.CHI1 : Role.CHI1 + N_CHI]
-    chi = chi_of(scene.atoms[frame, residue], scene.kind[residue]).unsqueeze(1) + leans
-    rows = (x.repeat_interleave(count) for x in (frame, residue))
-    side = side_chain_rows(scene, chi.flatten(0, 1), *rows).unflatten(0, (-1, count))
-    cost = (nats * there.unsqueeze(1)).sum(-1)
-    cost = cost + _overlap(side, scene, radius, system, frame, residue)
+    there = system.torsion_mask[rows.residue, Role.CHI1 : Role.CHI1 + N_CHI]
+    turns = turns_of(rows.atoms, rows.kind, leans)
+    side = turned(turns, rows.atoms[rows.own, rows.slot], rows.kind, rows.own, rows.slot)
+    cost = (nats * there.unsqueeze(1)).sum(-1) + _nats(side, contacts, len(rows.frame))
+    centre = scene.atoms[rows.frame, rows.residue, CB]
     if scene.beads is not None:
-        cost = cost + misfit(side, scene, frame, residue)
-    return side[torch.arange(len(side), device=side.device), cost.argmin(1)]
+        full = (rows.atoms + centre.unsqueeze(1)).unsqueeze(1).repeat(1, len(leans), 1, 1)
+        full[rows.own, :, rows.slot] = side.permute(1, 2, 0) + centre[rows.own].unsqueeze(1)
+        cost = cost + misfit(full, scene, rows.frame, rows.residue)
+    best = cost.argmin(1)[rows.own]
+    position = side[:, torch.arange(len(best), device=best.device), best].T + centre[rows.own]
+    return rows.frame[rows.own], rows.residue[rows.own], rows.slot, position
 
 
-def _overlap(
-    side: Tensor,
-    scene: Scene,
-    radius: Tensor,
-    system: ResidueSystem,
-    frame: Tensor,
-    residue: Tensor,
-) -> Tensor:
-    """Nats [n, C] for how far candidates ``side`` [n, C, MAX_ATOMS, 3] reach into what is around them."""
-    atoms = flat(scene.atoms, system)[frame]
-    centre = scene.atoms[frame, residue, CB].unsqueeze(1)
-    if scene.box is not None:
-        atoms = atoms + scene.box.shift(atoms - centre, frame)
-    squared = (atoms - centre).square().sum(-1)
-    own = system.bead_of == residue.unsqueeze(1)
-    alien = system.fine_system != system.coarse_system[residue].unsqueeze(1)
-    kept = (system.slot == CARBONYL) | (system.slot == OXT)
-    squared = squared.masked_fill((own & ~kept) | alien, torch.inf)
-    near = squared.topk(min(AROUND, squared.shape[1]), dim=-1, largest=False)
-    others = atoms.gather(1, near.indices.unsqueeze(-1).expand(-1, -1, 3))
-    others = others.masked_fill(near.values.isinf().unsqueeze(-1), AWAY)
-    row, slot = torch.nonzero(scene.there[residue, SIDE], as_tuple=True)
-    slot = slot + SIDE.start
-    mine, theirs = side[row, :, slot].unsqueeze(2), others[row].unsqueeze(1)
-    squared = (mine[..., 0] - theirs[..., 0]).square_()
-    for k in (1, 2):
-        gap = mine[..., k] - theirs[..., k]
-        squared.addcmul_(gap, gap)
-    which, candidate, other = torch.nonzero(squared < FARTHEST**2, as_tuple=True)
-    reach = radius[residue[row], slot][which]
-    reached = radius[system.bead_of, system.slot][near.indices[row[which], other]]
-    depth = (reach + reached - squared[which, candidate, other].sqrt()).clamp_min(0)
-    depth = depth.masked_fill(_bridge(reach, reached), 0.0)
-    total = side.new_zeros(side.shape[0] * side.shape[1])
-    nats = depth / SOFTNESS * (1 + depth / HARD)
-    return total.index_add_(0, row[which] * side.shape[1] + candidate, nats).view(side.shape[:2])
+def _nats(side: Tensor, contacts: Contacts, count: int) -> Tensor:
+    """Nats [n, C] for how far atoms ``side`` [3, P, C] of ``count`` rows reach into others."""
+    total = side.new_zeros(count, side.shape[-1])
+    for start in range(0, len(contacts.atom), PAIRS):
+        here = slice(start, start + PAIRS)
+        squared: Tensor | None = None
+        for mine, theirs in zip(side, contacts.other[here].T.unsqueeze(-1), strict=True):
+            gap = mine.index_select(0, contacts.atom[here]).sub_(theirs)
+            squared = gap.square_() if squared is None else squared.addcmul_(gap, gap)
+        assert squared is not None
+        depth = squared.sqrt_().neg_().add_(contacts.touch[here].unsqueeze(-1)).clamp_min_(0)
+        total.index_add_(0, contacts.row[here], depth.addcmul(depth, depth, value=1 / HARD))
+    return total.div_(SOFTNESS)
 
 
 @cache

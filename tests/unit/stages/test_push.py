@@ -9,16 +9,17 @@ import torch
 
 from hpcbackmap.metrics.clashes import SEVERE_OVERLAP, clashing_pairs
 from hpcbackmap.metrics.close_pairs import close_atoms, pairs_within_two_bonds
-from hpcbackmap.protein.side_chain import N_CHI, chi_of
+from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE, chi_of
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.genzprot import model
-from hpcbackmap.stages.genzprot.dense_atoms import make_scene
+from hpcbackmap.stages.genzprot import contacts, model
+from hpcbackmap.stages.genzprot.dense_atoms import make_scene, side_chain_rows
 from hpcbackmap.stages.genzprot.ideal_geometry import internal_of
+from hpcbackmap.stages.genzprot.turning import reach_of_slots, turned, turns_of
 from hpcbackmap.stages.layers.geometry import pairs_within
 from hpcbackmap.stages.noise import frame_noise
 
@@ -115,3 +116,45 @@ def test_pairs_of_a_tree_are_those_of_all_distances():
     expected = torch.nonzero(((gap < 0.2) & (group == group[:, None])).triu(1))
     found = torch.stack(pairs_within(points, group, 0.2), 1).sort(1).values
     assert {tuple(pair) for pair in found.tolist()} == {tuple(pair) for pair in expected.tolist()}
+
+
+def test_turned_side_chains_are_those_that_are_built(stage, chains):
+    """Turned about their bonds, many ways at a time, and placed one after another from the same torsions."""
+    topology, fine = chains[-1]
+    system, _, _ = prepare(stage, topology, fine)
+    near = torch.zeros(1, topology.n_residues, 1, dtype=torch.int64)
+    scene = make_scene(
+        fine[:, system.atom_index], near, near > 0, system, internal_of(fine, system)
+    )
+    (residue,) = torch.nonzero(stage._moving(system), as_tuple=True)
+    frame, ways = torch.zeros_like(residue), torch.randn(3, N_CHI, dtype=fine.dtype)
+    atoms = scene.atoms[0, residue]
+    own, slot = torch.nonzero(scene.there[residue, SIDE], as_tuple=True)
+    slot = slot + SIDE.start
+    centre = atoms[:, CB]
+    local = atoms - centre.unsqueeze(1)
+    turns = turns_of(local, scene.kind[residue], ways)
+    found = turned(turns, local[own, slot], scene.kind[residue], own, slot)
+    reach = reach_of_slots(local, scene.kind[residue])[own, slot]
+    for way, angles in enumerate(ways):
+        chi = chi_of(atoms, scene.kind[residue]) + angles
+        built = (side_chain_rows(scene, chi, frame, residue) - centre.unsqueeze(1))[own, slot]
+        torch.testing.assert_close(found[:, :, way].T, built, atol=1e-6, rtol=0)
+        assert (built.norm(dim=-1) < reach + 1e-6).all()
+
+
+def test_pairs_of_residues_miss_no_contact(stage, chains, monkeypatch):
+    """By a tree and by all distances alike, and no two atoms that touch are left out."""
+    topology, fine = chains[-1]
+    system, _, _ = prepare(stage, topology, fine)
+    near = torch.zeros(1, topology.n_residues, 1, dtype=torch.int64)
+    scene = make_scene(fine[:, system.atom_index], near, near > 0, system)
+    moving = stage._moving(system).unsqueeze(0)
+    dense = torch.stack(contacts.residue_pairs(scene, system, moving, 0.36))
+    monkeypatch.setattr(contacts, "LARGE", 10)
+    assert torch.equal(torch.stack(contacts.residue_pairs(scene, system, moving, 0.36)), dense)
+    first, second = pairs_within(fine[0], system.fine_system, 0.36)
+    found = {tuple(pair) for pair in dense[1:].T.tolist()}
+    for own, other in ((first, second), (second, first)):
+        pair = torch.stack([system.bead_of[own], system.bead_of[other]], 1)
+        assert {tuple(p) for p in pair[moving[0, pair[:, 0]]].tolist()} <= found
