@@ -133,17 +133,17 @@ class Case:
             beads = self.beads[first : first + BATCH]
             centre = beads.mean(1, keepdims=True)
             coarse = torch.from_numpy(beads - centre).float()
-            if members is None:
-                drawn = stage.mode(coarse, system)[None]
-            else:
+            noises = None
+            if members is not None:
                 numbers = list(range(first, first + len(beads)))
                 shape = (beads.shape[1], stage.noise_width)
-                noises = [frame_noise(0, "benchmark", numbers, k, *shape) for k in range(members)]
-                drawn = torch.stack(
-                    stage.samples(coarse, system, [torch.from_numpy(noise) for noise in noises])
-                )
-            made.append(drawn.double().numpy() + centre)
-            aside += float(stage.set_aside.sum()) if stage.set_aside is not None else 0.0
+                noises = [
+                    torch.from_numpy(frame_noise(0, "benchmark", numbers, k, *shape))
+                    for k in range(members)
+                ]
+            found = stage.draw(coarse, system, noises)
+            made.append(torch.stack(found.structures).double().numpy() + centre)
+            aside += float(found.set_aside.sum()) if found.set_aside is not None else 0.0
         return np.concatenate(made, axis=1), time.process_time() - began, aside
 
     def _row(self, made: np.ndarray, seconds: float, aside: float) -> dict[str, float]:

@@ -83,22 +83,11 @@ class Chain:
         held = () if given is None else (given,)
         for parent, positions in descent.nodes.items():
             coarse = positions.to(self.device)
-            if parent is None:
-                made[None] = stage.mode(coarse, system, *held)
-                continue
-            nodes = {
-                self._node(number, member)
-                for member in descent.members
-                if self._node(number - 1, member) == parent
-            }
-            children = sorted(node for node in nodes if node is not None)
-            noises = [
-                torch.from_numpy(descent.noise(stage, child, coarse.shape[1])).to(self.device)
-                for child in children
-            ]
-            made |= dict(zip(children, stage.samples(coarse, system, noises, *held), strict=True))
-        if stage.set_aside is not None:
-            descent.set_aside = stage.set_aside
+            children, noises = self._children(stage, number, parent, descent, coarse.shape[1])
+            drawn = stage.draw(coarse, system, noises, *held)
+            made |= dict(zip(children, drawn.structures, strict=True))
+            if drawn.set_aside is not None:
+                descent.set_aside = descent.set_aside | drawn.set_aside
         descent.finished.append(
             {
                 key: (fine.cpu().numpy() + descent.centre).astype(np.float32)
@@ -106,6 +95,24 @@ class Chain:
             }
         )
         descent.nodes = {key: _with_numbers(fine) for key, fine in made.items()}
+
+    def _children(
+        self, stage: Stage, number: int, parent: int | None, descent: "Descent", beads: int
+    ) -> tuple[list[int | None], list[Tensor] | None]:
+        """The samples of stage ``number`` that hang on sample ``parent``, and their noise; of the mode None."""
+        if parent is None:
+            return [None], None
+        nodes = {
+            self._node(number, member)
+            for member in descent.members
+            if self._node(number - 1, member) == parent
+        }
+        children = sorted(node for node in nodes if node is not None)
+        noises = [
+            torch.from_numpy(descent.noise(stage, child, beads)).to(self.device)
+            for child in children
+        ]
+        return [*children], noises
 
     def levels(self, descent: "Descent") -> list[dict[str, np.ndarray]]:
         """Of each member, positions at the resolutions that are finished."""

@@ -115,7 +115,7 @@ def _split(campaign: Campaign, store: "FrameStore") -> dict:
     return {name: sum(part.stop - part.start for part in parts) for name, parts in ranges.items()}
 
 
-def _backmapping(campaign: Campaign, store: "FrameStore | None") -> dict:
+def _backmapping(campaign: Campaign, store: "FrameStore") -> dict:
     settings = campaign.backmap
     if settings.input:
         from hpcbackmap.store.store import open_store
@@ -125,7 +125,6 @@ def _backmapping(campaign: Campaign, store: "FrameStore | None") -> dict:
     else:
         from hpcbackmap.store.split import split_frames
 
-        assert store is not None
         frames = dict.fromkeys(store.systems, 0)
         for part in split_frames(store, campaign.split)["test"]:
             frames[part.system] += part.stop - part.start

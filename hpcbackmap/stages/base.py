@@ -8,7 +8,7 @@ S systems: many frames of one protein (S = 1), or one frame each of many protein
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Generic
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,19 @@ from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.layers.network import MessageLayers, recompute_blocks
 from hpcbackmap.stages.system import S, System, collate
 
-__all__ = ["Elbo", "Normal", "Stage", "System", "collate", "kl_divergence", "kl_per_unit"]
+if TYPE_CHECKING:
+    from hpcbackmap.stages.given import Given
+
+__all__ = [
+    "Drawn",
+    "Elbo",
+    "Normal",
+    "Stage",
+    "System",
+    "collate",
+    "kl_divergence",
+    "kl_per_unit",
+]
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,15 @@ class Elbo:
     @property
     def total(self) -> Tensor:
         return self.log_likelihood - self.kl
+
+
+class Drawn(NamedTuple):
+    """structures: [F, N, 3] each. set_aside: of a stage that a structure guides, in which frames that was of
+    no use, bool [F]; None of others.
+    """
+
+    structures: list[Tensor]
+    set_aside: np.ndarray | None = None
 
 
 class Stage(nn.Module, ABC, Generic[S]):
@@ -170,9 +191,6 @@ class Stage(nn.Module, ABC, Generic[S]):
     def sample(self, coarse: Tensor, system: S, noise: Tensor) -> Tensor:
         """Prior member: [F, N, 3]; noise [F, B, W]. Nothing but ``coarse`` and noise enters."""
 
-    set_aside: np.ndarray | None = None
-    """Of a stage that a structure guides: in which frames of the last batch it was of no use, bool [F]."""
-
     takes_given: ClassVar[bool] = False
     """Whether `samples` and `mode` take a `stages.given.Given`: atoms that they keep, beads that they
     reproduce.
@@ -185,3 +203,11 @@ class Stage(nn.Module, ABC, Generic[S]):
     @abstractmethod
     def mode(self, coarse: Tensor, system: S) -> Tensor:
         """One answer, no noise: [F, N, 3]."""
+
+    def draw(
+        self, coarse: Tensor, system: S, noises: list[Tensor] | None, *given: "Given"
+    ) -> Drawn:
+        """`samples` of all noises, or for None the `mode`, and what there is to say of them."""
+        if noises is None:
+            return Drawn([self.mode(coarse, system, *given)])
+        return Drawn(self.samples(coarse, system, noises, *given))

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from hpcbackmap.protein.residues import CIS_BORDER
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.stages.base import Drawn
+from hpcbackmap.stages.given import Given
 from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.stages.system import Plain
 from hpcbackmap.stages.trace.elastic import Carried, Elastic
@@ -50,9 +52,26 @@ class Guided(Trace):
         return system
 
     def samples(self, coarse: Tensor, system: TraceSystem, noises: list[Tensor]) -> list[Tensor]:
-        context = self.network.context(coarse, system)
-        draws = self._draws(context, coarse, system, noises).unflatten(0, (len(noises), -1))
+        return self.draw(coarse, system, noises).structures
+
+    def mode(self, coarse: Tensor, system: TraceSystem) -> Tensor:
+        return self.draw(coarse, system, None).structures[0]
+
+    def draw(
+        self, coarse: Tensor, system: TraceSystem, noises: list[Tensor] | None, *given: Given
+    ) -> Drawn:
         known = _as_guided(system)
+        if noises is None:
+            made, carried = self._mode(coarse, known)
+        else:
+            made, carried = self._samples(coarse, known, noises)
+        return Drawn(made, np.array([not found.fits for found in carried]))
+
+    def _samples(
+        self, coarse: Tensor, known: GuidedSystem, noises: list[Tensor]
+    ) -> tuple[list[Tensor], list[Carried]]:
+        context = self.network.context(coarse, known)
+        draws = self._draws(context, coarse, known, noises).unflatten(0, (len(noises), -1))
         answer, carried = self._carried(context, coarse, known)
         moved = (draws - answer).double().cpu().numpy()
         white = np.stack([_per_residue(noise, known).double().cpu().numpy() for noise in noises])
@@ -61,19 +80,19 @@ class Guided(Trace):
                 pairs = zip(white[:, frame], moved[:, frame], strict=True)
                 members = np.stack([found.member(*each) for each in pairs])
                 draws[:, frame] = torch.from_numpy(members).to(draws)
-        links = self._cis_links(context, system, noises).unflatten(0, (len(noises), -1))
+        links = self._cis_links(context, known, noises).unflatten(0, (len(noises), -1))
         links = self._known_links(links, carried, known).flatten(0, 1)
-        return list(close_calpha(draws.flatten(0, 1), system, links, CLOSING).split(len(coarse)))
+        closed = close_calpha(draws.flatten(0, 1), known, links, CLOSING)
+        return list(closed.split(len(coarse))), carried
 
-    def mode(self, coarse: Tensor, system: TraceSystem) -> Tensor:
-        context = self.network.context(coarse, system)
-        known = _as_guided(system)
+    def _mode(self, coarse: Tensor, known: GuidedSystem) -> tuple[list[Tensor], list[Carried]]:
+        context = self.network.context(coarse, known)
         answer, carried = self._carried(context, coarse, known)
         for frame, found in enumerate(carried):
             if found.fits:
                 answer[frame] = torch.from_numpy(found.positions).to(answer)
-        links = self._known_links(self._cis_links(context, system), carried, known)
-        return close_calpha(answer, system, links, CLOSING)
+        links = self._known_links(self._cis_links(context, known), carried, known)
+        return [close_calpha(answer, known, links, CLOSING)], carried
 
     def uncertainty(self, coarse: Tensor, system: TraceSystem) -> Tensor:
         """Expected error of the one answer, nm [F, N]; alike for all residues where the reference is used."""
@@ -108,7 +127,6 @@ class Guided(Trace):
             )
         )
         carried = [elastic.carry(*each) for each in zip(beads, traces, errors, strict=True)]
-        self.set_aside = np.array([not found.fits for found in carried])
         return answer, carried
 
     def _known_links(self, cis: Tensor, carried: list[Carried], system: GuidedSystem) -> Tensor:

@@ -118,14 +118,16 @@ def test_a_guided_stage_with_a_wrong_reference_answers_as_without_one():
     with torch.no_grad():
         without = plain.samples(coarse, collate([plain.describe(ladder)]), noises)
         system = collate([wrong.describe(ladder)])
-        for a, b in zip(wrong.samples(coarse, system, noises), without, strict=True):
+        found = wrong.draw(coarse, system, noises)
+        for a, b in zip(found.structures, without, strict=True):
             assert torch.equal(a, b)
-        assert wrong.set_aside.all()
+        assert found.set_aside.all()
         system = collate([right.describe(ladder)])
-        members = torch.stack(right.samples(coarse, system, noises)).double().numpy()
+        found = right.draw(coarse, system, noises)
+        members = torch.stack(found.structures).double().numpy()
         assert right.uncertainty(coarse, system).max() < plain.uncertainty(coarse, system).mean()
         alone = right.samples(coarse, system, noises[1:])[0].double().numpy()
-    assert not right.set_aside.any()
+    assert not found.set_aside.any()
     assert np.array_equal(alone, members[1]), "members do not depend on those drawn beside them"
     assert np.abs(members[0] - members[1]).max() > 0.02, "nm"
     for each in members.reshape(-1, *truth.shape):
