@@ -4,13 +4,17 @@ Shapes: F training frames, Q asked frames, B beads, N fine particles; nm. Every 
 beads on the mean training frame, and the answer is moved back, so that the answers follow rotations and
 translations. Beads are met only roughly: apply the closing projection afterwards where it is due.
 Strengths are chosen by cross-validation over ``blocks``, never over random frames, which are too alike.
+Ridge is here by its kernel, as is the kernel ridge beside it: with more frames than coordinates `stages.cgvae`
+solves the other, smaller system (`stages/cgvae/linear.py`).
 """
 
 from abc import ABC, abstractmethod
 
 import numpy as np
+import torch
 
 from hpcbackmap.metrics.rmsd import pairwise_rmsd, superpose
+from hpcbackmap.stages.cgvae.superposition import mean_frame
 
 __all__ = ["REGRESSIONS", "KernelRidge", "NearestBlend", "Regression", "Ridge", "time_blocks"]
 
@@ -69,7 +73,7 @@ class _Kernel(Regression):
     def _kernel(self, a: np.ndarray, b: np.ndarray, length: float) -> np.ndarray: ...
 
     def _learn(self, beads, fine, blocks):
-        self._reference = _mean_frame(beads)
+        self._reference = mean_frame(torch.from_numpy(beads)).numpy()[None]
         x, y = self._inputs(beads), superpose(fine, self._reference, beads, self._reference)
         self._x, self._shape = x, fine.shape[1:]
         y = y.reshape(len(y), -1)
@@ -173,14 +177,6 @@ class _Solver:
         """Targets [Q, T] for the uncentred kernel [Q, F] against the training frames."""
         rows = kernel.mean(1, keepdims=True)
         return (kernel - rows - self._columns + self._all) @ self._weights + self._mean
-
-
-def _mean_frame(beads: np.ndarray) -> np.ndarray:
-    """Mean of the frames superposed on it, found in four rounds: [1, B, 3]."""
-    mean = beads[:1] - beads[:1].mean(1, keepdims=True)
-    for _ in range(4):
-        mean = superpose(beads, mean).mean(0, keepdims=True)
-    return mean
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:

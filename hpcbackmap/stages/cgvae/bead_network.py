@@ -1,4 +1,4 @@
-"""Networks of the Cartesian stage of one molecule, between any two resolutions.
+"""Networks of `cgvae`, of one molecule, between any two resolutions.
 
 Invariant message passing on right-handed bead frames; every bead sees its nearest neighbours whatever
 their distance. The networks correct a linear model fitted in closed form, so that the latents are in use from

@@ -1,4 +1,4 @@
-"""Static description of a molecule for a Cartesian stage: particles, beads, bonds, composition."""
+"""Static description of a molecule for stages of positions in space: particles, beads, bonds, composition."""
 
 import numpy as np
 
