@@ -5,8 +5,8 @@ chi 2. The cheapest stays: overlap that is left, against how far the torsions we
 given, these are missed. Unlike in a redraw, all atoms count, however far the C-alpha atoms are apart, and
 the residue's own carbonyl.
 
-Shapes: F frames, R residues, n rows (residues of frames), C candidates, P atoms that the rows' torsions move,
-Q pairs of one of these and another atom.
+Shapes: R residues, n rows (residues of frames), C candidates, P atoms that the rows' torsions move, Q pairs of
+one of these and another atom.
 """
 
 import math
@@ -19,11 +19,11 @@ from torch import Tensor
 from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.clashes import radii_of_slots
-from hpcbackmap.stages.genzprot.contacts import around, residue_pairs
+from hpcbackmap.stages.genzprot.contacts import Movable, Surroundings, movable_of, surroundings_of
 from hpcbackmap.stages.genzprot.dense_atoms import Scene
 from hpcbackmap.stages.genzprot.restraints import misfit
 from hpcbackmap.stages.genzprot.system import ResidueSystem
-from hpcbackmap.stages.genzprot.turning import reach_of_slots, turned, turns_of
+from hpcbackmap.stages.genzprot.turning import turned
 
 __all__ = ["push"]
 
@@ -34,140 +34,139 @@ NEAR, WIDTH = 16, math.radians(12.0)
 TURNS = (0.0, 120.0, 240.0)
 """Degrees by which chi 1 and chi 2 of the other candidates are turned."""
 TURN_COST = 6.0
-"""Nats of leaving a rotamer that the stage drew."""
+"""Nats of leaving a rotamer that the stage drew: only where every candidate near it costs more is it left."""
 SOFTNESS, HARD = 0.04, 0.03
 """An overlap of x nm costs x / SOFTNESS (1 + x / HARD) nats: hydrogens that touch a little, atoms much."""
 RADIUS = {"C": 0.175, "N": 0.142, "O": 0.132, "S": 0.180}
 """nm, with their hydrogens; partners of a hydrogen bond do not touch."""
 FARTHEST = 2 * max(RADIUS.values())
-ROWS = 256
-"""Residues that try candidates at a time."""
-PAIRS = 4096
+PAIRS = 8192
 """Pairs of atoms compared at a time, for all candidates: they fit the cache."""
 
 
-class Rows(NamedTuple):
-    """Side chains that may move. frame, residue, kind [n]; atoms [n, MAX_ATOMS, 3] from CB, nm. own, slot [P]:
-    row and slot of each atom that torsions move.
-    """
-
-    frame: Tensor
-    residue: Tensor
-    kind: Tensor
-    atoms: Tensor
-    own: Tensor
-    slot: Tensor
-
-
 class Contacts(NamedTuple):
-    """Pairs that may touch: atom of `Rows` and its row [Q]; where the other is from CB of the row [Q, 3], nm;
-    touch: distance at which they overlap [Q], nm.
+    """Pairs that may touch: atom of the `Movable` and its row [Q]; where the other is from CB of the row, nm
+    [3, Q]; touch: distance at which they overlap, and apart: how far they are [Q], nm.
     """
 
     atom: Tensor
     row: Tensor
     other: Tensor
     touch: Tensor
+    apart: Tensor
+
+    def picked(self, pairs: Tensor) -> "Contacts":
+        other = self.other.index_select(1, pairs)
+        atom, row, touch, apart = (
+            x.index_select(0, pairs) for x in (self.atom, self.row, self.touch, self.apart)
+        )
+        return Contacts(atom, row, other, touch, apart)
 
 
 def push(scene: Scene, system: ResidueSystem, moving: Tensor) -> None:
     """Move side chains of ``scene`` that overlap other atoms, in place; moving: residues that may, bool [R]."""
-    frames = len(scene.atoms)
     halves = []
     for parity in (0, 1):
-        some = (moving & (system.place % 2 == parity)).expand(frames, -1)
-        halves.append((some, residue_pairs(scene, system, some, FARTHEST)))
-    for some, pairs in halves * SWEEPS:
-        rows = _rows(scene, *torch.nonzero(some, as_tuple=True))
-        if len(rows.frame):
-            _move(scene, system, rows, pairs)
+        some = (moving & (system.place % 2 == parity)).expand(len(scene.atoms), -1)
+        movable = movable_of(scene, some)
+        halves.append((movable, surroundings_of(scene, system, movable, some, FARTHEST)))
+    for movable, around in halves * SWEEPS:
+        if len(movable.frame):
+            _move(scene, system, movable, around)
 
 
-def _rows(scene: Scene, frame: Tensor, residue: Tensor) -> Rows:
-    atoms = scene.atoms[frame, residue]
-    atoms = atoms - atoms[:, CB].unsqueeze(1)
-    own, slot = torch.nonzero(scene.there[residue, SIDE], as_tuple=True)
-    return Rows(frame, residue, scene.kind[residue], atoms, own, slot + SIDE.start)
-
-
-def _move(
-    scene: Scene, system: ResidueSystem, rows: Rows, pairs: tuple[Tensor, Tensor, Tensor]
-) -> None:
+def _move(scene: Scene, system: ResidueSystem, movable: Movable, around: Surroundings) -> None:
     """Take the cheapest candidate of every row that is pressed, all at once."""
-    contacts = _contacts(scene, rows, pairs)
-    points = rows.atoms[rows.own, rows.slot]
-    here = _nats(points.T.unsqueeze(-1).contiguous(), contacts, len(rows.frame)).squeeze(-1)
-    pressed = torch.nonzero(here > 0).squeeze(-1)
-    moves = []
-    for start in range(0, len(pressed), ROWS):
-        some, theirs = _chosen(rows, contacts, pressed[start : start + ROWS])
-        moves.append(_best(scene, system, some, theirs))
-    for frame, residue, slot, positions in moves:
-        scene.atoms[frame, residue, slot] = positions
+    atoms = movable.atoms(scene)
+    contacts = _contacts(scene, movable, around, atoms)
+    touching = contacts.picked(torch.nonzero(contacts.apart < contacts.touch).squeeze(-1))
+    pressed = torch.zeros(len(movable.frame), dtype=torch.bool, device=atoms.device)
+    pressed[touching.row] = True
+    some, contacts, atoms = _chosen(movable, contacts, atoms, pressed)
+    if not len(some.frame):
+        return
+    leans, nats = _near(atoms)
+    there = system.torsion_mask[some.residue, Role.CHI1 : Role.CHI1 + N_CHI]
+    least, best, positions = _cheapest(
+        scene, some, contacts, atoms, leans, (nats * there.unsqueeze(1)).sum(-1)
+    )
+    moves = best > 0
+    hard = least > TURN_COST
+    if hard.any():
+        few, theirs, their_atoms = _chosen(some, contacts, atoms, hard)
+        cost = torch.full_like(least[hard], TURN_COST).unsqueeze(-1)
+        other, _, turned_to = _cheapest(scene, few, theirs, their_atoms, _turns(atoms), cost)
+        better = torch.zeros_like(hard)
+        better[hard] = other < least[hard]
+        positions[hard[some.own]] = torch.where(
+            better[hard][few.own].unsqueeze(-1), turned_to, positions[hard[some.own]]
+        )
+        moves |= better
+    kept = moves[some.own]
+    row = some.own[kept]
+    scene.atoms[some.frame[row], some.residue[row], some.slot[kept]] = positions[kept]
 
 
-def _contacts(scene: Scene, rows: Rows, pairs: tuple[Tensor, Tensor, Tensor]) -> Contacts:
+def _contacts(scene: Scene, movable: Movable, around: Surroundings, atoms: Tensor) -> Contacts:
     """Atoms that torsions move with all others that they may come to overlap."""
-    number = torch.full(scene.atoms.shape[:2], -1, device=rows.frame.device)
-    number[rows.frame, rows.residue] = torch.arange(len(rows.frame), device=number.device)
-    frame, own, other = pairs
-    reach = reach_of_slots(rows.atoms, rows.kind)
-    there = scene.there[rows.residue, SIDE]
-    reach = reach[:, SIDE].masked_fill(~there, -FARTHEST)
-    near = around(scene, number[frame, own], frame, own, other, reach.amax(-1) + FARTHEST)
+    near = around.atoms(scene, movable)
+    far = near.distance - FARTHEST
     entry, slot = torch.nonzero(
-        near.distance.unsqueeze(-1) < reach[near.row] + FARTHEST, as_tuple=True
+        movable.reach.index_select(0, near.row) > far.unsqueeze(-1), as_tuple=True
     )
     row = near.row[entry]
-    atom = torch.zeros_like(there, dtype=torch.int64)
-    atom[there] = torch.arange(len(rows.own), device=atom.device)
-    radius = _radii(scene.atoms.device)
-    mine = radius[rows.kind[row], slot + SIDE.start]
+    radius = _radii(atoms.device)
+    mine = radius[movable.kind[row], slot + SIDE.start]
     theirs = radius[scene.kind[near.residue], near.slot][entry]
     bridge = (mine > RADIUS["C"]) & (theirs > RADIUS["C"])  # sulphur, perhaps a disulphide
-    touch = (mine + theirs).masked_fill_(bridge, 0.0)
-    return Contacts(atom[row, slot], row, near.gap[entry], touch.to(near.gap))
+    touch = (mine + theirs).masked_fill_(bridge, 0.0).to(atoms)
+    atom = movable.number[row, slot]
+    other = near.gap.index_select(1, entry)
+    points = atoms[movable.own, movable.slot].T
+    apart = _distances(points.unsqueeze(-1).contiguous(), atom, other).squeeze(-1)
+    return Contacts(atom, row, other, touch, apart)
 
 
-def _chosen(rows: Rows, contacts: Contacts, few: Tensor) -> tuple[Rows, Contacts]:
-    """``few`` of the rows, and their contacts."""
-    number = torch.full_like(rows.frame, -1)
-    number[few] = torch.arange(len(few), device=few.device)
-    kept = torch.nonzero(number[rows.own] >= 0).squeeze(-1)
-    atom = torch.full_like(rows.own, -1)
-    atom[kept] = torch.arange(len(kept), device=kept.device)
-    row = number[contacts.row]
-    pair = torch.nonzero(row >= 0).squeeze(-1)
-    some = Rows(
-        rows.frame[few],
-        rows.residue[few],
-        rows.kind[few],
-        rows.atoms[few],
-        number[rows.own[kept]],
-        rows.slot[kept],
+def _chosen(
+    movable: Movable, contacts: Contacts, atoms: Tensor, rows: Tensor
+) -> tuple[Movable, Contacts, Tensor]:
+    """Some of the rows, bool [n], their contacts, and their atoms [n, MAX_ATOMS, 3]."""
+    number = rows.cumsum(0) - 1
+    kept = rows[movable.own]
+    atom = kept.cumsum(0) - 1
+    theirs = contacts.picked(torch.nonzero(rows[contacts.row]).squeeze(-1))
+    theirs = theirs._replace(atom=atom[theirs.atom], row=number[theirs.row])
+    some = movable._replace(
+        frame=movable.frame[rows],
+        residue=movable.residue[rows],
+        kind=movable.kind[rows],
+        own=number[movable.own[kept]],
+        slot=movable.slot[kept],
     )
-    return some, Contacts(
-        atom[contacts.atom[pair]], row[pair], contacts.other[pair], contacts.touch[pair]
-    )
+    return some, theirs, atoms[rows]
 
 
-def _best(
-    scene: Scene, system: ResidueSystem, rows: Rows, contacts: Contacts
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Frame, residue, slot [P] and position [P, 3] of the atoms of the cheapest candidate of each row."""
-    leans, nats = (table.to(scene.atoms) for table in _candidates())
-    there = system.torsion_mask[rows.residue, Role.CHI1 : Role.CHI1 + N_CHI]
-    turns = turns_of(rows.atoms, rows.kind, leans)
-    side = turned(turns, rows.atoms[rows.own, rows.slot], rows.kind, rows.own, rows.slot)
-    cost = (nats * there.unsqueeze(1)).sum(-1) + _nats(side, contacts, len(rows.frame))
-    centre = scene.atoms[rows.frame, rows.residue, CB]
+def _cheapest(
+    scene: Scene, movable: Movable, contacts: Contacts, atoms: Tensor, ways: Tensor, cost: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of candidates that turn by ``ways`` [C, N_CHI] and cost as much beside overlap [n, C]: the least cost
+    [n], which candidate it is [n], and where its atoms are then [P, 3], nm.
+    """
+    side = turned(atoms, movable.kind, movable.own, movable.slot, ways)
+    here = atoms[movable.own, movable.slot].T.unsqueeze(-1)
+    spread = (side - here).square_().sum(0).amax(-1).sqrt_()
+    close = torch.nonzero(contacts.apart < contacts.touch + spread[contacts.atom]).squeeze(-1)
+    cost = cost + _nats(side, contacts.picked(close), len(movable.frame))
+    centre = scene.atoms[movable.frame, movable.residue, CB]
     if scene.beads is not None:
-        full = (rows.atoms + centre.unsqueeze(1)).unsqueeze(1).repeat(1, len(leans), 1, 1)
-        full[rows.own, :, rows.slot] = side.permute(1, 2, 0) + centre[rows.own].unsqueeze(1)
-        cost = cost + misfit(full, scene, rows.frame, rows.residue)
-    best = cost.argmin(1)[rows.own]
-    position = side[:, torch.arange(len(best), device=best.device), best].T + centre[rows.own]
-    return rows.frame[rows.own], rows.residue[rows.own], rows.slot, position
+        full = (atoms + centre.unsqueeze(1)).unsqueeze(1).repeat(1, len(ways), 1, 1)
+        full[movable.own, :, movable.slot] = side.permute(1, 2, 0) + centre[movable.own].unsqueeze(
+            1
+        )
+        cost = cost + misfit(full, scene, movable.frame, movable.residue)
+    least, best = cost.min(1)
+    number = torch.arange(len(movable.own), device=best.device)
+    return least, best, side[:, number, best[movable.own]].T + centre[movable.own]
 
 
 def _nats(side: Tensor, contacts: Contacts, count: int) -> Tensor:
@@ -175,14 +174,19 @@ def _nats(side: Tensor, contacts: Contacts, count: int) -> Tensor:
     total = side.new_zeros(count, side.shape[-1])
     for start in range(0, len(contacts.atom), PAIRS):
         here = slice(start, start + PAIRS)
-        squared: Tensor | None = None
-        for mine, theirs in zip(side, contacts.other[here].T.unsqueeze(-1), strict=True):
-            gap = mine.index_select(0, contacts.atom[here]).sub_(theirs)
-            squared = gap.square_() if squared is None else squared.addcmul_(gap, gap)
-        assert squared is not None
-        depth = squared.sqrt_().neg_().add_(contacts.touch[here].unsqueeze(-1)).clamp_min_(0)
+        apart = _distances(side, contacts.atom[here], contacts.other[:, here])
+        depth = (contacts.touch[here].unsqueeze(-1) - apart).clamp_min_(0)
         total.index_add_(0, contacts.row[here], depth.addcmul(depth, depth, value=1 / HARD))
     return total.div_(SOFTNESS)
+
+
+def _distances(side: Tensor, atom: Tensor, other: Tensor) -> Tensor:
+    """Distances [Q, C] of atoms ``side`` [3, P, C] from others [3, Q]."""
+    squared = (side[0].index_select(0, atom).sub_(other[0].unsqueeze(-1))).square_()
+    for k in (1, 2):
+        gap = side[k].index_select(0, atom).sub_(other[k].unsqueeze(-1))
+        squared.addcmul_(gap, gap)
+    return squared.sqrt_()
 
 
 @cache
@@ -192,16 +196,23 @@ def _radii(device: torch.device) -> Tensor:
 
 
 @cache
-def _candidates() -> tuple[Tensor, Tensor]:
-    """What candidates add to the torsions, rad, and what each chi of it costs, nats: [C, N_CHI] both.
+def _near_candidates() -> tuple[Tensor, Tensor]:
+    """Torsions near those that are there: what they add, rad, and what each costs, nats: [C, N_CHI] both.
 
-    The first changes nothing; the next are evenly spread normal deviates; the rest are other rotamers.
+    The first changes nothing; the others are evenly spread normal deviates.
     """
     even = torch.quasirandom.SobolEngine(N_CHI).draw(NEAR)
     normal = torch.special.ndtri(even.clamp(0.01, 0.99))
     normal[0] = 0.0
+    return WIDTH * normal, 0.5 * normal.square()
+
+
+def _near(like: Tensor) -> tuple[Tensor, Tensor]:
+    leans, nats = _near_candidates()
+    return leans.to(like), nats.to(like)
+
+
+def _turns(like: Tensor) -> Tensor:
+    """What other rotamers add to the torsions, rad [C, N_CHI]."""
     turns = [(a, b, 0.0, 0.0) for a in TURNS for b in TURNS if a or b]
-    turned = torch.deg2rad(torch.tensor(turns))
-    cost = torch.zeros_like(turned)
-    cost[:, 0] = TURN_COST
-    return torch.cat([WIDTH * normal, turned]), torch.cat([0.5 * normal.square(), cost])
+    return torch.deg2rad(torch.tensor(turns)).to(like)

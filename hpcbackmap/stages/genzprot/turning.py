@@ -14,36 +14,73 @@ from torch import Tensor
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import CB, N_CHI
 
-__all__ = ["reach_of_slots", "turned", "turns_of"]
+__all__ = ["reach_of_slots", "turned"]
+
+ATOMS = 1024
+"""Atoms turned at a time, which bounds the memory."""
 
 
-def turns_of(atoms: Tensor, kind: Tensor, angles: Tensor) -> Tensor:
-    """What takes atoms that torsion k and those before it move to where they go: [n, N_CHI, C, 3, 4].
+def turned(atoms: Tensor, kind: Tensor, own: Tensor, slot: Tensor, angles: Tensor) -> Tensor:
+    """Atoms of rows ``own`` in ``slot`` [P], that torsions move, where they go with every way: [3, P, C], nm.
 
     atoms [n, MAX_ATOMS, 3] from CB; kind [n]; angles: added to the torsions, rad [C, N_CHI].
     """
-    ends, _ = (table[kind] for table in _tables(atoms.device))
-    row = torch.arange(len(kind), device=kind.device).view(-1, 1, 1)
-    start, end = atoms[row, ends].unbind(2)
-    axis = torch.nn.functional.normalize(end - start, dim=-1)
-    turn = _rotations(axis, angles.T.to(atoms))
-    shift = end.unsqueeze(2) - torch.matmul(turn, end[:, :, None, :, None]).squeeze(-1)
-    total, moved = turn[:, 0], shift[:, 0].unsqueeze(-1)
-    found = [torch.cat([total, moved], -1)]
-    for k in range(1, N_CHI):
-        moved = torch.matmul(total, shift[:, k].unsqueeze(-1)) + moved
-        total = torch.matmul(total, turn[:, k])
-        found.append(torch.cat([total, moved], -1))
-    return torch.stack(found, 1)
+    moves, where = _moves(atoms, kind, angles)
+    level = _tables(atoms.device)[1][kind[own], slot] - 1
+    index, points = where[level, own], atoms[own, slot]
+    found = atoms.new_empty(3, len(own), len(angles))
+    for start in range(0, len(own), ATOMS):
+        here = slice(start, start + ATOMS)
+        chosen = moves.index_select(0, index[here])
+        x, y, z = points[here, None, None, :].unbind(-1)
+        place = torch.addcmul(chosen[:, :, 3], chosen[:, :, 0], x)
+        place.addcmul_(chosen[:, :, 1], y).addcmul_(chosen[:, :, 2], z)
+        found[:, here] = place.transpose(0, 1)
+    return found
 
 
-def turned(turns: Tensor, points: Tensor, kind: Tensor, row: Tensor, slot: Tensor) -> Tensor:
-    """Atoms ``points`` [P, 3] of rows and slots [P] (that torsions move), every way: [3, P, C]."""
-    level = _tables(points.device)[1][kind[row], slot] - 1
-    chosen = turns.flatten(0, 1).index_select(0, row * N_CHI + level)
-    x, y, z = points[:, None, None, :].unbind(-1)
-    found = chosen[..., 0] * x + chosen[..., 1] * y + chosen[..., 2] * z + chosen[..., 3]
-    return found.permute(2, 0, 1).contiguous()
+def _moves(atoms: Tensor, kind: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+    """What takes atoms that torsion k and those before it move to where they go, [m, 3, 4, C] (rotation,
+    shift), for rows that have it alone, and which of these it is for each torsion and row, [N_CHI, n].
+    """
+    ends, _, count = (table[kind] for table in _tables(atoms.device))
+    where = torch.zeros(N_CHI, len(kind), dtype=torch.int64, device=kind.device)
+    found: list[Tensor] = []
+    for k in range(N_CHI):
+        (rows,) = torch.nonzero(count > k, as_tuple=True)
+        start, end = atoms[rows.unsqueeze(-1), ends[rows, k]].unbind(1)
+        moves = _about(end - start, end, angles[:, k])
+        if k:
+            moves = _after(found[-1].index_select(0, where[k - 1, rows]), moves)
+        where[k, rows] = torch.arange(len(rows), device=rows.device)
+        found.append(moves)
+    sizes = [0, *(len(moves) for moves in found[:-1])]
+    where += torch.tensor(sizes, device=where.device).cumsum(0).unsqueeze(-1)
+    return torch.cat(found), where
+
+
+def _about(axis: Tensor, end: Tensor, angle: Tensor) -> Tensor:
+    """Turns about lines along ``axis`` [m, 3] through ``end`` [m, 3] by angles [C]: [m, 3, 4, C]."""
+    u = torch.nn.functional.normalize(axis, dim=-1)
+    x, y, z = u.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    outer = u.unsqueeze(-1) * u.unsqueeze(-2)
+    one = torch.eye(3, dtype=axis.dtype, device=axis.device)
+    parts = torch.stack([outer, one - outer, cross], -1)
+    parts = torch.cat([parts, -(parts * end[:, None, :, None]).sum(2, keepdim=True)], 2)
+    parts[:, :, 3, 0] += end
+    waves = torch.stack([torch.ones_like(angle), angle.cos(), angle.sin()])
+    return torch.matmul(parts, waves)
+
+
+def _after(later: Tensor, first: Tensor) -> Tensor:
+    """``first`` and then ``later``, [m, 3, 4, C] each."""
+    total = later[:, :, :1] * first[:, :1]
+    for k in (1, 2):
+        total.addcmul_(later[:, :, k : k + 1], first[:, k : k + 1])
+    total[:, :, 3] += later[:, :, 3]
+    return total
 
 
 def reach_of_slots(atoms: Tensor, kind: Tensor) -> Tensor:
@@ -51,7 +88,7 @@ def reach_of_slots(atoms: Tensor, kind: Tensor) -> Tensor:
 
     An atom stays as far from the start of the bond that it turns about, which from chi 3 on is not CB.
     """
-    ends, level = (table[kind] for table in _tables(atoms.device))
+    ends, level, _ = (table[kind] for table in _tables(atoms.device))
     pivots = ends[:, :, 0].clone()
     pivots[:, 0] = CB
     row = torch.arange(len(kind), device=kind.device).unsqueeze(-1)
@@ -59,21 +96,10 @@ def reach_of_slots(atoms: Tensor, kind: Tensor) -> Tensor:
     return (atoms - pivot).norm(dim=-1) + pivot.norm(dim=-1)
 
 
-def _rotations(axis: Tensor, angles: Tensor) -> Tensor:
-    """Rotations about unit axes [n, N_CHI, 3] by angles [N_CHI, C]: [n, N_CHI, C, 3, 3]."""
-    cosine, sine = angles.cos()[..., None, None], angles.sin()[..., None, None]
-    x, y, z = axis.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    outer = axis.unsqueeze(-1) * axis.unsqueeze(-2)
-    one = torch.eye(3, dtype=axis.dtype, device=axis.device)
-    return cosine * (one - outer).unsqueeze(2) + sine * cross.unsqueeze(2) + outer.unsqueeze(2)
-
-
 @cache
-def _tables(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Slots of both ends of the bond of each torsion [types, N_CHI, 2], and the last torsion that moves each
-    slot, counted from 1, 0 for none [types, MAX_ATOMS]. A torsion that a type lacks has CA and CB.
+def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Slots of both ends of the bond of each torsion [types, N_CHI, 2]; the last torsion that moves each slot,
+    counted from 1, 0 for none [types, MAX_ATOMS]; how many torsions there are [types].
     """
     ends = torch.tensor([1, CB]).repeat(len(RESIDUES), N_CHI, 1)
     level = torch.zeros(len(RESIDUES), MAX_ATOMS, dtype=torch.int64)
@@ -84,4 +110,4 @@ def _tables(device: torch.device) -> tuple[Tensor, Tensor]:
             level[kind, slots[atom.atom]] = atom.chi or max(int(level[kind, slot]) for slot in hung)
             if atom.chi:
                 ends[kind, atom.chi - 1] = torch.tensor([hung[1], hung[0]])
-    return ends.to(device), level.to(device)
+    return ends.to(device), level.to(device), level.amax(1).to(device)

@@ -19,7 +19,7 @@ from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.genzprot import contacts, model
 from hpcbackmap.stages.genzprot.dense_atoms import make_scene, side_chain_rows
 from hpcbackmap.stages.genzprot.ideal_geometry import internal_of
-from hpcbackmap.stages.genzprot.turning import reach_of_slots, turned, turns_of
+from hpcbackmap.stages.genzprot.turning import reach_of_slots, turned
 from hpcbackmap.stages.layers.geometry import pairs_within
 from hpcbackmap.stages.noise import frame_noise
 
@@ -133,8 +133,7 @@ def test_turned_side_chains_are_those_that_are_built(stage, chains):
     slot = slot + SIDE.start
     centre = atoms[:, CB]
     local = atoms - centre.unsqueeze(1)
-    turns = turns_of(local, scene.kind[residue], ways)
-    found = turned(turns, local[own, slot], scene.kind[residue], own, slot)
+    found = turned(local, scene.kind[residue], own, slot, ways)
     reach = reach_of_slots(local, scene.kind[residue])[own, slot]
     for way, angles in enumerate(ways):
         chi = chi_of(atoms, scene.kind[residue]) + angles
