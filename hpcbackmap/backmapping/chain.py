@@ -150,8 +150,10 @@ class Chains(Mapping[str, Chain]):
         draws: Sequence[int] | None = None,
     ):
         self.device = device
-        self._made = dict.fromkeys(names)
-        self._make = lambda name: Chain(stages, ladders(name), device, draws)
+        self._made: dict[str, Chain | None] = dict.fromkeys(names)
+        self._make: Callable[[str], Chain] = lambda name: Chain(
+            stages, ladders(name), device, draws
+        )
         for name in self._made:
             for stage in stages:
                 try:

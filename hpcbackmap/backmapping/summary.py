@@ -14,7 +14,7 @@ from hpcbackmap.backmapping.relaxation import relaxation_in_words
 from hpcbackmap.backmapping.request import STORE, Targets
 from hpcbackmap.backmapping.source import FileSource, FileSystem, Source
 from hpcbackmap.protein.hydrogens import hydrogens_of
-from hpcbackmap.resolution.representations.detect import kind_word
+from hpcbackmap.resolution.representations.protein_part import kind_word
 from hpcbackmap.runtime.errors import InputError
 
 __all__ = ["Finished", "NothingMade", "left_out_of", "of_structures", "places", "summarise"]

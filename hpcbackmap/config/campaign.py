@@ -4,32 +4,31 @@ import hashlib
 import itertools
 import math
 import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpcbackmap.config.conversion import current_model
+from hpcbackmap.config.data import SplitConfig, StoreConfig, SystemConfig
+from hpcbackmap.config.model import Model
+from hpcbackmap.config.nodes import NodeGroup, NodeGroups
+from hpcbackmap.config.stage_kinds import (
+    KINDS,
+    CgvaeConfig,
+    GenzprotConfig,
+    ModelConfig,
+    TraceConfig,
+)
+from hpcbackmap.config.train import CHANGE_NO_WEIGHT, TrainConfig
 from hpcbackmap.config.values import (
-    Bound,
-    Depth,
-    Fraction,
     Frames,
     Line,
-    Megabytes,
     Members,
-    Minutes,
     Name,
-    Neighbours,
-    Nodes,
-    Rate,
     Seed,
     Steps,
-    StepsOrNone,
-    Weight,
-    Width,
 )
 from hpcbackmap.resolution.build import resolution_name
 
@@ -54,297 +53,9 @@ __all__ = [
 ]
 
 
-class Model(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True
-    )
-
-
-MAX_NETWORK = 2**26
-"""Most width² x layers of a network: about a billion parameters."""
 MAX_STRUCTURES = 10_000
 """Structures of one input frame; they are in memory together."""
 RESOLUTION = re.compile(r"\w[\w.+]*")
-SYSTEM = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""It names a folder of the store."""
-
-
-class SystemConfig(Model):
-    """One protein system and its trajectory files."""
-
-    name: Annotated[str, Field(pattern=SYSTEM, max_length=200)]
-    """What the system is called in the store, in records and in `split`."""
-    trajectories: list[Line] = Field(min_length=1)
-    """Files or globs, read in order; the pieces are the `sources` that a split can keep apart."""
-    topology: Line | None = None
-    """Needed where the trajectory format carries none (xtc, dcd)."""
-    selection: Line | None = None
-    """mdtraj atom selection; default: all protein atoms."""
-    resolution: Line | None = None
-    """What the files hold, where that is neither heavy atoms nor C-alpha atoms: ``com``, ``ucg10``, …"""
-    sequence: str | list[str] | None = None
-    """Of beads: FASTA text, or one-letter codes of each chain; default: residue names in the files."""
-    molecule: Line | None = None
-    """Of beads, instead of `sequence`: structure of all heavy atoms, or frame store that holds this system."""
-    beads: list[StepsOrNone] | list[Line] | None = None
-    """File particle of each bead in the ladder's order: numbers from 0, or selections of one particle each."""
-    stride: Steps = 1
-    """Take every so many frames."""
-    cluster: Name | None = None
-    """Related systems share one: where systems name clusters, an epoch sees one frame of each cluster."""
-
-    @model_validator(mode="after")
-    def _beads_have_a_resolution(self) -> "SystemConfig":
-        for key in ("sequence", "molecule", "beads"):
-            if getattr(self, key) is not None and self.resolution is None:
-                raise ValueError(f"{key} is for files of beads; name their `resolution`, too")
-        if self.sequence is not None and self.molecule is not None:
-            raise ValueError("give sequence or molecule, not both")
-        if self.beads is not None and self.selection is not None:
-            raise ValueError("give selection or beads, not both")
-        return self
-
-
-class StoreConfig(Model):
-    """Layout of the frame store."""
-
-    path: Line = "frames.zarr"
-    """Folder under the working folder, or a URL such as ``s3://bucket/frames.zarr``."""
-    chunk_mb: Megabytes = 1.0
-    """Smallest piece that is read and decoded."""
-    shard_mb: Megabytes = 64.0
-    """One file of the store, written by one rank."""
-    quantise: bool = False
-    """Round to 0.001 nm, the precision of XTC, which compresses about three times better."""
-    budget_mb: Megabytes = 256.0
-    """Memory that a reading stream may hold."""
-
-
-class SplitConfig(Model):
-    """Which frames train, validate and test. Never random frames.
-
-    time: the last blocks of every system. source: whole trajectory files. system: whole systems.
-    """
-
-    by: Literal["time", "source", "system"] = "time"
-    """What stays together."""
-    validation: Fraction = 0.1
-    """Share that chooses the weights."""
-    test: Fraction = 0.2
-    """Share that judges them, and that is backmapped by default."""
-    test_names: list[Line] = []
-    """For source and system: names (file stems, system names) that are the test set."""
-    validation_names: list[Line] = []
-    """The same for the validation set."""
-
-
-class TrainConfig(Model):
-    """Optimisation of one stage. `batch_size` is global: frames per optimiser step over all ranks."""
-
-    batch_size: Frames = 32
-    """Frames of an optimiser step, over all ranks; a multiple of ranks times `accumulation`."""
-    max_steps: Steps = 2000
-    """Optimiser steps of the whole training."""
-    max_minutes: Minutes | None = None
-    """Ends the training by the clock; two such runs differ."""
-    learning_rate: Rate = 1e-3
-    """Largest learning rate of AdamW; it rises over `warmup_steps`, then falls along a cosine."""
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Of AdamW."""
-    warmup_steps: StepsOrNone = 100
-    """Steps over which the learning rate rises."""
-    gradient_clipping: Bound = 1.0
-    """Largest norm of a gradient."""
-    accumulation: Frames = 1
-    """Micro-batches of a step on every rank: less memory, the same numbers."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO: what the ranks share out (optimiser state, gradients, weights)."""
-    offload_optimizer: bool = False
-    """Optimiser state and step on the CPU while the stage trains on GPUs; needs ZeRO 1 to 3."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of message passing in training; weights and coordinates stay fp32."""
-    activation_checkpointing: bool = False
-    """Compute message passing a second time in the backward pass rather than keep its results."""
-    validate_every: Steps = 200
-    """Steps from one validation to the next."""
-    validation_frames: Frames = 128
-    """Frames that a validation looks at."""
-    checkpoint_every: Steps = 200
-    """Steps from one checkpoint to the next."""
-    log_every: Steps = 20
-    """Steps from one line of the training record to the next."""
-    patience: Steps | None = None
-    """Stop after this many validations without a better validation loss."""
-    init_from: Line | None = None
-    """Artifact of the same rung and model to start from, or ``shipped``, the one of the package."""
-    seed: Seed = 0
-    """Of the starting weights, the order of frames and the noise."""
-
-    @model_validator(mode="after")
-    def _offload_needs_zero(self) -> "TrainConfig":
-        if self.offload_optimizer and self.zero_stage == 0:
-            raise ValueError("offload_optimizer is a part of ZeRO; set zero_stage to 1, 2 or 3")
-        return self
-
-
-CHANGE_NO_WEIGHT = frozenset(
-    {"log_every", "checkpoint_every", "activation_checkpointing", "offload_optimizer"}
-)
-"""Keys of `TrainConfig` that change no weight, or like the number of ranks only its last bits."""
-
-
-def _require_size(width: int, layers: int) -> None:
-    if width**2 * layers > MAX_NETWORK:
-        raise ValueError(
-            f"width {width} with layers {layers} makes a network of more than a billion parameters"
-        )
-
-
-class CgvaeConfig(Model):
-    """Beads to finer beads, C-alpha or heavy atoms of one protein, which it learns by heart."""
-
-    kind: Literal["cgvae"] = "cgvae"
-    """Which network and likelihood the stage has."""
-    per_system: ClassVar[bool] = True
-    width: Width = 64
-    """Features of a bead and of a particle."""
-    layers: Depth = 3
-    """Rounds of message passing."""
-    latent: Neighbours = 8
-    """Latents of a bead."""
-    beta: Weight = 1.0
-    """Weight of the KL term in the training loss."""
-    free_bits: Weight = 0.0
-    """Nats of KL per bead that cost nothing in training; reported numbers always count them."""
-    kl_warmup_steps: StepsOrNone = 0
-    """Steps over which the KL term of the training loss grows to its full weight."""
-    geometry_weight: Weight = 0.1
-    """Weight of the bond-length term beside the ELBO; large values sharpen the posterior against the prior."""
-
-    @model_validator(mode="after")
-    def _fits_a_machine(self) -> "CgvaeConfig":
-        _require_size(self.width, self.layers)
-        return self
-
-
-class TraceConfig(Model):
-    """Beads of any number of residues to the C-alpha trace of any protein, from residue types."""
-
-    kind: Literal["trace"] = "trace"
-    """Which network and likelihood the stage has."""
-    per_system: ClassVar[bool] = False
-    width: Width = 96
-    """Features of a bead and of a residue."""
-    layers: Depth = 2
-    """Rounds of message passing, of each of three kinds."""
-    rounds: Depth = 3
-    """Refinements of the trace."""
-    neighbours: Neighbours = 10
-    """Neighbours in space of each residue and bead."""
-
-    @model_validator(mode="after")
-    def _fits_a_machine(self) -> "TraceConfig":
-        _require_size(self.width, self.layers)
-        return self
-
-
-class GenzprotConfig(Model):
-    """C-alpha to heavy atoms (internal coordinates)."""
-
-    kind: Literal["genzprot"] = "genzprot"
-    """Which network and likelihood the stage has."""
-    width: Width = 128
-    """Features of a residue."""
-    layers: Depth = 4
-    """Rounds of message passing."""
-    neighbours: Neighbours = 16
-    """Nearest residues that each residue sees."""
-    rounds: Depth = 4
-    """Shares in which side chains are placed, each seeing those before it."""
-    redraws: Annotated[int, Field(ge=0, le=64)] = 4
-    """Rounds in which side chains in contact draw their torsions again."""
-    steric_weight: Weight = 0.0
-    """Weight of clashes among generated neighbours beside the ELBO."""
-    coarse_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Largest random displacement (nm, standard deviation) of the C-alpha atoms that training shows."""
-    per_system: bool = False
-    """Learn one protein by heart: an embedding for each of its residues, zero at the start."""
-
-    @model_validator(mode="after")
-    def _fits_a_machine(self) -> "GenzprotConfig":
-        _require_size(self.width, self.layers)
-        return self
-
-
-ModelConfig = CgvaeConfig | TraceConfig | GenzprotConfig
-KINDS: dict[str, type[CgvaeConfig] | type[TraceConfig] | type[GenzprotConfig]] = {
-    "cgvae": CgvaeConfig,
-    "trace": TraceConfig,
-    "genzprot": GenzprotConfig,
-}
-
-SLURM_TIME = re.compile(r"([0-9]{1,6}-)?[0-9]{1,6}(:[0-9][0-9]){0,2}")
-
-
-class NodeGroup(Model):
-    """Nodes of a Slurm cluster for one step. What is None is left to the batch script and the site."""
-
-    nodes: Nodes = 1
-    """Nodes of the job."""
-    tasks_per_node: Nodes = 1
-    """Ranks: one per GPU, or as many as the cores serve."""
-    cpus_per_task: Nodes | None = None
-    """Cores of a rank."""
-    gpus_per_node: Nodes | None = None
-    """GPUs of a node."""
-    partition: Line | None = None
-    """Partition, as `sinfo` lists them."""
-    time: str | None = None
-    """``"HH:MM:SS"`` or ``D-HH:MM:SS``; a stage that is not done by then requeues itself."""
-    account: Line | None = None
-    """Account that is charged."""
-    constraint: Line | None = None
-    """Features that the nodes must have."""
-    mem: Annotated[str, Field(pattern=r"^[0-9]{1,12}[KMGT]?$")] | None = None
-    """Per node, for example ``64G``."""
-    sbatch: list[Line] = []
-    """More options of sbatch, for example ``--qos=high``."""
-
-    @field_validator("time", mode="before")
-    @classmethod
-    def _is_slurm_time(cls, time: Any) -> Any:
-        if time is None or (isinstance(time, str) and SLURM_TIME.fullmatch(time)):
-            return time
-        raise ValueError(
-            'write a time as "04:00:00" or 1-12:00:00, in quotes where YAML sees a number'
-        )
-
-    @field_validator("sbatch")
-    @classmethod
-    def _are_options(cls, options: list[str]) -> list[str]:
-        for option in options:
-            try:
-                words = shlex.split(option)
-            except ValueError as error:
-                raise ValueError(f"{option!r}: {error}") from None
-            if not words or not words[0].startswith("-"):
-                raise ValueError(f"{option!r}: write an option of sbatch, such as --qos=high")
-        return options
-
-    @property
-    def tasks(self) -> int:
-        return self.nodes * self.tasks_per_node
-
-
-class NodeGroups(Model):
-    """Nodes for the steps that are no stages; a stage has its own `node_group`."""
-
-    ingest: NodeGroup = NodeGroup()
-    """For `ingest`."""
-    backmap: NodeGroup = NodeGroup()
-    """For `backmap`."""
-    evaluate: NodeGroup = NodeGroup()
-    """For `evaluate`, likelihoods and report."""
 
 
 class StageConfig(Model):

@@ -6,7 +6,6 @@ paths against its folder. Unknown keys are errors that name the nearest valid ke
 
 import difflib
 import json
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,7 +111,7 @@ def _fields_at(location: tuple) -> list[str]:
 
 
 def _models_in(annotation: Any) -> list[Any]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+    if isinstance(annotation, type) and not typing.get_args(annotation):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [model for part in typing.get_args(annotation) for model in _models_in(part)]
 

@@ -88,7 +88,10 @@ class _Edges(Block, nn.Sequential):
     """What every layer knows of a pair: [F, B, K, edge_width]."""
 
     def forward(self, features: Tensor, apart: Tensor) -> Tensor:  # type: ignore[override]
-        return nn.Sequential.forward(self, torch.cat([features, apart], -1))
+        pair = torch.cat([features, apart], -1)
+        for layer in self:
+            pair = layer(pair)
+        return pair
 
 
 class MessageLayers(nn.Module):
