@@ -37,6 +37,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
 from hpcbackmap.stages.genzprot.images import Surroundings, surroundings
 from hpcbackmap.stages.genzprot.keep_known import keep_known
 from hpcbackmap.stages.genzprot.push import push
+from hpcbackmap.stages.genzprot.relieve import relieve
 from hpcbackmap.stages.genzprot.restraints import held_rows, pick_held
 from hpcbackmap.stages.genzprot.settle import settle
 from hpcbackmap.stages.genzprot.system import FLAGS, ResidueSystem, require_trace, residue_system
@@ -158,7 +159,7 @@ class Genzprot(Stage[ResidueSystem]):
         tables = planes.angle_tables(coarse, expected, system)
         turns = self.planes.mode(context.h, even, tables, system)
         torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
-        scene = self._backbone(context, torsions, expected, coarse, system, given)
+        scene = self._unpressed(context, torsions, expected, coarse, tables, system, given)
         self._pack(context, scene, self._doubt(context, scene, system), system, most_likely)
         settle(self.packing, context.h, scene, system, self._free(scene, system))
         push(scene, system, self._moving(system))
@@ -311,6 +312,27 @@ class Genzprot(Stage[ResidueSystem]):
             torsions[:, residues, role] = angles
         return torsions
 
+    def _unpressed(
+        self,
+        context: Context,
+        torsions: Tensor,
+        expected: Tensor,
+        coarse: Tensor,
+        tables: planes.AngleTables,
+        system: ResidueSystem,
+        given: Given | None,
+    ) -> Scene:
+        """The backbone of ``torsions``, planes that press on others turned away; one that is given stays."""
+        scene = self._backbone(context, torsions, expected, coarse, system, given)
+        if given is not None and given.known is not None:
+            return scene
+        turns = relieve(self.planes, context.h, torsions[..., Role.PLANE], scene, tables, system)
+        if torch.equal(turns, torsions[..., Role.PLANE]):
+            return scene
+        turned = torsions.clone()
+        turned[..., Role.PLANE] = turns
+        return self._backbone(context, turned, expected, coarse, system, given)
+
     def _backbone(
         self,
         context: Context,
@@ -361,7 +383,7 @@ class Genzprot(Stage[ResidueSystem]):
         torsions = self._with_ends(
             context.h, turns, system, lambda role, residues, x: draw(x, draws[:, residues, role])
         )
-        scene = self._backbone(context, torsions, expected, coarse, system, given)
+        scene = self._unpressed(context, torsions, expected, coarse, tables, system, given)
         self._pack(context, scene, rank, system, drawn(draws[..., CHI]))
         return scene
 

@@ -15,7 +15,7 @@ from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, centres, draw, harmonics, log_density
 
-__all__ = ["BINS", "PlaneHead", "angle_tables"]
+__all__ = ["BINS", "AngleTables", "PlaneHead", "angle_tables", "ones_cos_sin"]
 
 BINS = 72
 HARMONICS = 4
@@ -45,7 +45,7 @@ class PlaneHead(nn.Module):
     ) -> Tensor:
         """Nats of true rotations ``planes`` [F, R]; ``first`` [F, R]: those drawn on their own."""
         alone = log_density(self.alone(h), planes)
-        given = log_density(self._given(h, planes, tables, system), planes)
+        given = log_density(self.given_others(h, planes, tables, system), planes)
         there = system.torsion_mask[:, Role.PLANE]
         return torch.where(there, torch.where(first, alone, given), 0.0)
 
@@ -54,7 +54,7 @@ class PlaneHead(nn.Module):
     ) -> Tensor:
         """Rotations [F, R] that standard-normal ``noise`` [F, R] stands for."""
         planes = draw(self.alone(h), noise)
-        return torch.where(first, planes, draw(self._given(h, planes, tables, system), noise))
+        return torch.where(first, planes, draw(self.given_others(h, planes, tables, system), noise))
 
     def mode(
         self, h: Tensor, first: Tensor, tables: "AngleTables", system: ResidueSystem
@@ -62,11 +62,11 @@ class PlaneHead(nn.Module):
         """A joint mode: each set of planes in turn takes its most likely rotation given the other."""
         planes = angle_of_mode(self.alone(h))
         for fixed in (first, ~first, first):
-            best = angle_of_mode(self._given(h, planes, tables, system))
+            best = angle_of_mode(self.given_others(h, planes, tables, system))
             planes = torch.where(fixed, planes, best)
         return planes
 
-    def _given(
+    def given_others(
         self, h: Tensor, planes: Tensor, tables: "AngleTables", system: ResidueSystem
     ) -> Tensor:
         """Logits [F, R, BINS] of each plane given its neighbours in ``planes``."""
@@ -81,8 +81,8 @@ class PlaneHead(nn.Module):
         self, planes: Tensor, tables: "AngleTables", follows: Tensor, system: ResidueSystem
     ) -> Tensor:
         """Penalty of the two N-CA-C angles that a plane takes part in, at every bin: [F, R, BINS]."""
-        bins = _ones_cos_sin(centres(BINS, planes))
-        turned = _ones_cos_sin(planes)
+        bins = ones_cos_sin(centres(BINS, planes))
+        turned = ones_cos_sin(planes)
         behind = torch.einsum("fri,frij->frj", turned[:, system.bead_previous], tables.at)
         ahead = torch.einsum(
             "frij,frj->fri", tables.at[:, system.bead_next], turned[:, system.bead_next]
@@ -169,5 +169,5 @@ def angle_tables(coarse: Tensor, rigid: Tensor, system: ResidueSystem) -> AngleT
     return AngleTables(at, oxygen, nitrogen)
 
 
-def _ones_cos_sin(angle: Tensor) -> Tensor:
+def ones_cos_sin(angle: Tensor) -> Tensor:
     return torch.stack([torch.ones_like(angle), angle.cos(), angle.sin()], -1)

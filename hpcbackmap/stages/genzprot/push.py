@@ -3,7 +3,7 @@
 A drawn side chain that overlaps other atoms tries torsions near those it has, and other rotamers of chi 1 and
 chi 2. The cheapest stays: overlap that is left, against how far the torsions went and, where beads are
 given, these are missed. Unlike in a redraw, all atoms count, however far the C-alpha atoms are apart, and
-the residue's own carbonyl.
+the residue's own carbonyl. At last, side chains that are locked in others try torsions all around.
 
 Shapes: R residues, n rows (residues of frames), C candidates, P atoms that the rows' torsions move, Q pairs of
 one of these and another atom.
@@ -20,10 +20,12 @@ from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.clashes import radii_of_slots
 from hpcbackmap.stages.genzprot.contacts import Movable, Surroundings, movable_of, surroundings_of
-from hpcbackmap.stages.genzprot.dense_atoms import Scene
+from hpcbackmap.stages.genzprot.dense_atoms import Scene, flat
+from hpcbackmap.stages.genzprot.images import pairs_of_images
 from hpcbackmap.stages.genzprot.restraints import misfit
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.turning import turned
+from hpcbackmap.stages.layers.geometry import pairs_within
 
 __all__ = ["push"]
 
@@ -40,6 +42,10 @@ SOFTNESS, HARD = 0.04, 0.03
 RADIUS = {"C": 0.175, "N": 0.142, "O": 0.132, "S": 0.180}
 """nm, with their hydrogens; partners of a hydrogen bond do not touch."""
 FARTHEST = 2 * max(RADIUS.values())
+LOCKED = 0.2
+"""nm; atoms that are nearer after that are locked: such side chains try torsions all around."""
+ALL_AROUND = (20.0, 30.0)
+"""Degrees between those of chi 1 and of chi 2."""
 PAIRS = 8192
 """Pairs of atoms compared at a time, for all candidates: they fit the cache."""
 
@@ -73,6 +79,44 @@ def push(scene: Scene, system: ResidueSystem, moving: Tensor) -> None:
     for movable, around in halves * SWEEPS:
         if len(movable.frame):
             _move(scene, system, movable, around)
+    for parity in (0, 1):
+        _free(scene, system, _close(scene, system) & moving & (system.place % 2 == parity))
+
+
+def _close(scene: Scene, system: ResidueSystem) -> Tensor:
+    """Residues with an atom that may be locked: as near to one of another residue as a bond, bool [F, R]."""
+    found = torch.zeros(scene.atoms.shape[:2], dtype=torch.bool, device=scene.atoms.device)
+    side = (system.slot >= SIDE.start) & (system.slot < SIDE.stop)
+    residue = system.bead_of
+    for frame, points in enumerate(flat(scene.atoms, system)):
+        if scene.box is None or not scene.box.cell[frame].any():
+            first, second = pairs_within(points, system.fine_system, LOCKED)
+        else:
+            first, second = pairs_of_images(points, scene.box.cell[frame], LOCKED)
+        for one, other in ((first, second), (second, first)):
+            apart = side[one] & (residue[one] != residue[other])
+            found[frame, residue[one[apart]]] = True
+    return found
+
+
+def _free(scene: Scene, system: ResidueSystem, few: Tensor) -> None:
+    """Side chains of ``few`` [F, R] that are locked take the cheapest torsions all around, all at once."""
+    movable = movable_of(scene, few)
+    if not len(movable.frame):
+        return
+    atoms = movable.atoms(scene)
+    around = surroundings_of(scene, system, movable, few, FARTHEST)
+    contacts = _contacts(scene, movable, around, atoms)
+    inside = contacts.apart < contacts.touch.clamp_max(LOCKED)
+    locked = torch.zeros(len(movable.frame), dtype=torch.bool, device=atoms.device)
+    locked[contacts.row[inside]] = True
+    some, contacts, atoms = _chosen(movable, contacts, atoms, locked)
+    if not len(some.frame):
+        return
+    ways, nats = (table.to(atoms) for table in _all_around())
+    cost = nats.expand(len(some.frame), -1)
+    _, _, positions = _cheapest(scene, some, contacts, atoms, ways, cost)
+    scene.atoms[some.frame[some.own], some.residue[some.own], some.slot] = positions
 
 
 def _move(scene: Scene, system: ResidueSystem, movable: Movable, around: Surroundings) -> None:
@@ -216,3 +260,12 @@ def _turns(like: Tensor) -> Tensor:
     """What other rotamers add to the torsions, rad [C, N_CHI]."""
     turns = [(a, b, 0.0, 0.0) for a in TURNS for b in TURNS if a or b]
     return torch.deg2rad(torch.tensor(turns)).to(like)
+
+
+@cache
+def _all_around() -> tuple[Tensor, Tensor]:
+    """Chi 1 and chi 2 all around: what they add, rad [C, N_CHI], and what it costs, nats [C]."""
+    first, second = (torch.arange(0.0, 360.0, step) for step in ALL_AROUND)
+    turns = torch.deg2rad(torch.cartesian_prod(first, second))
+    cost = (0.5 * TURN_COST * (1 - turns.cos())).sum(-1)
+    return torch.nn.functional.pad(turns, (0, N_CHI - 2)), cost

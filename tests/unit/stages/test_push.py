@@ -9,6 +9,7 @@ import torch
 
 from hpcbackmap.metrics.clashes import SEVERE_OVERLAP, clashing_pairs
 from hpcbackmap.metrics.close_pairs import close_atoms, pairs_within_two_bonds
+from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE, chi_of
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.protein.zmatrix import Role
@@ -17,7 +18,13 @@ from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.genzprot import contacts, model
-from hpcbackmap.stages.genzprot.dense_atoms import make_scene, side_chain_rows
+from hpcbackmap.stages.genzprot import push as push_module
+from hpcbackmap.stages.genzprot.dense_atoms import (
+    add_side_chains,
+    flat,
+    make_scene,
+    side_chain_rows,
+)
 from hpcbackmap.stages.genzprot.ideal_geometry import internal_of
 from hpcbackmap.stages.genzprot.turning import reach_of_slots, turned
 from hpcbackmap.stages.layers.geometry import pairs_within
@@ -83,6 +90,35 @@ def test_a_push_turns_side_chains_and_nothing_else(stage, chains, monkeypatch):
     torch.testing.assert_close(after[..., :2], before[..., :2], atol=1e-4, rtol=0)
     turn = (after - before)[0, ~turning, 2]
     assert float(torch.atan2(turn.sin(), turn.cos()).abs().max()) < 1e-2
+
+
+def test_a_side_chain_that_is_locked_in_another_comes_free(stage, chains, monkeypatch):
+    """It is put onto others by its own torsions, where no near turn helps."""
+    topology, fine = chains[-1]
+    system, coarse, _ = prepare(stage, topology, fine)
+    fine = fine.float() - fine.float().mean(1, keepdim=True)
+    rigid = internal_of(fine, system)
+    context = stage._context(coarse, system)
+    scene = make_scene(fine[:, system.atom_index], context.near, context.valid, system, rigid)
+    before = scene.atoms.clone()
+    locked = 0
+    for residue in torch.nonzero(system.residue_type == list(RESIDUES).index("PHE"))[:, 0].tolist():
+        row = (torch.tensor([0]), torch.tensor([residue]))
+        worst = (0, before)
+        for chi in torch.linspace(-3, 3, 24):
+            scene.atoms.copy_(before)
+            torsions = torch.tensor([[float(chi), 1.5, 0.0, 0.0]])
+            add_side_chains(scene, side_chain_rows(scene, torsions, *row), *row)
+            count = severe(topology, flat(scene.atoms, system)[0].numpy())
+            worst = max(worst, (count, scene.atoms.clone()), key=lambda it: it[0])
+        if worst[0] == 0:
+            continue
+        locked += 1
+        scene.atoms.copy_(worst[1])
+        monkeypatch.setattr(push_module, "SWEEPS", 0)
+        push_module.push(scene, system, stage._moving(system))
+        assert severe(topology, flat(scene.atoms, system)[0].numpy()) == 0
+    assert locked
 
 
 def test_a_molecule_is_pushed_alike_alone_and_beside_others(stage, chains):
