@@ -155,7 +155,7 @@ class FileSystem:
                 "skip, or close their traces with --on-bad-frame repair"
             )
         particles = filled(particles, unusable)
-        trace = calpha_trace(self.reading, particles, self.rules.scatter)
+        trace = calpha_trace(self.reading, particles, self.rules.scatter, self.rules.cis)
         given = given_of(self.reading, particles, read.cells)
         positions, moved = trace.calpha.copy(), np.sqrt(np.square(trace.moved).mean(-1))
         finite = [place for place in unusable if np.isfinite(sites[place]).all()]

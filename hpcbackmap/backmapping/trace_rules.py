@@ -40,13 +40,15 @@ NUDGE = 0.02
 @dataclass(frozen=True)
 class SiteRules:
     """site: what a residue's particle is. scatter: standard deviation of bond lengths, nm. low, high: bounds of
-    a bond, nm.
+    a bond, nm. cis: of C-alpha atoms that fluctuate so far that a frame alone does not tell, the residues whose
+    bonds to the ones before are cis in the whole input; None: every frame tells.
     """
 
     site: str
     scatter: float
     low: float
     high: float
+    cis: tuple[int, ...] | None = None
 
 
 def measure_rules(topology: Topology, site: str, samples: np.ndarray) -> SiteRules:
@@ -62,7 +64,24 @@ def measure_rules(topology: Topology, site: str, samples: np.ndarray) -> SiteRul
         scatter=round(scatter, 5),
         low=round(max(SMALLEST, min(CALPHA_RANGE[0], TRANS - REACH * scatter)), 4),
         high=round(max(CALPHA_RANGE[1], TRANS + REACH * scatter), 4),
+        cis=_cis_throughout(topology, samples, scatter),
     )
+
+
+def _cis_throughout(
+    topology: Topology, samples: np.ndarray, scatter: float
+) -> tuple[int, ...] | None:
+    import torch
+
+    from hpcbackmap.stages.calpha.closing import lasting_cis_links
+    from hpcbackmap.stages.calpha.trace import FLUCTUATING
+
+    if scatter < FLUCTUATING or not len(samples):
+        return None
+    proline = torch.tensor([name == "PRO" for name in topology.sequence])
+    numbers = torch.from_numpy(samples.astype(np.float64))
+    found = lasting_cis_links(numbers, torch.tensor(topology.bonded), proline, scatter)
+    return tuple(int(residue) for residue in torch.nonzero(found).squeeze(-1))
 
 
 def find_unusable(topology: Topology, sites: np.ndarray, rules: SiteRules | None) -> dict[int, str]:

@@ -14,7 +14,7 @@ __all__ = ["KINDS", "bond_nats", "kinds_of_residues"]
 
 KINDS = ("ca", "com", "bb")
 CIS_SHARE = 0.004
-SPREADS = (0.006, 0.010, 0.015, 0.020, 0.028, 0.040)
+SPREADS = (0.006, 0.010, 0.015, 0.020, 0.028, 0.040, 0.055, 0.070)
 """Standard deviations that C-alpha distances of a file may have, nm; the likeliest is taken."""
 COM_SPREAD = 0.060
 BB, BB_SPREAD = 0.334, 0.030

@@ -36,8 +36,10 @@ from hpcbackmap.runtime.errors import ConfigError
 
 __all__ = ["detect", "read_as"]
 
-SURE = 0.7
+SURE = 0.5
 """Nats a bond by which one reading must be likelier than the next to be taken without asking."""
+SURE_OF_BOTH = 0.35
+"""The same by which both together must be likelier than one alone."""
 FEW_BONDS = 3
 BONDED = 0.17
 """nm; CA and CB as atoms are nearer (0.153), a side-chain centre of that name is farther in most residues."""
@@ -172,7 +174,7 @@ def _by_distances(protein: Protein, frames: np.ndarray) -> tuple[str, str]:
     total = mean.mean(0)
     mixed = kinds_of_residues(mean, first, len(beads))
     gain = mean[np.arange(len(first)), mixed[first]].mean() - total.max()
-    if {KINDS[kind] for kind in np.unique(mixed)} == {"ca", "com"} and gain > SURE / 2:
+    if {KINDS[kind] for kind in np.unique(mixed)} == {"ca", "com"} and gain > SURE_OF_BOTH:
         centres = int((mixed == 1).sum())
         return "com", f"{seen}: centres of mass in {centres} residues, C-alpha atoms in the others"
     order = np.argsort(-total)

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from hpcbackmap.protein.residues import CIS, TRANS
 
-__all__ = ["IDEAL", "POSSIBLE", "Bounds", "cis_links", "close_links", "link_spread"]
+__all__ = [
+    "IDEAL",
+    "POSSIBLE",
+    "Bounds",
+    "cis_links",
+    "close_links",
+    "lasting_cis_links",
+    "link_spread",
+]
 
 
 class Bounds(NamedTuple):
@@ -32,7 +40,11 @@ IDEAL = Bounds((0.376, 0.385), (0.285, 0.305), (0.50, 0.73))
 CIS_ANGLE = (0.43, 0.66)
 """The same over two links of which one is cis."""
 ITERATIONS, CHECK, TOLERANCE = 400, 10, 0.0005
-LEAST_SPREAD, MOST_SPREAD = 0.006, 0.03
+LEAST_SPREAD = 0.006
+MEDIAN = 1.25
+"""Standard deviation of a median by that of a mean."""
+MOST_FRAMES = 16
+"""Frames of a trajectory that count as independent of each other."""
 ODDS = {True: 0.05, False: 0.0005}
 """Share of links that are cis: before proline, and before the others."""
 
@@ -51,10 +63,31 @@ def cis_links(calpha: Tensor, bonded: Tensor, proline: Tensor, spread: Tensor) -
 
     By odds: a link of this length is likelier cis than a trans one that fluctuates by ``spread`` [F].
     """
+    return _likelier_cis(_link_lengths(calpha, bonded), bonded, proline, spread)
+
+
+def lasting_cis_links(calpha: Tensor, bonded: Tensor, proline: Tensor, scatter: float) -> Tensor:
+    """Links that are cis throughout frames [F, R, 3] whose links fluctuate by ``scatter``, nm: bool [R].
+
+    What a single frame cannot tell, the median of many does. Noise across a link, which lengthens it by twice
+    its variance in the square, is taken off.
+    """
+    median = _link_lengths(calpha, bonded).quantile(0.5, dim=0, keepdim=True)
+    length = (median.square() - 2 * scatter**2).clamp_min(0).sqrt()
+    spread = length.new_full((1,), MEDIAN * scatter / min(len(calpha), MOST_FRAMES) ** 0.5)
+    return _likelier_cis(length, bonded, proline, spread)[0]
+
+
+def _link_lengths(calpha: Tensor, bonded: Tensor) -> Tensor:
+    """Distance of each residue from the one before, [F, R]; that of a trans link where there is no bond."""
     length = torch.full(calpha.shape[:2], TRANS, dtype=calpha.dtype, device=calpha.device)
     length[:, bonded] = _lengths(calpha, bonded)
-    share = torch.where(proline, ODDS[True], ODDS[False]).to(calpha)
-    sigma = spread.clamp(LEAST_SPREAD, MOST_SPREAD).unsqueeze(-1)
+    return length
+
+
+def _likelier_cis(length: Tensor, bonded: Tensor, proline: Tensor, spread: Tensor) -> Tensor:
+    share = torch.where(proline, ODDS[True], ODDS[False]).to(length)
+    sigma = spread.clamp_min(LEAST_SPREAD).unsqueeze(-1)
     nats = ((length - TRANS).square() - (length - CIS).square()) / (2 * sigma.square())
     return bonded & (length < 0.5 * (TRANS + CIS)) & (nats > (1 / share - 1).log())
 

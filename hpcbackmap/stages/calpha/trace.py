@@ -3,6 +3,7 @@
 Shapes: F frames, P particles of the file, R residues; positions in nm.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from hpcbackmap.stages.calpha.closing import (
 from hpcbackmap.stages.calpha.network import CalphaNetwork
 from hpcbackmap.stages.sealed import read_sealed
 
-__all__ = ["Trace", "calpha_trace", "to_calpha"]
+__all__ = ["FLUCTUATING", "Trace", "calpha_trace", "to_calpha"]
 
 WEIGHTS = Path(__file__).parents[2] / "weights" / "calpha"
 FLUCTUATING = 0.0115
@@ -35,6 +36,10 @@ FLUCTUATING = 0.0115
 """
 PREDICTED_SPREAD = 0.022
 """nm; of links between C-alpha atoms that the network places."""
+BLIND = "bb"
+"""Beads from which cis cannot be told: the network places both ends of 67 cis links before proline 0.34 to
+0.37 nm apart, as those of trans ones.
+"""
 
 
 class Trace(NamedTuple):
@@ -53,9 +58,15 @@ def to_calpha(reading: Reading, positions: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def calpha_trace(reading: Reading, positions: np.ndarray, scatter: float | None = None) -> Trace:
+def calpha_trace(
+    reading: Reading,
+    positions: np.ndarray,
+    scatter: float | None = None,
+    cis_throughout: Sequence[int] | None = None,
+) -> Trace:
     """The same with what closing did. scatter: standard deviation (nm) of the links of the whole input, which
-    says better than the few links of a frame whether its trace fluctuates.
+    says better than the few links of a frame whether its trace fluctuates. cis_throughout: residues whose links
+    to the ones before are cis in the whole input, where frames of C-alpha atoms alone cannot tell.
 
     Backbone atoms are taken as they are. C-alpha atoms are moved only where a peptide cannot span their
     distance, or, in a trace that fluctuates as bead models do, to ideal links. Other beads go through the
@@ -82,7 +93,13 @@ def calpha_trace(reading: Reading, positions: np.ndarray, scatter: float | None 
         found = _placed(reading, local, bonded)
         spread = torch.full((len(found),), PREDICTED_SPREAD)
         bounds = torch.tensor(IDEAL).expand(len(found), -1, -1)
-    cis = cis_links(found, bonded, proline, spread)
+    if "ca" in sites and cis_throughout is not None:
+        cis = torch.zeros(found.shape[:2], dtype=torch.bool)
+        cis[:, list(cis_throughout)] = True
+    elif BLIND in sites and reading.beads is None:
+        cis = torch.zeros(found.shape[:2], dtype=torch.bool)
+    else:
+        cis = cis_links(found, bonded, proline, spread)
     if "ca" not in sites:
         cis &= proline
     closed = close_links(found, bonded, cis, bounds.to(found))
