@@ -6,7 +6,6 @@ Shapes: F frames, P particles of the file, B beads; positions nm.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from hpcbackmap.protein.sequences import sequence_option
 from hpcbackmap.resolution.build import DEFINITIONS, build_ladder, runs_spec
 from hpcbackmap.resolution.representations.ultra_coarse import read_ultra_coarse
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.files import read_regular
 from hpcbackmap.runtime.parsing import yaml_value
 from hpcbackmap.trajectories.bead_links import bead_links, typical_steps
 from hpcbackmap.trajectories.checks import Links
@@ -180,7 +180,7 @@ def _segments(request: Request, beads: int) -> tuple[int | None, list[int] | Non
 def _runs_of_file(path: str) -> list[int]:
     """Lengths of the runs of a mapping file: a list ``bead`` with the bead of each residue, from 0."""
     try:
-        record = yaml_value(Path(path).read_text())
+        record = yaml_value(read_regular(path).decode())
         bead = np.array(record["bead"])
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None

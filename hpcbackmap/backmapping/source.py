@@ -15,7 +15,13 @@ import numpy as np
 
 from hpcbackmap.backmapping.others import Others
 from hpcbackmap.backmapping.reading import WholeSites, require_unit
-from hpcbackmap.backmapping.trace_rules import SiteRules, find_unusable, measure_rules, repaired
+from hpcbackmap.backmapping.trace_rules import (
+    SiteRules,
+    closed_rules,
+    find_unusable,
+    measure_rules,
+    repaired,
+)
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.representations.detect import detect, read_as
@@ -178,9 +184,11 @@ class FileSystem:
         """Close broken traces; those that can be closed are usable."""
         topology = self.ladder.topology
         closed = repaired(topology, sites[finite])
-        left = find_unusable(topology, closed, self.rules)
+        left = find_unusable(topology, closed, closed_rules(self.rules))
         for number, place in enumerate(finite):
-            if number not in left:
+            if number in left:
+                unusable[place] += f"; not to be repaired: when closed, {left[number]}"
+            else:
                 shift = closed[number].astype(np.float64) - sites[place]
                 positions[place] = closed[number]
                 moved[place] = np.sqrt(np.square(shift).sum(-1).mean())

@@ -5,7 +5,7 @@ come from how far the bonds of this input scatter. Shapes: F frames, R residues,
 bonded; positions nm.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from hpcbackmap.protein.residues import TRANS
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.trajectories.checks import CALPHA_RANGE, straight_at
 
-__all__ = ["SiteRules", "find_unusable", "measure_rules", "repaired"]
+__all__ = ["SiteRules", "closed_rules", "find_unusable", "measure_rules", "repaired"]
 
 REACH = 4.5
 """Standard deviations that a bond may be off before the frame counts as broken."""
@@ -108,6 +108,15 @@ def find_unusable(topology: Topology, sites: np.ndarray, rules: SiteRules | None
             a, b, c = (topology.label(first + k) for k in range(3))
             reasons.setdefault(place, f"the C-alpha atoms of {a}, {b} and {c} lie on one line")
     return reasons
+
+
+def closed_rules(rules: SiteRules) -> SiteRules:
+    """What a trace has to be when it has been repaired: links that a peptide spans. Without them structures
+    would come out broken, with residues of the other hand.
+    """
+    from hpcbackmap.stages.calpha.closing import POSSIBLE
+
+    return replace(rules, low=POSSIBLE.trans[0], high=POSSIBLE.trans[1])
 
 
 def repaired(topology: Topology, traces: np.ndarray) -> np.ndarray:

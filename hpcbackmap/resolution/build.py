@@ -15,6 +15,7 @@ from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.mapping import Mapping
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.files import read_regular
 from hpcbackmap.runtime.parsing import yaml_value
 
 __all__ = ["DEFINITIONS", "build_ladder", "resolution_name", "runs_spec"]
@@ -223,7 +224,7 @@ def _segments(n_sites: int, n_beads: int, chain: np.ndarray, rest: str) -> np.nd
 
 def _from_file(path: str, level: int) -> Mapping:
     try:
-        record = yaml_value(Path(path).read_text())
+        record = yaml_value(read_regular(path).decode())
         bead = np.array(record["bead"])
         weight = np.array(record.get("weight", np.ones(len(bead))), dtype=np.float64)
     except OSError as error:

@@ -17,6 +17,7 @@ from hpcbackmap.protein.topology import NamedResidue, Topology, topology_from_re
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import ascii_name
 from hpcbackmap.trajectories.formats import NAMED_TEXT, is_text, text_file
+from hpcbackmap.trajectories.gromacs import gromacs_rows, is_gromacs
 from hpcbackmap.trajectories.gsd import gsd_topology, is_gsd
 from hpcbackmap.trajectories.molecules import (
     ChainRow,
@@ -54,6 +55,7 @@ NAMING = (
     ".lh5",
     ".psf",
     ".prmtop",
+    ".top",
     ".parm7",
     ".prm7",
     ".mol2",
@@ -334,10 +336,15 @@ def _rows(path: str) -> tuple[Rows, list, list[str]]:
             return _rows_of_mdtraj(gsd_topology(path)), [], []
         if not os.path.exists(path):
             raise FileNotFoundError(path)
+        if is_gromacs(path):
+            return gromacs_rows(path), [], []
         if suffix_of(path) not in NAMING:
             raise InputError(
-                f"{path}: this format names no atoms; give a file that does (PDB, mmCIF, GRO, PSF, PRMTOP, …)"
+                f"{path}: this format names no atoms; give a file that does (PDB, mmCIF, GRO, PSF, PRMTOP, "
+                "TOP, …)"
             )
+        if suffix_of(path) == ".top":
+            return _rows_of_mdtraj(mdtraj.load_prmtop(ascii_name(path))), [], []
         return _rows_of_mdtraj(mdtraj.load_topology(ascii_name(path))), [], []
 
 

@@ -1,6 +1,7 @@
 """Beads of several residues and a sequence through `backmap FILE` and the Python face."""
 
 import json
+import os
 
 import mdtraj
 import numpy as np
@@ -90,6 +91,12 @@ def test_the_command_says_what_it_took_and_names_the_frames_it_left_out(tmp_path
     assert [item["frame"] for item in summary["quarantined"]] == [1]
     assert "lie at one place" in summary["quarantined"][0]["reason"]
     assert mdtraj.load(str(output)).n_frames == 2
+
+
+def test_a_mapping_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "map.yaml")
+    with pytest.raises(InputError, match=r"map.yaml: a device or a pipe"):
+        hpcbackmap.backmap(bead_trajectory(), sequence=SEQUENCE, beads=tmp_path / "map.yaml")
 
 
 def test_a_run_that_made_nothing_is_not_in_the_way_of_the_next(tmp_path):

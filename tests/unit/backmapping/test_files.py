@@ -261,6 +261,21 @@ def test_a_bad_frame_stops_the_run_or_is_repaired_where_asked(damaged, artifact,
     assert (abs(steps - 0.38) < 0.01)[0].all()
 
 
+def test_a_trace_that_repair_cannot_close_is_left_out(truth, artifact, tmp_path):
+    """A frame ten times too large: its links come out too long, with residues of the other hand."""
+    calpha = truth.atom_slice(truth.topology.select("name CA"))[:3]
+    calpha[0].save_pdb(str(tmp_path / "in.pdb"))
+    calpha.xyz[1] *= 10
+    calpha.save_dcd(str(tmp_path / "in.dcd"))
+    result = backmap(
+        tmp_path / "in.dcd", tmp_path / "r.dcd", tmp_path / "in.pdb", artifact=artifact,
+        on_bad_frame="repair",
+    )  # fmt: skip
+    for item in result["quarantined"]:
+        assert "not to be repaired: when closed, the C-alpha atoms of" in item["reason"]
+    assert result["distorted_peptide_bonds"] == 0
+
+
 def test_frames_of_atoms_are_not_moved_though_one_of_them_scatters(truth, artifact, tmp_path):
     """The bonds of one frame are few; those of all frames say that nothing here is a spring."""
     calpha = truth.atom_slice(truth.topology.select("name CA"))

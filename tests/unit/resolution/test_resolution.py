@@ -1,5 +1,7 @@
 """Mappings and ladders."""
 
+import os
+
 import mdtraj
 import numpy as np
 import pytest
@@ -101,6 +103,9 @@ def test_file_mapping_and_round_trip(tmp_path):
         (tmp_path / "wrong.yaml").write_text(text)
         with pytest.raises(InputError, match=fault):
             build_ladder(topology, ["fg", "ca", f"file:{tmp_path / 'wrong.yaml'}"])
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(InputError, match="a device or a pipe"):
+        build_ladder(topology, ["fg", "ca", f"file:{tmp_path / 'pipe.yaml'}"])
     with pytest.raises(InputError, match="bead 1 is empty"):
         Mapping(np.array([0, 2]), np.ones(2))
 
