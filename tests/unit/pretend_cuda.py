@@ -13,6 +13,7 @@ Kernels, streams and memory are not pretended: a test on a card has to do the re
 """
 
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -83,6 +84,8 @@ class PretendedGpu(TorchFunctionMode):
         """Depth of calls on tagged tensors: what they make in passing is on the device too."""
         self.backward = False
         self.strict = False
+        self.allowed: Counter[str] = Counter()
+        """Reads that this step may still do."""
 
     def __enter__(self) -> "PretendedGpu":
         for name, answer in ANSWERS.items():
@@ -99,12 +102,22 @@ class PretendedGpu(TorchFunctionMode):
         self._patches.close()
 
     @contextmanager
-    def in_a_step(self) -> Iterator[None]:
+    def in_a_step(self, allowed: dict[str, int] | None = None) -> Iterator[None]:
+        """allowed: operations that may read, and how often; all of them have to."""
         self.strict, before = True, self.strict
+        self.allowed = Counter(allowed or {})
         try:
             yield
+            if left := +self.allowed:
+                raise AssertionError(f"reads that were allowed and not done: {dict(left)}")
         finally:
-            self.strict = before
+            self.strict, self.allowed = before, Counter()
+
+    def read_by_host(self, operation: str, what: str) -> None:
+        """Raises HostRead, unless this step may."""
+        if not self.allowed[operation]:
+            raise HostRead(what)
+        self.allowed[operation] -= 1
 
     def has(self, tensor: Tensor) -> bool:
         """Whether ``tensor`` is on the pretended GPU."""
@@ -129,7 +142,7 @@ class PretendedGpu(TorchFunctionMode):
             if function in (Tensor.numpy, Tensor.__array__) and here:
                 raise TypeError("a tensor on cuda:0 has no numpy(); copy it to the host first")
             if function is Tensor.tolist and here and self.strict:
-                raise HostRead("tolist")
+                self.read_by_host("tolist", "tolist")
             asked = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
             if asked is not None:
                 kwargs["device"] = CPU
@@ -179,7 +192,7 @@ class PretendedGpu(TorchFunctionMode):
         there = self.has(tensor)
         wanted = there if target is None else target.type == "cuda"
         if there and not wanted and self.strict:
-            raise HostRead("copy to the host")
+            self.read_by_host("to", "copy to the host")
         if wanted == there:
             self.inside += there
             try:
@@ -230,8 +243,7 @@ class _Operations(TorchDispatchMode):
             self.gpu.tag(result)
         return result
 
-    @staticmethod
-    def _refuse_waiting(operation, args, kwargs) -> None:
+    def _refuse_waiting(self, operation, args, kwargs) -> None:
         name = operation.overloadpacket.__name__
         waits = name in WAITING
         if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
@@ -242,4 +254,4 @@ class _Operations(TorchDispatchMode):
         if name == "repeat_interleave" and kwargs.get("output_size") is None:
             waits = operation._overloadname == "Tensor"
         if waits:
-            raise HostRead(f"{name}: the host waits for the device")
+            self.gpu.read_by_host(name, f"{name}: the host waits for the device")

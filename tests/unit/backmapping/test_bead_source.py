@@ -9,11 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 import hpcbackmap
+from hpcbackmap.backmapping.files import backmap_in_memory
+from hpcbackmap.backmapping.request import Request
 from hpcbackmap.cli.app import app
 from hpcbackmap.metrics.peptide import link_lengths
 from hpcbackmap.protein.chirality import chiral_volumes
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.mpi import LocalComm
 
 SEQUENCE = "ACDEFGHIKLMNPQRSTVWYGASTKLEQNRHIPDMF"
 LENGTHS = [5, 9, 4, 8, 6, 4]
@@ -96,7 +99,11 @@ def test_the_command_says_what_it_took_and_names_the_frames_it_left_out(tmp_path
 def test_a_mapping_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "map.yaml")
     with pytest.raises(InputError, match=r"map.yaml: a device or a pipe"):
-        hpcbackmap.backmap(bead_trajectory(), sequence=SEQUENCE, beads=tmp_path / "map.yaml")
+        backmap_in_memory(
+            bead_trajectory(),
+            Request(sequence=SEQUENCE, beads=str(tmp_path / "map.yaml")),
+            LocalComm(),
+        )
 
 
 def test_a_run_that_made_nothing_is_not_in_the_way_of_the_next(tmp_path):
