@@ -109,8 +109,8 @@ class PlaneHead(nn.Module):
 
         turned [F, R, 3] and bins [BINS, 3]: 1, cosine and sine of the planes and of every bin.
         """
-        oxygen, nitrogen = (torch.einsum("bk,frkx->frbx", bins, x) for x in tables[1:])
-        is_o, is_n = (torch.einsum("frk,frkx->frx", turned, x) for x in tables[1:])
+        oxygen, nitrogen = (torch.einsum("bk,frkx->xfrb", bins, x).contiguous() for x in tables[1:])
+        is_o, is_n = (torch.einsum("frk,frkx->xfr", turned, x) for x in tables[1:])
         before, after = system.bead_previous, system.bead_next
         depth = turned.new_zeros(())
         for atoms, others, there, at in (
@@ -119,8 +119,10 @@ class PlaneHead(nn.Module):
             (oxygen, is_o, system.bonded & system.leads, before),
             (nitrogen, is_o, system.bonded & system.leads, before),
         ):
-            squared = (atoms - others[:, at].unsqueeze(2)).square().sum(-1)
-            gap = squared.clamp_min(1e-8).sqrt()  # a plane without a neighbour meets itself
+            x, y, z = (
+                atoms - others[:, :, at].unsqueeze(-1)
+            ).square()  # by component, which is fast
+            gap = (x + y + z).clamp_min(1e-8).sqrt()  # a plane without a neighbour meets itself
             depth = depth + (TOUCH - gap).clamp_min(0) * there.unsqueeze(-1)
         return depth / TOUCH_SOFTNESS
 
