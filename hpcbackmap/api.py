@@ -45,6 +45,7 @@ def backmap(
     disulphides: str | None = None,
     coherence: int = 1,
     reference: "str | PathLike | None" = None,
+    secondary_structure: str | None = None,
     device: str = "auto",
     on_bad_frame: str = "skip",
     strict: bool = False,
@@ -105,6 +106,9 @@ def backmap(
     reference
         Of beads of several residues: file of a structure of the protein, which is carried onto the beads of
         each frame; where its fold is another one, a frame is made without it.
+    secondary_structure
+        Of beads of several residues: a letter H, E, C or ? for each residue (chains apart by ``/``), or a file
+        of them.
     on_bad_frame
         ``skip`` leaves a frame out whose trace is broken, ``repair`` closes it, ``stop`` raises InputError.
     strict
@@ -159,6 +163,7 @@ def backmap(
         disulphides=disulphides,
         coherence=coherence,
         reference=None if reference is None else str(reference),
+        secondary_structure=secondary_structure,
         device=device,
         on_bad_frame=on_bad_frame,
         force=force,

@@ -158,8 +158,10 @@ def optimisers(stage: Trace, rate: float) -> list[torch.optim.Optimizer]:
     ]
 
 
-def batches(chains: list[dict], rng: np.random.Generator) -> Iterator[tuple]:
-    """Endless; (fine [1, N, 3], coarse [1, B, 3], system) of some chains together."""
+def batches(
+    chains: list[dict], rng: np.random.Generator, size: int = RESIDUES_A_STEP
+) -> Iterator[tuple]:
+    """Endless; (fine [1, N, 3], coarse [1, B, 3], system) of about ``size`` residues together."""
     clusters = defaultdict(list)
     for chain in chains:
         clusters[chain["cluster"]].append(chain)
@@ -169,7 +171,7 @@ def batches(chains: list[dict], rng: np.random.Generator) -> Iterator[tuple]:
         for name in rng.permutation(names):
             taken.append(example(clusters[name][rng.integers(len(clusters[name]))], rng))
             residues += taken[-1][0].shape[1]
-            if residues >= RESIDUES_A_STEP:
+            if residues >= size:
                 fine, coarse, systems = zip(*taken, strict=True)
                 yield torch.cat(fine, 1), torch.cat(coarse, 1), collate(systems)
                 taken, residues = [], 0

@@ -110,6 +110,8 @@ def descend(
     stages = load_chain(stage_folders(campaign), campaign.descent())
     if campaign.backmap.reference:
         stages = _guided(campaign, stages, source, comm)
+    if campaign.backmap.secondary_structure:
+        stages = _told(campaign, stages, comm)
     draws = list(campaign.draws().values())
     frames = chosen_frames(campaign, source)
     chains = _chains(stages, source, frames, on, draws)
@@ -132,6 +134,16 @@ def descend(
         return on_first_rank(
             comm, lambda: _finish(plan, source, output, part, time.monotonic() - started)
         )
+
+
+def _told(campaign: Campaign, stages: list, comm: Comm) -> list:
+    """Stages with the secondary structure that the campaign tells. Collective."""
+    from hpcbackmap.backmapping.secondary_structure import read_secondary_structure, told
+
+    given = str(campaign.backmap.secondary_structure)
+    return told(
+        stages, on_first_rank(comm, lambda: read_secondary_structure(given, campaign.path("")))
+    )
 
 
 def _guided(campaign: Campaign, stages: list, source: Source, comm: Comm) -> list:

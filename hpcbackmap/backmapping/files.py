@@ -293,6 +293,7 @@ def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
                 "ph": request.ph,
                 "coherence": request.coherence,
                 "reference": request.reference and str(Path(request.reference).resolve()),
+                "secondary_structure": _secondary_structure(request),
                 "frames": _frames(request.frames, source.only.n_frames),
                 "batch_frames": batch,
                 "shard_frames": _shard(
@@ -301,6 +302,14 @@ def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
             },
         }
     )
+
+
+def _secondary_structure(request: Request) -> str | None:
+    """Its letters: a campaign looks up a file elsewhere."""
+    from hpcbackmap.backmapping.secondary_structure import read_secondary_structure
+
+    given = request.secondary_structure
+    return given and read_secondary_structure(given, Path()).letters
 
 
 def _ladder_specs(source: FileSource) -> list[str]:

@@ -43,6 +43,7 @@ class Plan:
     hydrogens, be it only to be relaxed, the states of each system's residues (`Topology.protonation`), which
     follow from the rest. reference: content hash of the structure that guides the trace stage; None: without.
     coherence: frames over which the noise of a member stays alike, counted among the chosen ones.
+    secondary_structure: letters that the trace stage is told; None: none.
     """
 
     input: str
@@ -61,6 +62,7 @@ class Plan:
     protonation: dict[str, list[str]] | None = None
     reference: str | None = None
     coherence: int = 1
+    secondary_structure: str | None = None
 
     def n_frames(self, system: str) -> int:
         return sum(len(range(*part)) for part in self.frames[system])
@@ -123,7 +125,7 @@ class Plan:
 
     def to_dict(self) -> dict:
         record = json.loads(json.dumps(asdict(self)))
-        for key in ("source", "finish", "protonation", "reference"):
+        for key in ("source", "finish", "protonation", "reference", "secondary_structure"):
             if record[key] is None:
                 del record[key]
         if self.coherence == 1:
@@ -141,7 +143,8 @@ class Plan:
             mine = {"source": self.source} | mine
         if self.finish is None and other.get("finish"):
             mine["finish"] = None
-        if self.reference is None and other.get("reference"):
-            mine["reference"] = None
+        for key in ("reference", "secondary_structure"):
+            if other.get(key):
+                mine.setdefault(key, None)
         mine, other = ({"coherence": 1} | record for record in (mine, other))
         return first_difference({key: other.get(key) for key in mine}, mine)

@@ -98,6 +98,7 @@ def _settled(campaign: Campaign, source: Source, folders: dict[str, Path], frame
         **({"finish": _finish(settings)} if settings.hydrogens or settings.relax else {}),
         **({"reference": _reference_digest(campaign)} if settings.reference else {}),
         **({} if settings.mode or settings.coherence == 1 else {"coherence": settings.coherence}),
+        **_secondary_structure(campaign),
     } | ({"source": source.facts} if isinstance(source, FileSource) else {})
 
 
@@ -197,6 +198,15 @@ def _thinned(parts: list[range], wanted: str | None) -> list[list[int]]:
             found.append([here[0] + shift, here[-1] + shift + 1, here.step])
         before += len(part)
     return found
+
+
+def _secondary_structure(campaign: Campaign) -> dict[str, str]:
+    from hpcbackmap.backmapping.secondary_structure import read_secondary_structure
+
+    given = campaign.backmap.secondary_structure
+    if given is None:
+        return {}
+    return {"secondary_structure": read_secondary_structure(given, campaign.path("")).letters}
 
 
 def _reference_digest(campaign: Campaign) -> str:

@@ -36,8 +36,9 @@ class Request:
     bead_center: what a bead is (`resolution.build.DEFINITIONS`). hydrogens: add them, as they are at
     ``ph``. relax: minimise with restraints (OpenMM). names: of residues and atoms
     (`finishing.naming.NAMES`). coherence: frames over which the noise of a member stays alike.
-    disulphides: ``A:5-A:55,…``, ``auto`` or ``none``, instead of those of the file. reference:
-    file of a structure of the protein, for beads of several residues. output: file, or folder that ends in
+    disulphides: ``A:5-A:55,…``, ``auto`` or ``none``, instead of those of the file. reference: file of a
+    structure of the protein, for beads of several residues. secondary_structure: letters, or a file of them,
+    for such beads. output: file, or folder that ends in
     .zarr; None keeps all in memory.
     """
 
@@ -69,6 +70,7 @@ class Request:
     disulphides: str | None = None
     coherence: int = 1
     reference: str | None = None
+    secondary_structure: str | None = None
 
     @property
     def targets(self) -> "Targets":

@@ -147,6 +147,14 @@ def backmap(
             help="Of beads of several residues: a structure of the protein, which is carried onto them.",
         ),
     ] = None,
+    secondary_structure: Annotated[
+        str | None,
+        typer.Option(
+            "--secondary-structure",
+            metavar="LETTERS|FILE",
+            help="Of beads of several residues: H, E, C or ? for each residue, chains apart by /.",
+        ),
+    ] = None,
     molecule: Annotated[
         int | None,
         typer.Option(
@@ -320,6 +328,7 @@ def backmap(
             segments=segments, beads=beads, bead_center=bead_center, hydrogens=hydrogens, relax=relax,
             ph=7.0 if ph is None else ph,
             names=names, disulphides=disulphides, coherence=coherence or 1, reference=reference,
+            secondary_structure=secondary_structure,
         )  # fmt: skip
         result = _backmap_files(inputs, request, minutes, _part(part))
         _tell(result, quiet, as_json)
@@ -338,6 +347,7 @@ def backmap(
         "backmap.relax": relax or None,
         "backmap.ph": ph,
         "backmap.reference": reference and absolute(reference),
+        "backmap.secondary_structure": secondary_structure,
         "backmap.keep": keep or None,
         "backmap.frames": frames,
         "backmap.batch_frames": batch,

@@ -24,6 +24,7 @@ from hpcbackmap.config.stage_kinds import (
 from hpcbackmap.config.train import CHANGE_NO_WEIGHT, TrainConfig
 from hpcbackmap.config.values import (
     Frames,
+    Letters,
     Line,
     Members,
     Name,
@@ -105,6 +106,8 @@ class BackmapConfig(Model):
     """Of the hydrogens: which acids and bases carry theirs."""
     reference: Line | None = None
     """A structure of the protein, which a ``trace`` stage carries onto the beads."""
+    secondary_structure: Letters | None = None
+    """Letters H, E, C, ? of each residue (chains apart by ``/``), or a file of them, for a ``trace`` stage."""
 
     @field_validator("output")
     @classmethod

@@ -45,6 +45,9 @@ def _converted(model: dict, fine: str) -> tuple[dict | None, str]:
         return rest, "per_system: true is what cgvae is; the key can go"
     if fine == "ca":
         rest = {key: value for key, value in rest.items() if key in KEPT_BY_TRACE}
-        return rest | {"kind": "trace"}, "cgvae with per_system: false is the kind trace now"
+        return rest | {
+            "kind": "trace",
+            "denoiser": 0,
+        }, "cgvae with per_system: false is the kind trace now"
     word = "cgvae learns one protein; the kind trace learns many, and places C-alpha atoms, not"
     return None, f"{word} {fine}"

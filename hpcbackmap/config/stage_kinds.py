@@ -62,6 +62,8 @@ class TraceConfig(Model):
     """Refinements of the trace."""
     neighbours: Neighbours = 10
     """Neighbours in space of each residue and bead."""
+    denoiser: Width | Literal[0] = 64
+    """Features of a residue in the denoiser, which makes traces protein-like within beads; 0: none."""
 
     @model_validator(mode="after")
     def _fits_a_machine(self) -> "TraceConfig":

@@ -39,6 +39,8 @@ def _one_line(text: str) -> str:
 
 
 Line = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_one_line)]
+Letters = Annotated[str, Field(min_length=1, max_length=10**6), AfterValidator(_one_line)]
+"""One for each residue, or a name."""
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
 
 

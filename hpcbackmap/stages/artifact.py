@@ -88,6 +88,8 @@ def build_described(description: dict) -> Stage:
     """A stage of this description, its weights yet to be loaded."""
     name, fine, coarse = (description[key] for key in ("stage", "fine", "coarse"))
     model = current_model(description["model"], fine, f"stage {name}")
+    if model["kind"] == "trace":  # before version 0.4 there was no denoiser
+        model = {"denoiser": 0} | model
     ladder = description["ladder"] and Ladder.from_dict(description["ladder"])
     return new_stage(fine, coarse, KINDS[model["kind"]].model_validate(model), ladder)
 

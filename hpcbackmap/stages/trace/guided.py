@@ -37,7 +37,7 @@ class Guided(Trace):
 
     def __init__(self, trace: Trace, reference: Reference):
         super().__init__(trace.fine, trace.coarse, trace.config)
-        self.network, self.reference = trace.network, reference
+        self.network, self.denoiser, self.reference = trace.network, trace.denoiser, reference
 
     def require(self, ladder: Ladder) -> None:
         super().require(ladder)
@@ -111,7 +111,7 @@ class Guided(Trace):
         Beads of atoms are taken as the means of C-alpha atoms, which is nearer than what the stage makes of
         them.
         """
-        answer = self.network.decode(context, None, coarse, system)
+        answer = self._answer(context, coarse, system)
         arrays = [coarse, answer, self.network.error(context, system).exp()]
         beads, traces, errors = (each.double().cpu().numpy() for each in arrays)
         elastic = Elastic(

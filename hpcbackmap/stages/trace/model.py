@@ -1,8 +1,9 @@
 """Beads to C-alpha for any protein: one network for beads of any number of residues.
 
 The prior is a standard normal that goes into the refinement of the trace and is trained by a proper score of
-its draws; the posterior is the prior, so that the ELBO is the mean log density of draws. The closing
-projection has the last word on a structure; the ELBO is that of the network before it.
+its draws; the posterior is the prior, so that the ELBO is the mean log density of draws. A denoiser makes
+what lies within beads protein-like, and the closing projection has the last word on a structure; the ELBO is
+that of the network before both.
 """
 
 import math
@@ -17,8 +18,10 @@ from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.base import Elbo, Stage
 from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.stages.layers.pooling import bead_sums, system_sums
+from hpcbackmap.stages.trace.denoiser import Denoiser
 from hpcbackmap.stages.trace.energy_score import other_noise, trace_scores
 from hpcbackmap.stages.trace.network import LATENT, AlongChain, Context, TraceNetwork
+from hpcbackmap.stages.trace.secondary_structure import SecondaryStructure
 from hpcbackmap.stages.trace.system import TraceSystem, trace_system
 
 __all__ = ["Trace"]
@@ -27,6 +30,8 @@ CIS_DRAWS = 16
 """Normals per bead that draw the cis links of its members."""
 CLOSING = 300
 """Iterations of the closing projection at most; a frame that is sound is left alone before."""
+RESIDUE_DRAWS = 25
+"""Residues of a bead that have normals of their own where training adds noise to them; four each."""
 WEIGHTS = {"place": 3.0, "shape": 0.7, "pairs": 4.0, "bonds": 10.0, "cis": 0.3}
 """Of the terms of the loss; bonds in nm."""
 ANSWER_EVERY = 3
@@ -34,17 +39,22 @@ ANSWER_EVERY = 3
 
 
 class Trace(Stage[TraceSystem]):
+    """structure: what a user knows of the secondary structure of the protein."""
+
     kind = "trace"
     variance = "one per bead, learned as a function of beads"
     config: TraceConfig
     answers: bool
+    structure: SecondaryStructure | None = None
 
     def __init__(self, fine: str, coarse: str, config: TraceConfig):
         super().__init__(fine, coarse)
         self.config = config
-        self.latent = self.elbo_noise = LATENT
+        self.latent = LATENT
+        self.elbo_noise = LATENT + 4 * RESIDUE_DRAWS
         self.noise_width = LATENT + CIS_DRAWS
         self.network = TraceNetwork(config)
+        self.denoiser = Denoiser(config.denoiser) if config.denoiser else None
         self.answers = False
 
     def at_rung(self, rung: str) -> "Trace":
@@ -65,10 +75,15 @@ class Trace(Stage[TraceSystem]):
             raise InputError(
                 f"stage {self.name}: trace places C-alpha atoms, {self.fine} is no trace"
             )
+        if self.structure is not None:
+            self.structure.states(ladder.topology)
 
     def describe(self, ladder: Ladder) -> TraceSystem:
         self.require(ladder)
-        return trace_system(ladder, self.fine, self.coarse)
+        system = trace_system(ladder, self.fine, self.coarse)
+        if self.structure is not None:
+            system.structure = torch.from_numpy(self.structure.states(ladder.topology))
+        return system
 
     def at_step(self, step: int) -> None:
         self.answers = step % ANSWER_EVERY == ANSWER_EVERY - 1
@@ -87,16 +102,26 @@ class Trace(Stage[TraceSystem]):
 
     def mode(self, coarse: Tensor, system: TraceSystem) -> Tensor:
         context = self.network.context(coarse, system)
-        positions = self.network.decode(context, None, coarse, system)
+        positions = self._answer(context, coarse, system)
         return close_calpha(positions, system, self._cis_links(context, system), CLOSING)
+
+    def _answer(self, context: Context, coarse: Tensor, system: TraceSystem) -> Tensor:
+        """The most likely trace before the closing projection, [F, N, 3]."""
+        return self._refined(self.network.decode(context, None, coarse, system), coarse, system)
 
     def _draws(
         self, context: Context, coarse: Tensor, system: TraceSystem, noises: list[Tensor]
     ) -> Tensor:
         """Traces before the closing projection, one draw after the other, [D F, N, 3]."""
-        return torch.cat(
+        draws = torch.cat(
             [self.network.decode(context, noise[..., :LATENT], coarse, system) for noise in noises]
         )
+        return self._refined(draws, coarse.repeat(len(noises), 1, 1), system)
+
+    def _refined(self, positions: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
+        if self.denoiser is None:
+            return positions
+        return self.denoiser.refined(positions, coarse, system)
 
     def _cis_links(
         self, context: Context, system: TraceSystem, noises: list[Tensor] | None = None
@@ -153,6 +178,10 @@ class Trace(Stage[TraceSystem]):
         terms["cis"] = nn.functional.binary_cross_entropy_with_logits(logits, cis)
         nats = self._log_density(fine, draws[: len(fine)].detach(), context, system)
         loss = sum(WEIGHTS[name] * value for name, value in terms.items())
+        if self.denoiser is not None:
+            own = _of_residues(noise[..., LATENT:], system, 4)
+            terms["denoising"] = self.denoiser.loss(fine, own, coarse, system)
+            loss = loss + terms["denoising"]
         return {
             "loss": loss - (nats / system.freedom.clamp_min(1)).mean() + error,
             "log_likelihood": system_sums(nats, system).mean(),
@@ -173,6 +202,15 @@ class Trace(Stage[TraceSystem]):
 def _for_links(noise: Tensor, system: TraceSystem) -> Tensor:
     """The normal that draws the state of the link to each residue, [F, N]."""
     return noise[..., LATENT:][:, system.bead_of, system.slot % CIS_DRAWS]
+
+
+def _of_residues(noise: Tensor, system: TraceSystem, count: int) -> Tensor:
+    """So many normals of each residue from those of its bead, [F, N, count]; in a longer bead some are the
+    same.
+    """
+    slot = system.slot % (noise.shape[-1] // count)
+    columns = count * slot.unsqueeze(-1) + torch.arange(count, device=noise.device)
+    return noise[:, system.bead_of.unsqueeze(-1), columns]
 
 
 def _lengths(positions: Tensor, system: TraceSystem) -> Tensor:

@@ -116,10 +116,10 @@ class TraceNetwork(nn.Module):
         beads = self.coarse(beads, *graph)
 
         trace = spline(coarse, system)
-        frames, along = bead_frames[:, system.bead_of], _window(system)
-        neighbours = _neighbours(trace, system, self.neighbours)
+        frames, along = bead_frames[:, system.bead_of], window(system)
+        neighbours = near_residues(trace, system, self.neighbours)
         h = self.particle(system.residue_features) + self.of_bead(beads)[:, system.bead_of]
-        h = h + self.start(_local(trace, frames, coarse, system, along))
+        h = h + self.start(local_places(trace, frames, coarse, system, along))
         half = len(self.chain) // 2
         for layer in self.chain[:half]:
             h = layer(h, system)
@@ -146,7 +146,7 @@ class TraceNetwork(nn.Module):
         for layer in self.rounds:
             h, move = layer(h, trace, frames, neighbours, coarse, system, context.along)
             move = torch.einsum("fnij,fni->fnj", frames, move * scale)
-            trace = trace + _keep_beads(move, system)
+            trace = trace + keep_beads(move, system)
             frames = geometry.local_frames(trace.detach(), system.before_index, system.after_index)
             if layer is self.rounds[0]:
                 scale = LATER * scale.clamp_max(LARGEST)
@@ -222,7 +222,7 @@ class _Round(Block):
         system: TraceSystem,
         along: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        h = self.chain(h + self.local(_local(trace, frames, coarse, system, along)), system)
+        h = self.chain(h + self.local(local_places(trace, frames, coarse, system, along)), system)
         if self.space is not None:
             edges = geometry.edge_features(trace, frames, neighbours[0], TRACE_REACH)
             h = self.space(h, edges, *neighbours)
@@ -238,7 +238,7 @@ def displacement(length: Tensor) -> Tensor:
     return 0.05 * length**0.9
 
 
-def _local(
+def local_places(
     trace: Tensor, frames: Tensor, coarse: Tensor, system: TraceSystem, along: Tensor
 ) -> Tensor:
     """Window of the trace, own bead and those beside it, seen from each residue: [F, N, LOCAL_FEATURES]."""
@@ -259,7 +259,7 @@ def _local(
     return torch.cat([seen.flatten(-2), *lengths], -1)
 
 
-def _window(system: TraceSystem) -> Tensor:
+def window(system: TraceSystem) -> Tensor:
     """Whether the residue k places on is in the same unbroken stretch, 1 or 0, [2 WINDOW + 1, N]."""
     place = torch.arange(len(system.stretch), device=system.stretch.device)
     rows = []
@@ -270,7 +270,7 @@ def _window(system: TraceSystem) -> Tensor:
     return torch.stack(rows).to(system.weight.dtype)
 
 
-def _neighbours(trace: Tensor, system: TraceSystem, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def near_residues(trace: Tensor, system: TraceSystem, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The k nearest residues of the same molecule outside the window: index, validity, separation [F, N, K].
 
     Found in blocks of residues, so that memory stays in bounds for long molecules.
@@ -308,7 +308,7 @@ def _mean(values: Tensor, system: TraceSystem) -> Tensor:
     return bead_sums(values, system) / system.length.sqrt().unsqueeze(-1)
 
 
-def _keep_beads(move: Tensor, system: TraceSystem) -> Tensor:
+def keep_beads(move: Tensor, system: TraceSystem) -> Tensor:
     """``move`` [F, N, 3] less its mean over each bead that is the mean of its C-alpha atoms."""
     mean = bead_sums(move * system.weight.unsqueeze(-1), system)
     return move - (mean * system.exact.unsqueeze(-1))[:, system.bead_of]

@@ -15,6 +15,7 @@ __all__ = [
     "RESIDUE_FEATURES",
     "SEGMENTS",
     "STEPS",
+    "STRUCTURES",
     "TraceSystem",
     "trace_system",
 ]
@@ -25,6 +26,8 @@ SEGMENTS = 8
 """Parts of a bead that have noise of their own; up to eight residues have one each."""
 STEPS, REACH = (1, 2, 4, 8), 2
 """Strides along the chain, and how many of each a residue sees to either side."""
+STRUCTURES = "?HEC"
+"""Secondary structure of a residue: not known, helix, strand, other."""
 LONGEST = 300
 """Residues of the longest stretch that training shows; longer chains are described as such."""
 
@@ -38,13 +41,14 @@ class TraceSystem(BeadSystem):
     [N, STEPS, 2 REACH + 1]: residues so many strides on, and 1 where the stretch goes so far.
     bead_spline, spline [N, SPLINE_BEADS]: beads and weights of the smoothest trace through the beads.
     bead_features [B, BEAD_FEATURES]: composition, length, length of the chain, what a bead is. length [B]:
-    residues. exact [B]: 1 where a bead is the mean of its C-alpha atoms, else 0. bead_previous, bead_next
-    [B]: beside each along its chain, itself at an end.
+    residues. structure [N]: which of STRUCTURES each residue has. exact [B]: 1 where a bead is the mean of its
+    C-alpha atoms, else 0. bead_previous, bead_next [B]: beside each along its chain, itself at an end.
     """
 
     residue_features: Plain
     segment: Plain
     stretch: Plain
+    structure: Plain
     residue: Plain
     residue_chain: Plain
     before_index: Particles
@@ -80,6 +84,7 @@ def trace_system(ladder: Ladder, fine: str, coarse: str) -> TraceSystem:
         "residue_features": np.concatenate([types, _places(slot, length[bead], stretch)], 1),
         "segment": slot * SEGMENTS // np.maximum(SEGMENTS, length[bead]),
         "stretch": stretch,
+        "structure": np.zeros(len(place), dtype=np.int64),
         "residue": place,
         "residue_chain": chain,
         "before_index": before,

@@ -21,7 +21,7 @@ FORMER = CgvaeConfig(**SMALL).model_dump() | {
     "rounds": 4,
     "draws_weight": 1.0,
 }
-TRACE = TraceConfig(width=8, layers=1, neighbours=16, rounds=4)
+TRACE = TraceConfig(width=8, layers=1, neighbours=16, rounds=4, denoiser=0)
 CAMPAIGN = """
 name: former
 ladder: [fg, ca, "ucg:5", "ucg:10"]

@@ -1,0 +1,126 @@
+"""Denoiser of a C-alpha trace: what is protein-like within beads, learned from structures.
+
+The network sees a trace to which white noise of a known width was added, and says where the residues were: the
+score of the smoothed distribution of traces (Vincent 2011), from which a probability flow (Song et al. 2021)
+leads from a noisy trace to a protein-like one. Beads that are means of C-alpha atoms are kept at every step.
+Shapes as in `stages.base`.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from hpcbackmap.stages.layers import geometry
+from hpcbackmap.stages.layers.network import MLP, MessageLayers
+from hpcbackmap.stages.trace.contacts import push_apart
+from hpcbackmap.stages.trace.network import (
+    LOCAL_FEATURES,
+    TRACE_REACH,
+    AlongChain,
+    keep_beads,
+    local_places,
+    near_residues,
+    window,
+)
+from hpcbackmap.stages.trace.system import (
+    BEAD_FEATURES,
+    RESIDUE_FEATURES,
+    STRUCTURES,
+    TraceSystem,
+)
+
+__all__ = ["Denoiser"]
+
+NARROWEST, WIDEST = 0.01, 1.0
+"""Widths of the noise that it learns, nm."""
+START, END, STEPS = 0.8, 0.015, 10
+"""The flow: widths (nm) at which it begins and of its last step, and how many steps it takes."""
+SPACING = 3.0
+"""Widths are even in this root of them (Karras et al. 2022)."""
+STRIDES = ((0, 1, 2), (3, 0, 1), (2, 0))
+"""Of the blocks along the chain, before, between and after the looks into space."""
+
+
+class Denoiser(nn.Module):
+    def __init__(self, width: int, neighbours: int = 16):
+        super().__init__()
+        self.neighbours = neighbours
+        self.particle = nn.Linear(RESIDUE_FEATURES, width)
+        self.of_bead = nn.Linear(BEAD_FEATURES, width)
+        self.structure = nn.Embedding(len(STRUCTURES), width)
+        self.level = MLP(3, width, width)
+        self.start = nn.Linear(LOCAL_FEATURES, width)
+        self.parts = nn.ModuleList(
+            nn.ModuleList(AlongChain(width, stride) for stride in strides) for strides in STRIDES
+        )
+        self.space = nn.ModuleList(MessageLayers(width, 1) for _ in STRIDES[1:])
+        self.norm = nn.LayerNorm(width)
+        self.move = MLP(width, width, 3)
+        nn.init.normal_(self.move.last.weight, std=0.01)
+        nn.init.zeros_(self.move.last.bias)
+
+    @torch.no_grad()
+    def refined(self, trace: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
+        """The trace [F, N, 3] at the end of the flow that begins at it, as if it were seen through noise."""
+        narrower = _WIDTHS[1:] + (0.0,)
+        for width, following in zip(_WIDTHS, narrower, strict=True):
+            near = near_residues(trace, system, self.neighbours)
+            clean = self(trace, trace.new_full(trace.shape[:2], width), coarse, system, near)
+            clean = clean + keep_beads(push_apart(clean, system, near), system)
+            trace = clean + (trace - clean) * (following / width)
+        return trace
+
+    def loss(self, trace: Tensor, noise: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
+        """Mean squared error over the variance of the noise, for traces [F, N, 3]; of no noise at all, 1.
+
+        noise [F, N, 4]: standard normals; the last tells how wide the noise of a molecule is, by that of its
+        first residue.
+        """
+        first = torch.cat([system.fine_system.new_ones(1), system.fine_system.diff()]) > 0
+        share = torch.special.ndtr(noise[:, first, 3])[:, system.fine_system]
+        width = NARROWEST * (WIDEST / NARROWEST) ** share
+        seen = trace + width.unsqueeze(-1) * keep_beads(noise[..., :3], system)
+        apart = (self(seen, width, coarse, system) - trace) / width.unsqueeze(-1)
+        return apart.square().mean()
+
+    def forward(
+        self,
+        trace: Tensor,
+        width: Tensor,
+        coarse: Tensor,
+        system: TraceSystem,
+        near: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Expected trace [F, N, 3] for one seen through noise of ``width`` nm, [F, N].
+
+        near: what `near_residues` finds of ``trace``, where that is known.
+        """
+        frames = geometry.local_frames(trace, system.before_index, system.after_index)
+        near = near or near_residues(trace, system, self.neighbours)
+        edges = geometry.edge_features(trace, frames, near[0], TRACE_REACH)
+        level = self.level(_levels(width))
+        h = self.particle(system.residue_features) + self.structure(system.structure)
+        h = h + self.of_bead(system.bead_features)[system.bead_of] + level
+        h = h + self.start(local_places(trace, frames, coarse, system, window(system)))
+        for number, part in enumerate(self.parts):
+            if number:
+                h = self.space[number - 1](h, edges, *near)
+            for block in cast("nn.ModuleList", part):
+                h = block(h, system)
+        move = torch.einsum("fnij,fni->fnj", frames, self.move(self.norm(h)))
+        return trace + width.unsqueeze(-1) * keep_beads(move, system)
+
+
+def _levels(width: Tensor) -> Tensor:
+    """What the network hears of the width of noise, [..., 3]."""
+    log = torch.log(width / 0.1)
+    return torch.stack([log / 2, torch.sin(log), torch.cos(log)], -1)
+
+
+def _flow() -> tuple[float, ...]:
+    first, last = (width ** (1 / SPACING) for width in (START, END))
+    return tuple((first + (last - first) * k / (STEPS - 1)) ** SPACING for k in range(STEPS))
+
+
+_WIDTHS = _flow()
