@@ -44,6 +44,8 @@ RADIUS = {"C": 0.175, "N": 0.142, "O": 0.132, "S": 0.180}
 FARTHEST = 2 * max(RADIUS.values())
 LOCKED = 0.2
 """nm; atoms that are nearer after that are locked: such side chains try torsions all around."""
+TURNWISE = 8
+"""Every eighth residue moves at a time: two that are locked in each other must not go to one place."""
 ALL_AROUND = (20.0, 30.0)
 """Degrees between those of chi 1 and of chi 2."""
 PAIRS = 8192
@@ -79,8 +81,9 @@ def push(scene: Scene, system: ResidueSystem, moving: Tensor) -> None:
     for movable, around in halves * SWEEPS:
         if len(movable.frame):
             _move(scene, system, movable, around)
-    for parity in (0, 1):
-        _free(scene, system, _close(scene, system) & moving & (system.place % 2 == parity))
+    close = _close(scene, system) & moving
+    for turn in range(TURNWISE):
+        _free(scene, system, close & (system.place % TURNWISE == turn))
 
 
 def _close(scene: Scene, system: ResidueSystem) -> Tensor:
