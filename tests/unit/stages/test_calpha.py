@@ -5,14 +5,12 @@ from types import SimpleNamespace
 import mdtraj
 import numpy as np
 import pytest
+from as_beads import read
 
 from hpcbackmap.backmapping.trace_rules import measure_rules
 from hpcbackmap.protein.topology import topology_from_mdtraj
-from hpcbackmap.resolution.representations.coarsen import coarse_grained
-from hpcbackmap.resolution.representations.detect import read_as
 from hpcbackmap.stages.calpha.closing import IDEAL, POSSIBLE
 from hpcbackmap.stages.calpha.trace import calpha_trace, to_calpha
-from hpcbackmap.trajectories.particles import ChainRow, Particles, ResidueRow
 
 BOND_NOISE = 0.018 / 2**0.5
 
@@ -24,17 +22,6 @@ def protein(data_dir):
     frames = mdtraj.load(folder / "1am7_md.xtc", top=folder / "1am7_md_top.pdb")[::20]
     topology, index, _ = topology_from_mdtraj(frames.topology, frames.xyz[0], "1am7")
     return SimpleNamespace(topology=topology, positions=frames.xyz[:, index])
-
-
-def read(protein, name: str):
-    """Reading and frames [F, P, 3] of the protein as beads."""
-    names, residue, positions = coarse_grained(name, protein.topology, protein.positions)
-    rows = [ResidueRow(kind, i + 1, "", 0) for i, kind in enumerate(protein.topology.sequence)]
-    particles = Particles(
-        "beads.pdb", names, residue, rows, [ChainRow("A", "")], [""] * len(names),
-        np.full(len(rows), np.nan), positions[0],
-    )  # fmt: skip
-    return read_as(name, particles), positions
 
 
 def errors(protein, calpha: np.ndarray) -> np.ndarray:

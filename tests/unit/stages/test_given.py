@@ -7,21 +7,19 @@ import mdtraj
 import numpy as np
 import pytest
 import torch
+from as_beads import read
 
 from hpcbackmap.backmapping.chain import Chain, Descent
 from hpcbackmap.metrics.peptide import link_lengths
 from hpcbackmap.metrics.rotamers import chi_right
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
-from hpcbackmap.resolution.representations.coarsen import coarse_grained
-from hpcbackmap.resolution.representations.detect import read_as
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.calpha.trace import to_calpha
 from hpcbackmap.stages.given import given_of
 from hpcbackmap.stages.noise import frame_noise
-from hpcbackmap.trajectories.particles import ChainRow, Particles, ResidueRow
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +32,6 @@ def protein(data_dir):
     stage = load_artifact(shipped_artifact("ca-fg"))
     system = collate([stage.describe(build_ladder(topology, ["fg", "ca"]))])
     return SimpleNamespace(topology=topology, positions=positions, stage=stage, system=system)
-
-
-def read(protein, name: str):
-    names, residue, positions = coarse_grained(name, protein.topology, protein.positions)
-    rows = [ResidueRow(kind, i + 1, "", 0) for i, kind in enumerate(protein.topology.sequence)]
-    particles = Particles(
-        "beads.pdb", names, residue, rows, [ChainRow("A", "")], [""] * len(names),
-        np.full(len(rows), np.nan), positions[0],
-    )  # fmt: skip
-    return read_as(name, particles), positions
 
 
 def answers(protein, name: str, given=True, members: int = 1, frames=slice(None)):
