@@ -5,13 +5,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import mdtraj
 import numpy as np
 import pytest
 import yaml
+from under_mpirun import ENVIRONMENT, launched
 
 from hpcbackmap.backmapping.driver import backmap
 from hpcbackmap.config.load import load_campaign
@@ -66,21 +66,8 @@ def command(folder, ranks, *overrides):
     return launched(ranks, "backmap", str(folder / "campaign.yaml"), *overrides)
 
 
-def launched(ranks, *words):
-    inner = [sys.executable, "-m", "hpcbackmap", *words]
-    if ranks == 0:
-        return inner
-    mpirun = shutil.which(
-        "mpirun", path=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-    )
-    if mpirun is None:
-        pytest.skip("no mpirun on this machine")
-    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-    return [mpirun, *root, "--oversubscribe", "-n", str(ranks), *inner]
-
-
 def run(folder, ranks, *overrides):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_MCA_osc": "^ucx"}
+    environment = os.environ | ENVIRONMENT
     return subprocess.run(
         command(folder, ranks, *overrides),
         env=environment,
@@ -183,7 +170,7 @@ def test_batch_shape_changes_rounding_only(campaign_folder, undisturbed):
 
 def test_killed_run_is_completed_to_the_same_bits(campaign_folder, undisturbed):
     output = campaign_folder / "work" / "killed.zarr"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_MCA_osc": "^ucx"}
+    environment = os.environ | ENVIRONMENT
     running = subprocess.Popen(
         command(campaign_folder, 2, "backmap.output=killed.zarr"), env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -1,15 +1,14 @@
 """`backmap FILE` under a real mpirun: one file, the same bytes on any number of ranks and after a kill."""
 
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import mdtraj
 import pytest
+from under_mpirun import ENVIRONMENT, launched
 
 from hpcbackmap.backmapping.files import backmap_files
 from hpcbackmap.backmapping.request import Request
@@ -40,29 +39,15 @@ def run_here(trace, name: str, part=(0, 1), **more) -> bytes | None:
     return (trace / name).read_bytes() if (trace / name).exists() else None
 
 
-def launched(trace, name: str, ranks: int, *more: str) -> list[str]:
-    inner = [
-        sys.executable, "-m", "hpcbackmap", "backmap", str(trace / "ca.xtc"), "--top", str(trace / "ca.pdb"),
-        "-o", str(trace / name), "--seed", "1", *more,
-    ]  # fmt: skip
-    if ranks == 1:
-        return inner
-    mpirun = shutil.which(
-        "mpirun", path=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-    )
-    if mpirun is None:
-        pytest.skip("no mpirun on this machine")
-    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-    return [mpirun, *root, "--oversubscribe", "-n", str(ranks), *inner]
-
-
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMPI_MCA_osc": "^ucx"}
+def command(trace, name: str, ranks: int, *more: str) -> list[str]:
+    files = str(trace / "ca.xtc"), "--top", str(trace / "ca.pdb"), "-o", str(trace / name)
+    return launched(ranks, "backmap", *files, "--seed", "1", *more)
 
 
 def test_a_killed_run_is_continued_by_two_ranks_to_the_same_bytes(trace, undisturbed):
     scratch = trace / ".killed.xtc.hpcbackmap"
     running = subprocess.Popen(
-        launched(trace, "killed.xtc", 1), env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL,
+        command(trace, "killed.xtc", 0), env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 200
@@ -75,7 +60,7 @@ def test_a_killed_run_is_continued_by_two_ranks_to_the_same_bytes(trace, undistu
     assert finished
     assert not (trace / "killed.xtc").exists()
     running = subprocess.Popen(
-        launched(trace, "killed.xtc", 2), env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE,
+        command(trace, "killed.xtc", 2), env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     kept = {}
@@ -94,8 +79,8 @@ def test_a_killed_run_is_continued_by_two_ranks_to_the_same_bytes(trace, undistu
 def test_relaxed_structures_are_the_same_on_two_ranks(trace):
     pytest.importorskip("openmm", reason="needs OpenMM")
     alone = run_here(trace, "relaxed.xtc", relax=True, frames="0:100")
-    command = launched(trace, "both.xtc", 2, "--relax", "--frames", "0:100")
-    ended = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
+    both = command(trace, "both.xtc", 2, "--relax", "--frames", "0:100")
+    ended = subprocess.run(both, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "2 of 2 shards" in ended.stderr
     assert (trace / "both.xtc").read_bytes() == alone
