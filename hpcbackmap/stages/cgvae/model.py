@@ -68,20 +68,20 @@ class Cgvae(Stage[BeadSystem]):
         self.kl_share = min(1.0, (step + 1) / max(1, self.config.kl_warmup_steps))
 
     def prior(self, coarse: Tensor, system: BeadSystem) -> Normal:
-        return self.network.prior(self.network.context(coarse, system))
+        return self._prior(self._context(coarse, system))
 
     def posterior(self, fine: Tensor, coarse: Tensor, system: BeadSystem) -> Normal:
-        return self.network.posterior(self.network.context(coarse, system), fine, coarse, system)
+        return self._posterior(self._context(coarse, system), fine, coarse, system)
 
     def decode(self, z: Tensor, coarse: Tensor, system: BeadSystem) -> Tensor:
-        return self.network.decode(self.network.context(coarse, system), z, coarse, system)[0]
+        return self._decode(self._context(coarse, system), z, coarse, system)[0]
 
     def sample(self, coarse: Tensor, system: BeadSystem, noise: Tensor) -> Tensor:
-        context = self.network.context(coarse, system)
+        context = self._context(coarse, system)
         noise, rest = noise[..., : self.latent], noise[..., self.latent :]
         swing = self.network.swing
-        positions, log_spread = self.network.decode(
-            context, self.network.prior(context).at(swing * noise), coarse, system
+        positions, log_spread = self._decode(
+            context, self._prior(context).at(swing * noise), coarse, system
         )
         if self.noisy:
             white = rest.unflatten(-1, (-1, 3))[:, system.bead_of, system.slot]
@@ -91,9 +91,9 @@ class Cgvae(Stage[BeadSystem]):
         return self._closed(positions, system)
 
     def mode(self, coarse: Tensor, system: BeadSystem) -> Tensor:
-        context = self.network.context(coarse, system)
-        latents = self.network.prior(context).mean
-        return self._closed(self.network.decode(context, latents, coarse, system)[0], system)
+        context = self._context(coarse, system)
+        latents = self._prior(context).mean
+        return self._closed(self._decode(context, latents, coarse, system)[0], system)
 
     def elbo(self, fine: Tensor, coarse: Tensor, system: BeadSystem, noise: Tensor) -> Elbo:
         """Gaussian on the fibre: 3 (members - 1) free directions per bead, one variance per bead."""
@@ -102,17 +102,17 @@ class Cgvae(Stage[BeadSystem]):
         return Elbo(*(system_sums(values, system) for values in (terms.log_likelihood, kl)))
 
     def log_weight(self, fine: Tensor, coarse: Tensor, system: BeadSystem, noise: Tensor) -> Tensor:
-        context = self.network.context(coarse, system)
-        q = self.network.posterior(context, fine, coarse, system)
-        p = self.network.prior(context)
+        context = self._context(coarse, system)
+        q = self._posterior(context, fine, coarse, system)
+        p = self._prior(context)
         z = q.at(noise[..., : self.latent])
-        nats = _on_fibre(fine, *self.network.decode(context, z, coarse, system), system)
+        nats = _on_fibre(fine, *self._decode(context, z, coarse, system), system)
         return system_sums(nats + p.log_density(z) - q.log_density(z), system)
 
     def information(self, fine: Tensor, coarse: Tensor, system: BeadSystem) -> Tensor:
-        context = self.network.context(coarse, system)
-        q = self.network.posterior(context, fine, coarse, system)
-        return kl_per_unit(q, self.network.prior(context))
+        context = self._context(coarse, system)
+        q = self._posterior(context, fine, coarse, system)
+        return kl_per_unit(q, self._prior(context))
 
     def loss(
         self, fine: Tensor, coarse: Tensor, system: BeadSystem, noise: Tensor
@@ -136,12 +136,27 @@ class Cgvae(Stage[BeadSystem]):
         return {"loss": loss, **terms}
 
     def _terms(self, fine: Tensor, coarse: Tensor, system: BeadSystem, noise: Tensor) -> Terms:
-        context = self.network.context(coarse, system)
-        q = self.network.posterior(context, fine, coarse, system)
-        p = self.network.prior(context)
+        context = self._context(coarse, system)
+        q = self._posterior(context, fine, coarse, system)
+        p = self._prior(context)
         z = q.at(noise[..., : self.latent])
-        mean, log_spread = self.network.decode(context, z, coarse, system)
+        mean, log_spread = self._decode(context, z, coarse, system)
         return Terms(_on_fibre(fine, mean, log_spread, system), kl_per_unit(q, p), mean)
+
+    def _context(self, coarse: Tensor, system: BeadSystem) -> dict:
+        return self.network.context(coarse, system)
+
+    def _prior(self, context: dict) -> Normal:
+        return self.network.prior(context)
+
+    def _posterior(self, context: dict, fine: Tensor, coarse: Tensor, system: BeadSystem) -> Normal:
+        return self.network.posterior(context, fine, coarse, system)
+
+    def _decode(
+        self, context: dict, z: Tensor, coarse: Tensor, system: BeadSystem
+    ) -> tuple[Tensor, Tensor]:
+        """Mean of the fine positions [F, N, 3] and log standard deviation per bead [F, B]."""
+        return self.network.decode(context, z, coarse, system)
 
     def _closed(self, positions: Tensor, system: BeadSystem) -> Tensor:
         """Stiff distances, then for C-alpha traces the closing projection."""
