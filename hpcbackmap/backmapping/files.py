@@ -306,10 +306,11 @@ def _campaign(request: Request, source: FileSource, folder: Path) -> Campaign:
 
 def _secondary_structure(request: Request) -> str | None:
     """Its letters: a campaign looks up a file elsewhere."""
+    if request.secondary_structure is None:
+        return None
     from hpcbackmap.backmapping.secondary_structure import read_secondary_structure
 
-    given = request.secondary_structure
-    return given and read_secondary_structure(given, Path()).letters
+    return read_secondary_structure(request.secondary_structure, Path()).letters
 
 
 def _ladder_specs(source: FileSource) -> list[str]:

@@ -201,11 +201,11 @@ def _thinned(parts: list[range], wanted: str | None) -> list[list[int]]:
 
 
 def _secondary_structure(campaign: Campaign) -> dict[str, str]:
-    from hpcbackmap.backmapping.secondary_structure import read_secondary_structure
-
     given = campaign.backmap.secondary_structure
     if given is None:
         return {}
+    from hpcbackmap.backmapping.secondary_structure import read_secondary_structure
+
     return {"secondary_structure": read_secondary_structure(given, campaign.path("")).letters}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hpcbackmap.protein.residues import CIS, TRANS
 from hpcbackmap.stages.layers.bead_system import BeadSystem
+from hpcbackmap.stages.layers.geometry import pairs_within
 
 __all__ = ["close_calpha", "recentre"]
 
@@ -100,12 +101,13 @@ def _near_pairs(positions: Tensor, system: BeadSystem) -> tuple[Tensor, Tensor]:
 
     The second is 1 or 0 [F, pairs]: what a frame does must not depend on the frames beside it.
     """
-    candidates = system.fine_system.unsqueeze(0) == system.fine_system.unsqueeze(1)
-    first, second = system.bond_index.T
-    candidates[first, second] = False
-    reached = torch.zeros_like(candidates)
-    for frame in positions:
-        reached |= torch.cdist(frame, frame) < CONTACT + MARGIN
-    pairs = torch.nonzero(torch.triu(candidates & reached, diagonal=1)).T
+    count, reach = positions.shape[1], CONTACT + MARGIN
+    finite = positions[torch.isfinite(positions).flatten(1).all(1)]
+    found = [torch.stack(pairs_within(frame, system.fine_system, reach)) for frame in finite]
+    first, second = torch.cat([system.bond_index.new_zeros(2, 0), *found], 1)
+    keys = torch.unique(first * count + second)
+    bonds = system.bond_index.sort(1).values
+    keys = keys[~torch.isin(keys, bonds[:, 0] * count + bonds[:, 1])]
+    pairs = torch.stack([keys // count, keys % count])
     gap = (positions[:, pairs[0]] - positions[:, pairs[1]]).norm(dim=-1)
     return pairs, (gap < CONTACT + MARGIN).to(positions.dtype)

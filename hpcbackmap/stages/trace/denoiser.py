@@ -38,6 +38,8 @@ START, END, STEPS = 0.8, 0.015, 10
 """The flow: widths (nm) at which it begins and of its last step, and how many steps it takes."""
 SPACING = 3.0
 """Widths are even in this root of them (Karras et al. 2022)."""
+RESIDUES_AT_A_TIME = 8192
+"""Of the frames that go through the flow together, which bounds its memory."""
 STRIDES = ((0, 1, 2), (3, 0, 1), (2, 0))
 """Of the blocks along the chain, before, between and after the looks into space."""
 
@@ -63,6 +65,11 @@ class Denoiser(nn.Module):
     @torch.no_grad()
     def refined(self, trace: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
         """The trace [F, N, 3] at the end of the flow that begins at it, as if it were seen through noise."""
+        frames = max(1, RESIDUES_AT_A_TIME // max(1, trace.shape[1]))
+        pairs = zip(trace.split(frames), coarse.split(frames), strict=True)
+        return torch.cat([self._refined(*each, system) for each in pairs])
+
+    def _refined(self, trace: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
         narrower = _WIDTHS[1:] + (0.0,)
         for width, following in zip(_WIDTHS, narrower, strict=True):
             near = near_residues(trace, system, self.neighbours)

@@ -273,12 +273,17 @@ def window(system: TraceSystem) -> Tensor:
 def near_residues(trace: Tensor, system: TraceSystem, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The k nearest residues of the same molecule outside the window: index, validity, separation [F, N, K].
 
-    Found in blocks of residues, so that memory stays in bounds for long molecules.
+    Of long molecules by a tree on a CPU, elsewhere in blocks of residues: memory stays in bounds.
     """
     found, start = [], 0
     for size in system.fine_sizes:
         points, own = trace[:, start : start + size], slice(start, start + size)
         place, chain = system.residue[own], system.residue_chain[own]
+        if size > geometry.LARGE and trace.device.type == "cpu":
+            index, valid = _near_by_tree(points, place, chain, k)
+            found.append((index + start, valid))
+            start += size
+            continue
         take = min(k, size)
         for rows in torch.arange(size, device=trace.device).split(BLOCK):
             gap = torch.cdist(points[:, rows], points, compute_mode="donot_use_mm_for_euclid_dist")
@@ -290,6 +295,15 @@ def near_residues(trace: Tensor, system: TraceSystem, k: int) -> tuple[Tensor, T
         start += size
     index, valid = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
     return index, valid, _apart(system.residue, system.residue_chain, index)
+
+
+def _near_by_tree(points: Tensor, place: Tensor, chain: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same of one molecule [F, n, 3], without separation: those in the window are left out afterwards."""
+    index, _ = geometry.nearest(points, (points.shape[1],), k + 2 * WINDOW)
+    near = (place[index] - place.view(1, -1, 1)).abs() <= WINDOW
+    near &= chain[index] == chain.view(1, -1, 1)
+    order = near.byte().argsort(dim=-1, stable=True)[..., :k]
+    return index.gather(-1, order), ~near.gather(-1, order)
 
 
 FAR = 1e4

@@ -12,8 +12,10 @@ from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
 from hpcbackmap.stages.cgvae.elastic import ANCHOR, ElasticNetwork
+from hpcbackmap.stages.layers import geometry
 from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.stages.trace.energy_score import local_shape, other_noise, trace_scores
+from hpcbackmap.stages.trace.network import near_residues
 from hpcbackmap.stages.trace.spline import spline_weights
 
 SMALL = {"width": 16, "layers": 1, "rounds": 2, "neighbours": 6, "denoiser": 8}
@@ -160,6 +162,15 @@ def test_second_noise_is_another_permutation_inside_each_molecule():
         )
         assert float((noise[:, own] - other[:, own]).abs().min()) > 0
         start += size
+
+
+def test_neighbours_of_a_long_chain_are_those_of_all_distances(monkeypatch):
+    system = case(("A" * 200, "G" * 340))[2]
+    trace = torch.randn(2, 540, 3, generator=torch.Generator().manual_seed(0)).double()
+    by_tree = near_residues(trace, system, 12)
+    monkeypatch.setattr(geometry, "LARGE", 10_000)
+    for found, expected in zip(by_tree, near_residues(trace, system, 12), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_spline_is_smooth_and_hits_the_beads():
