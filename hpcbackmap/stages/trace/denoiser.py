@@ -79,7 +79,7 @@ class Denoiser(nn.Module):
         return trace
 
     def loss(self, trace: Tensor, noise: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
-        """Mean squared error over the variance of the noise, for traces [F, N, 3]; of no noise at all, 1.
+        """Mean squared error over the variance of the noise, for traces [F, N, 3]; about 1 untrained.
 
         noise [F, N, 4]: standard normals; the last tells how wide the noise of a molecule is, by that of its
         first residue.
