@@ -8,8 +8,9 @@ ways to its hydrogens: *plain*, OpenMM's `Modeller.addHydrogens(forcefield)` on 
 steps of 2 fs and constrained bonds of hydrogens, in ff14SB with a reaction field of water beyond 1 nm. It
 *runs* if all is finite at the end; a *collapse* is a hydrogen within 1.3 Angstrom of a heavy atom that is not
 its own, after the minimisation. Energies are those after it, less those of the crystal (with our hydrogens)
-after the same. Noise is normal, its standard deviation along each axis as given; such traces are read with
-`representation="ca"` and `on_bad_frame="repair"`. Prints a Markdown record; progress to stderr.
+after the same. *noise X*: normal, its standard deviation along each axis as given; such traces are read with
+`representation="ca"` and `on_bad_frame="repair"`. *beads N*: from means of N C-alpha atoms, about, and the
+sequence; chains without a gap. Prints a Markdown record; progress to stderr.
 """
 
 import argparse
@@ -35,6 +36,8 @@ from hpcbackmap.finishing.finish import add_hydrogens
 from hpcbackmap.finishing.naming import named_topology
 from hpcbackmap.finishing.protonation import protonation_states
 from hpcbackmap.protein.hydrogens import hydrogens_of
+from hpcbackmap.protein.residues import RESIDUES
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.runtime.errors import HpcbackmapError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -43,7 +46,11 @@ from header import PACKAGES, header
 FIELD = app.ForceField("amber14/protein.ff14SB.xml")
 NOISE = (0.13, 0.3, 0.5, 1.0)
 """Angstrom."""
-SETS = ("true", "adk", "ped00151", *(f"noise {level}" for level in NOISE))
+BEADS = (4, 10)
+"""Residues of a bead."""
+SETS = (
+    "true", "adk", "ped00151", *(f"noise {level}" for level in NOISE), *(f"beads {n}" for n in BEADS)
+)  # fmt: skip
 WAYS = ("plain", "own", "relaxed")
 MINIMISED, RUN = 200, 1000
 COLLAPSED = 0.13
@@ -92,6 +99,8 @@ def structures(data: Path, name: str, limit: int | None, most: int) -> list[heav
         ]
     chains = heavy_atoms.read_unseen(data, "static_more", "test")
     chains = [chain for chain in chains if chain.topology.n_residues <= most]
+    if name.startswith("beads"):
+        chains = [chain for chain in chains if np.all(chain.topology.bonded[1:])]
     chosen = np.unique(np.linspace(0, len(chains) - 1, limit or len(chains)).astype(int))
     return [chains[k] for k in chosen]
 
@@ -99,13 +108,13 @@ def structures(data: Path, name: str, limit: int | None, most: int) -> list[heav
 def judged(crystal: heavy_atoms.Ensemble, name: str, ways: list[str]) -> Iterator[dict]:
     """A row for mode and member by each way; numbers of residues, seconds of CPU time."""
     of_crystal = crystal_energy(crystal)
-    trace = calpha(crystal, name)
+    coarse, options = given(crystal, name)
     for answer in ("mode", "member"):
         for way in ways:
             row: dict = {"set": name, "structure": crystal.name, "answer": answer, "way": way}
             row["residues"], begun = crystal.topology.n_residues, time.process_time()
             try:
-                found = run(*prepared(trace, crystal, answer, way))
+                found = run(*prepared(coarse, options, answer, way))
             except (HpcbackmapError, openmm.OpenMMException, ValueError) as error:
                 found = {"runs": False, "collapses": 0, "energy": None}
                 found["reason"] = str(error).splitlines()[0]
@@ -114,33 +123,50 @@ def judged(crystal: heavy_atoms.Ensemble, name: str, ways: list[str]) -> Iterato
             yield row | found | {"seconds": round(time.process_time() - begun, 1)}
 
 
-def calpha(crystal: heavy_atoms.Ensemble, name: str) -> mdtraj.Trajectory:
+def given(crystal: heavy_atoms.Ensemble, name: str) -> tuple[mdtraj.Trajectory, dict]:
+    """What `hpcbackmap.backmap` gets of a structure: a trajectory of one frame, and options."""
     topology = crystal.topology
     positions = crystal.positions[:, topology.ca_index].astype(np.float64)
+    if name.startswith("beads"):
+        return beads(topology, positions, int(name.split()[1]))
+    labels = [[topology.label(r).replace("CYS", "") for r in pair] for pair in topology.disulphides]
+    disulphides = ",".join("-".join(pair) for pair in labels) or None
     if name.startswith("noise"):
         width = float(name.split()[1]) / 10
         seed = [ord(letter) for letter in crystal.name]
         positions += width * np.random.default_rng(seed).standard_normal(positions.shape)
-    return mdtraj.Trajectory(positions, topology.to_mdtraj("ca"))
+    options = {"representation": "ca", "on_bad_frame": "repair", "disulphides": disulphides}
+    return mdtraj.Trajectory(positions, topology.to_mdtraj("ca")), options
+
+
+def beads(topology: Topology, calpha: np.ndarray, size: int) -> tuple[mdtraj.Trajectory, dict]:
+    """Means of ``size`` C-alpha atoms, about, as a user has them: nameless particles, and a sequence."""
+    count = max(3, round(topology.n_residues / size))
+    first = np.unique(
+        np.arange(topology.n_residues) * count // topology.n_residues, return_index=1
+    )[1]
+    lengths = np.diff(np.r_[first, topology.n_residues])
+    means = np.add.reduceat(calpha, first, axis=1) / lengths[:, None]
+    particles = mdtraj.Topology()
+    chain = particles.add_chain()
+    for number in range(count):
+        residue = particles.add_residue("UNK", chain, resSeq=number + 1)
+        particles.add_atom("B", mdtraj.element.virtual, residue)
+    letters = "".join(RESIDUES[name].letter for name in topology.sequence)
+    return mdtraj.Trajectory(means, particles), {"sequence": letters}
 
 
 def prepared(
-    trace: mdtraj.Trajectory, crystal: heavy_atoms.Ensemble, answer: str, way: str
+    coarse: mdtraj.Trajectory, options: dict, answer: str, way: str
 ) -> tuple[app.Topology, np.ndarray]:
     """All atoms of a structure, as OpenMM has them, and their positions."""
-    labels = [
-        [crystal.topology.label(r).replace("CYS", "") for r in pair]
-        for pair in crystal.topology.disulphides
-    ]
     with tempfile.TemporaryDirectory() as folder:
         (file,) = hpcbackmap.backmap(
-            trace,
+            coarse,
             mode=answer == "mode",
             hydrogens=way != "plain",
             relax=way == "relaxed",
-            disulphides=",".join("-".join(pair) for pair in labels) or None,
-            representation="ca",
-            on_bad_frame="repair",
+            **options,
             output=Path(folder) / "atoms.pdb",
         )
         read = app.PDBFile(str(file))
