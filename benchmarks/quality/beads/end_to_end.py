@@ -3,8 +3,9 @@
     HPCBACKMAP_DATA=FOLDER python benchmarks/quality/beads/end_to_end.py [--residues 4 10] [--limit N]
 
 Prints a Markdown record: 98 chains of the test split of static_more, beads that are means of C-alpha atoms. One
-answer, and three members of the prior; beside them the atoms that the second stage makes from the true
-C-alpha trace, the trivial row (the closed spline through the beads, then the second stage), and the truth.
+answer, three members of the prior, and one answer that is told the secondary structure (DSSP of the truth);
+beside them the atoms that the second stage makes from the true C-alpha trace, the trivial row (the closed
+spline through the beads, then the second stage), and the truth.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import sys
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 import torch
 
@@ -31,6 +33,7 @@ from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import Stage, collate
 from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.stages.noise import frame_noise
+from hpcbackmap.stages.trace.secondary_structure import SecondaryStructure
 from hpcbackmap.stages.trace.spline import spline_weights
 
 MEMBERS = 3
@@ -101,14 +104,25 @@ def answers(ladder: Ladder, truth: np.ndarray, number: int) -> dict[str, np.ndar
     true = [
         heavy.samples(calpha, second, [noise(heavy, number, m, calpha)])[0] for m in range(MEMBERS)
     ]
+    plain = trace.mode(beads, first)
+    trace.structure = SecondaryStructure(dssp(ladder, truth))
+    told = trace.mode(beads, collate([trace.describe(ladder)]))
     found = {
-        "one answer": [heavy.mode(trace.mode(beads, first), second)],
+        "one answer": [heavy.mode(plain, second)],
+        "secondary structure told": [heavy.mode(told, second)],
         "members": drawn,
         "closed spline": [heavy.mode(straight, second)],
         "true Cα, one answer": [heavy.mode(calpha, second)],
         "true Cα, members": true,
     }
     return {key: torch.stack(values, 1).numpy() for key, values in found.items()}
+
+
+def dssp(ladder: Ladder, truth: np.ndarray) -> str:
+    """A letter for each residue of the first frame, ? where DSSP has none."""
+    frame = mdtraj.Trajectory(truth[:1], ladder.topology.to_mdtraj())
+    letters = mdtraj.compute_dssp(frame, simplified=True)[0]
+    return "".join(letter if letter in ("H", "E", "C") else "?" for letter in letters)
 
 
 def noise(stage: Stage, number: int, member: int, coarse: torch.Tensor) -> torch.Tensor:
