@@ -28,14 +28,16 @@ STAGES = {
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """A process group of one, and DeepSpeed without what it would compile."""
+    """A process group of one, perhaps left by another test, and DeepSpeed without what it would compile."""
     import deepspeed
     import deepspeed.ops
     from deepspeed import accelerator
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    place = tmp_path_factory.mktemp("group") / "store"
-    torch.distributed.init_process_group("gloo", f"file://{place}", rank=0, world_size=1)
+    begun = not torch.distributed.is_initialized()
+    if begun:
+        place = tmp_path_factory.mktemp("group") / "store"
+        torch.distributed.init_process_group("gloo", f"file://{place}", rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
     with ExitStack() as pretended:
         pretended.enter_context(mock.patch.dict(os.environ, LOCAL_RANK="0"))
@@ -43,8 +45,9 @@ def alone(tmp_path_factory):
             answer = mock.patch.object(accelerator.get_accelerator(), name, return_value="cuda:0")
             pretended.enter_context(answer)
         yield
-    deepspeed.comm.destroy_process_group()
-    deepspeed.comm.comm.cdb = None
+    if begun:
+        deepspeed.comm.destroy_process_group()
+        deepspeed.comm.comm.cdb = None
 
 
 def trained(kind: str, gpu: PretendedGpu, reads: dict[str, int]) -> dict[str, torch.Tensor]:
