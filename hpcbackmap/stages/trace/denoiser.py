@@ -70,13 +70,18 @@ class Denoiser(nn.Module):
         return torch.cat([self._refined(*each, system) for each in pairs])
 
     def _refined(self, trace: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
-        narrower = _WIDTHS[1:] + (0.0,)
+        narrower, known = _WIDTHS[1:] + (0.0,), self._of_molecule(system)
         for width, following in zip(_WIDTHS, narrower, strict=True):
             near = near_residues(trace, system, self.neighbours)
-            clean = self(trace, trace.new_full(trace.shape[:2], width), coarse, system, near)
+            clean = self(trace, trace.new_full(trace.shape[:2], width), coarse, system, near, known)
             clean = clean + keep_beads(push_apart(clean, system, near), system)
             trace = clean + (trace - clean) * (following / width)
         return trace
+
+    def _of_molecule(self, system: TraceSystem) -> tuple[Tensor, Tensor]:
+        """What no trace enters: features of the residues [N, width], and `window`."""
+        h = self.particle(system.residue_features) + self.structure(system.structure)
+        return h + self.of_bead(system.bead_features)[system.bead_of], window(system)
 
     def loss(self, trace: Tensor, noise: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
         """Mean squared error over the variance of the noise, for traces [F, N, 3]; about 1 untrained.
@@ -98,18 +103,18 @@ class Denoiser(nn.Module):
         coarse: Tensor,
         system: TraceSystem,
         near: tuple[Tensor, Tensor, Tensor] | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Expected trace [F, N, 3] for one seen through noise of ``width`` nm, [F, N].
 
-        near: what `near_residues` finds of ``trace``, where that is known.
+        near: what `near_residues` finds of ``trace``; known: `_of_molecule`; where they are there already.
         """
         frames = geometry.local_frames(trace, system.before_index, system.after_index)
         near = near or near_residues(trace, system, self.neighbours)
         edges = geometry.edge_features(trace, frames, near[0], TRACE_REACH)
-        level = self.level(_levels(width))
-        h = self.particle(system.residue_features) + self.structure(system.structure)
-        h = h + self.of_bead(system.bead_features)[system.bead_of] + level
-        h = h + self.start(local_places(trace, frames, coarse, system, window(system)))
+        h, along = known or self._of_molecule(system)
+        h = h + self.level(_levels(width))
+        h = h + self.start(local_places(trace, frames, coarse, system, along))
         for number, part in enumerate(self.parts):
             if number:
                 h = self.space[number - 1](h, edges, *near)
