@@ -11,14 +11,13 @@ on from it; at the end FOLDER/beads-ca is the artifact.
 """
 
 import argparse
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from train_trace import batches, load_chains
+from train_trace import batches, follow, load_chains, write_state
 
 from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.runtime.allocator import keep_freed_memory
@@ -31,7 +30,6 @@ from hpcbackmap.stages.trace.system import STRUCTURES, TraceSystem
 RESIDUES_A_STEP, NOISES = 800, 2
 """Residues of a batch, about, and through how many noises it is seen."""
 RATE, DECAY, WARMUP, COOLDOWN, FLOOR = 2e-3, 0.01, 100, 0.45, 0.02
-AVERAGED = 0.998
 TOLD = (0.7, 0.15, 0.15)
 """How often secondary structure is told for no residue, for some, for all."""
 SAVE_SECONDS = 60
@@ -126,10 +124,7 @@ class Run:
         if torch.isfinite(norm):
             self.optimiser.step()
         self.step += 1
-        kept = min(AVERAGED, self.step / (self.step + 9))
-        with torch.no_grad():
-            for key, value in self.network.state_dict().items():
-                self.average[key].lerp_(value, 1 - kept)
+        follow(self.average, self.network, self.step)
         return float(loss.detach())
 
     def save(self) -> None:
@@ -140,9 +135,7 @@ class Run:
             "step": self.step,
             "cpu": self.cpu,
         }
-        part = self.path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self.path)
+        write_state(self.path, state)
 
 
 def tell(fine: Tensor, system: TraceSystem, rng: np.random.Generator) -> None:

@@ -122,10 +122,7 @@ class Run:
             for optimiser in self.optimisers:
                 optimiser.step()
         self.step += 1
-        kept = min(AVERAGED, self.step / (self.step + 9))
-        with torch.no_grad():
-            for key, value in self.stage.state_dict().items():
-                self.average[key].lerp_(value, 1 - kept)
+        follow(self.average, self.stage, self.step)
         if self.step % 100 < 2:
             shown = " ".join(f"{key} {float(value.detach()):.3f}" for key, value in terms.items())
             print(self.step, shown, flush=True)
@@ -140,9 +137,21 @@ class Run:
             "cpu": self.cpu,
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
-        part = self.path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self.path)
+        write_state(self.path, state)
+
+
+def follow(average: dict[str, torch.Tensor], module: torch.nn.Module, step: int) -> None:
+    """Move averaged weights towards those of ``module`` after so many steps."""
+    kept = min(AVERAGED, step / (step + 9))
+    with torch.no_grad():
+        for key, value in module.state_dict().items():
+            average[key].lerp_(value, 1 - kept)
+
+
+def write_state(path: Path, state: dict) -> None:
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
 
 
 def optimisers(stage: Trace, rate: float) -> list[torch.optim.Optimizer]:

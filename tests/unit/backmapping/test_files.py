@@ -1,77 +1,27 @@
 """`backmap FILE`: atoms for every frame of a C-alpha trajectory, whole files or none, nothing lost."""
 
-import os
-import re
-import signal
-from pathlib import Path
-
 import mdtraj
 import numpy as np
 import pytest
 import torch
+from calpha_file import backmap, calpha_of
 
-from hpcbackmap.backmapping import deliver, files
+from hpcbackmap.backmapping import files
 from hpcbackmap.backmapping.chain import Chain
-from hpcbackmap.backmapping.files import backmap_files, backmap_in_memory
+from hpcbackmap.backmapping.files import backmap_in_memory
 from hpcbackmap.backmapping.request import Request
-from hpcbackmap.config.campaign import GenzprotConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.errors import (
     ConfigError,
     InputError,
     OutputError,
-    ResourceError,
-    Stopped,
 )
-from hpcbackmap.runtime.files import Lock
 from hpcbackmap.runtime.mpi import LocalComm
-from hpcbackmap.stages.artifact import load_artifact, save_artifact
-from hpcbackmap.stages.build import build_stage
+from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.store.store import open_store
-from hpcbackmap.trajectories import writer
-from hpcbackmap.trajectories.writer import TrajectoryWriter
 
 FRAMES = 7
-
-
-def backmap(trajectory, output, top=None, members=1, seed=0, artifact=None, **more):
-    """members: None for the mode. more: further keys of `Request`."""
-    request = Request(
-        output=Path(output), top=top and str(top), members=members or 1, mode=members is None, seed=seed,
-        stages=(str(artifact),) if artifact else (), **more,
-    )  # fmt: skip
-    given = trajectory if isinstance(trajectory, list) else [trajectory]
-    return backmap_files([str(path) for path in given], request, LocalComm())
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
-    """An untrained stage: what it draws is poor, but it draws."""
-    ladder = build_ladder(topology_from_sequence(["ACDEFGHIK"]), ["fg", "ca"])
-    stage = build_stage("ca-fg", GenzprotConfig(width=8, layers=1, neighbours=4), [ladder], 0)
-    return save_artifact(stage, tmp_path_factory.mktemp("stage") / "ca-fg", {})
-
-
-@pytest.fixture(scope="module")
-def truth(example_dir):
-    """The first frames of the example: all atoms, hydrogens included where the file has them."""
-    return mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))[
-        :FRAMES
-    ]
-
-
-@pytest.fixture
-def trace(truth, tmp_path):
-    """A C-alpha trajectory (DCD, which keeps float32) and its topology."""
-    calpha = truth.atom_slice(truth.topology.select("name CA"))
-    calpha.save_dcd(str(tmp_path / "ca.dcd"))
-    calpha[0].save_pdb(str(tmp_path / "ca.pdb"))
-    return tmp_path / "ca.dcd", tmp_path / "ca.pdb"
-
-
-def calpha_of(trajectory):
-    return trajectory.xyz[:, trajectory.topology.select("name CA")]
 
 
 def test_every_frame_gets_all_heavy_atoms_on_its_calphas(trace, truth, artifact, tmp_path):
@@ -213,113 +163,6 @@ def test_unfitting_residues_are_named(truth, artifact, tmp_path, change, reason)
     assert [item.name for item in tmp_path.iterdir()] == ["in.pdb"]
 
 
-@pytest.fixture
-def damaged(truth, tmp_path):
-    """Seven frames: 0 is a straight line at a slant, 2 has a bond of 0.515 nm, 4 is not a number."""
-    calpha = truth.atom_slice(truth.topology.select("name CA"))
-    calpha[0].save_pdb(str(tmp_path / "in.pdb"))
-    slant = np.array([2.0, 1.0, -2.0]) / 3
-    calpha.xyz[0] = 0.38 * np.arange(20)[:, None] * slant
-    step = calpha.xyz[2, 8] - calpha.xyz[2, 7]
-    calpha.xyz[2, 8:] += step * (0.515 / np.linalg.norm(step) - 1)
-    calpha.xyz[4, 3] = np.nan
-    calpha.save_dcd(str(tmp_path / "in.dcd"))
-    return tmp_path / "in.dcd", tmp_path / "in.pdb"
-
-
-def test_bad_frames_are_left_out_and_named(damaged, truth, artifact, tmp_path):
-    """Frame 0 does not decide where the chain breaks, and what is measured is said."""
-    result = backmap(damaged[0], tmp_path / "out.dcd", damaged[1], 2, artifact=artifact)
-    assert [item["frame"] for item in result["quarantined"]] == [0, 2, 4]
-    straight, long, nan = (item["reason"] for item in result["quarantined"])
-    assert "A:ASN1, A:LEU2 and A:TYR3 lie on one line" in straight
-    assert re.search(r"A:\w+8 and A:\w+9 are bonded but 0.515 nm apart, not 0.25 to 0.5", long)
-    assert nan == "input is not finite"
-    good = [1, 3, 5, 6]
-    for path in result["output"]:
-        made = mdtraj.load(path, top=result["topology"])
-        np.testing.assert_allclose(calpha_of(made), calpha_of(truth)[good], atol=2e-5)
-    assert result["structures"] == 8
-    assert result["peptide_bonds"] == 8 * 19
-    again = backmap(damaged[0], tmp_path / "mode.dcd", damaged[1], None, artifact=artifact)
-    assert again["structures"] == 4
-
-
-def test_a_bad_frame_stops_the_run_or_is_repaired_where_asked(damaged, artifact, tmp_path):
-    with pytest.raises(InputError, match=r"in.dcd: frame 0: .* --on-bad-frame skip, .* repair"):
-        backmap(damaged[0], tmp_path / "s.pdb", damaged[1], artifact=artifact, on_bad_frame="stop")
-    assert not (tmp_path / "s.pdb").exists()
-    result = backmap(
-        damaged[0], tmp_path / "r.dcd", damaged[1], artifact=artifact, on_bad_frame="repair"
-    )
-    assert [item["frame"] for item in result["quarantined"]] == [4]
-    assert result["closed_frames"] == 2
-    assert 0.05 < result["closed_displacement_angstrom"]["most"] < 2
-    made = mdtraj.load(result["output"][0], top=result["topology"])
-    steps = np.linalg.norm(np.diff(calpha_of(made)[:2], axis=1), axis=-1)
-    assert made.n_frames == 6
-    assert (abs(steps - 0.38) < 0.01)[0].all()
-
-
-def test_a_trace_that_repair_cannot_close_is_left_out(truth, artifact, tmp_path):
-    """A frame ten times too large: its links come out too long, with residues of the other hand."""
-    calpha = truth.atom_slice(truth.topology.select("name CA"))[:3]
-    calpha[0].save_pdb(str(tmp_path / "in.pdb"))
-    calpha.xyz[1] *= 10
-    calpha.save_dcd(str(tmp_path / "in.dcd"))
-    result = backmap(
-        tmp_path / "in.dcd", tmp_path / "r.dcd", tmp_path / "in.pdb", artifact=artifact,
-        on_bad_frame="repair",
-    )  # fmt: skip
-    for item in result["quarantined"]:
-        assert "not to be repaired: when closed, the C-alpha atoms of" in item["reason"]
-    assert result["distorted_peptide_bonds"] == 0
-
-
-def test_frames_of_atoms_are_not_moved_though_one_of_them_scatters(truth, artifact, tmp_path):
-    """The bonds of one frame are few; those of all frames say that nothing here is a spring."""
-    calpha = truth.atom_slice(truth.topology.select("name CA"))
-    steps = np.diff(calpha.xyz[3], axis=0)
-    length = np.linalg.norm(steps, axis=-1, keepdims=True)
-    wide = length + np.where(np.arange(19)[:, None] % 2, 0.013, -0.013)
-    calpha.xyz[3, 1:] = calpha.xyz[3, 0] + np.cumsum(steps / length * wide, axis=0)
-    calpha.save_dcd(str(tmp_path / "in.dcd"))
-    calpha[0].save_pdb(str(tmp_path / "in.pdb"))
-    result = backmap(
-        tmp_path / "in.dcd", tmp_path / "o.dcd", tmp_path / "in.pdb", artifact=artifact
-    )
-    made = mdtraj.load(result["output"][0], top=result["topology"])
-    assert result["closed_frames"] == 0
-    np.testing.assert_allclose(calpha_of(made), calpha.xyz, atol=2e-5)
-
-
-def test_without_a_good_frame_there_is_no_output(truth, artifact, tmp_path):
-    calpha = truth[:2].atom_slice(truth.topology.select("name CA"))
-    calpha.xyz[:, 3] = np.nan
-    calpha.save_dcd(str(tmp_path / "in.dcd"))
-    truth[0].atom_slice(truth.topology.select("name CA")).save_pdb(str(tmp_path / "in.pdb"))
-    with pytest.raises(InputError, match="none of its 2 frames could be backmapped"):
-        backmap(tmp_path / "in.dcd", tmp_path / "o.pdb", tmp_path / "in.pdb", artifact=artifact)
-
-
-def test_a_trace_that_fluctuates_is_closed_and_told(truth, artifact, tmp_path):
-    """As models of one bead per residue have it: bonds of 3.8 +- 0.18 Angstrom; no cis bond comes of it."""
-    calpha = truth.atom_slice(truth.topology.select("name CA"))
-    calpha[0].save_pdb(str(tmp_path / "in.pdb"))
-    steps = np.diff(calpha.xyz, axis=1)
-    length = np.linalg.norm(steps, axis=-1, keepdims=True)
-    drawn = np.random.default_rng(0).normal(0.38, 0.018, length.shape)
-    calpha.xyz[:, 1:] = calpha.xyz[:, :1] + np.cumsum(steps / length * drawn, axis=1)
-    calpha.save_dcd(str(tmp_path / "in.dcd"))
-    result = backmap(
-        tmp_path / "in.dcd", tmp_path / "o.dcd", tmp_path / "in.pdb", artifact=artifact
-    )
-    assert result["closed_frames"] == FRAMES
-    assert 0.05 < result["closed_displacement_angstrom"]["mean"] < 0.3
-    assert result["cis_elsewhere"] == result["cis_before_proline"] == 0
-    assert result["distorted_peptide_bonds"] == 0
-
-
 @pytest.mark.parametrize("suffix", ["xtc", "dcd", "pdb"])
 def test_the_unit_cell_is_kept(truth, artifact, tmp_path, suffix):
     calpha = truth.atom_slice(truth.topology.select("name CA"))
@@ -343,126 +186,6 @@ def test_gro_is_read_with_its_names(truth, artifact, tmp_path):
     np.testing.assert_allclose(calpha_of(made), calpha.xyz, atol=6e-4)
 
 
-def test_a_topology_that_is_there_is_never_replaced(trace, artifact, tmp_path):
-    mine = tmp_path / "out_top.pdb"
-    mine.write_bytes(trace[1].read_bytes())
-    with pytest.raises(ConfigError, match=r"out_top.pdb: there is another topology of this name"):
-        backmap(trace[0], tmp_path / "out.dcd", trace[1], artifact=artifact)
-    assert mine.read_bytes() == trace[1].read_bytes()
-    backmap(trace[0], tmp_path / "out.dcd", trace[1], artifact=artifact, force=True)
-    assert mdtraj.load(str(tmp_path / "out.dcd"), top=str(mine)).n_frames == FRAMES
-    backmap(trace[0], tmp_path / "out.xtc", trace[1], artifact=artifact)
-
-
-def test_an_output_that_exists_is_not_replaced_unasked(trace, artifact, tmp_path):
-    for name in ("out.pdb", "out.zarr"):
-        backmap(trace[0], tmp_path / name, trace[1], artifact=artifact)
-        with pytest.raises(OutputError, match=rf"{name}: is there already; .* --force"):
-            backmap(trace[0], tmp_path / name, trace[1], artifact=artifact)
-        backmap(trace[0], tmp_path / name, trace[1], artifact=artifact, seed=1, force=True)
-    assert not list(tmp_path.glob(".out*"))
-
-
-class Counted(TrajectoryWriter):
-    """Counts the files that are open."""
-
-    now = most = 0
-
-    def __enter__(self):
-        Counted.now += 1
-        Counted.most = max(Counted.most, Counted.now)
-        return super().__enter__()
-
-    def finish(self):
-        Counted.now -= 1
-        super().finish()
-
-
-def test_many_members_are_the_same_and_open_few_files(trace, artifact, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "TrajectoryWriter", Counted)
-    made = {}
-    for name, at_once in (("all", 32), ("few", 2)):
-        monkeypatch.setattr(deliver, "MEMBERS_AT_ONCE", at_once)
-        Counted.now = Counted.most = 0
-        output = tmp_path / f"{name}.dcd"
-        result = backmap(trace[0], output, trace[1], 5, 0, artifact)
-        made[name] = [mdtraj.load(path, top=result["topology"]).xyz for path in result["output"]]
-        assert Counted.most <= at_once + 1
-    np.testing.assert_allclose(made["few"], made["all"], atol=2e-4)
-
-
-@pytest.fixture
-def stopped(trace, artifact, tmp_path, monkeypatch):
-    """A run of several shards that SIGTERM stopped in its second batch."""
-    run, calls = Chain.run, []
-
-    def stopped_meanwhile(self, descent):
-        calls.append(descent)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return run(self, descent)
-
-    handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setitem(files.BATCH_RESIDUES, "cpu", 20)
-    monkeypatch.setattr(files, "SHARD_RESIDUES", (20, 20))
-    monkeypatch.setattr(Chain, "run", stopped_meanwhile)
-    with pytest.raises(Stopped, match=r"7 shards to do; the same command continues"):
-        backmap(trace[0], tmp_path / "o.dcd", trace[1], artifact=artifact)
-    assert signal.getsignal(signal.SIGTERM) is handler
-    return calls
-
-
-def test_a_run_that_was_stopped_continues(trace, artifact, tmp_path, stopped):
-    assert {path.name for path in tmp_path.iterdir()} == {"ca.dcd", "ca.pdb", ".o.dcd.hpcbackmap"}
-    before = len(stopped)
-    backmap(trace[0], tmp_path / "o.dcd", trace[1], artifact=artifact)
-    assert len(stopped) - before == FRAMES - 1, "the first shard was done"
-    result = backmap(trace[0], tmp_path / "whole.dcd", trace[1], artifact=artifact)
-    one, other = (
-        mdtraj.load(str(tmp_path / name), top=result["topology"]).xyz
-        for name in ("o.dcd", "whole.dcd")
-    )
-    assert np.array_equal(one, other)
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_other_options_do_not_continue_a_run(trace, artifact, tmp_path, stopped):
-    with pytest.raises(OutputError, match=r"another seed.*--force to start anew"):
-        backmap(trace[0], tmp_path / "o.dcd", trace[1], artifact=artifact, seed=5)
-    with pytest.raises(OutputError, match=r"another source.on_bad_frame was skip, is stop"):
-        backmap(trace[0], tmp_path / "o.dcd", trace[1], artifact=artifact, on_bad_frame="stop")
-    before = len(stopped)
-    backmap(trace[0], tmp_path / "o.dcd", trace[1], artifact=artifact, seed=5, force=True)
-    assert len(stopped) - before == FRAMES
-
-
-@pytest.mark.parametrize("where", ["shards", "."])
-def test_a_run_at_work_is_named_and_left_alone(trace, artifact, tmp_path, stopped, where):
-    """Whether it fills its shards or delivers what they hold."""
-    made = tmp_path / ".o.dcd.hpcbackmap" / "shards"
-    assert made.is_dir()
-    lock = Lock.take(made.parent / where / ".lock", "it")
-    lock.sign()
-    before = sorted(path.name for path in made.iterdir())
-    for force in (False, True):
-        with pytest.raises(ResourceError, match=rf"o.dcd: process {os.getpid()} on .* is writing"):
-            backmap(trace[0], tmp_path / "o.dcd", trace[1], artifact=artifact, seed=5, force=force)
-    assert sorted(path.name for path in made.iterdir()) == before
-    lock.close()
-
-
-def test_input_is_never_replaced(trace, artifact, tmp_path):
-    before = trace[0].read_bytes()
-    with pytest.raises(ConfigError, match="would replace the input"):
-        backmap(trace[0], trace[0], trace[1], artifact=artifact)
-    (tmp_path / "x_top.pdb").write_bytes(trace[1].read_bytes())
-    with pytest.raises(ConfigError, match=r"x_top.pdb: would replace the input"):
-        backmap(trace[0], tmp_path / "x.xtc", tmp_path / "x_top.pdb", artifact=artifact)
-    assert trace[0].read_bytes() == before
-    with pytest.raises(ConfigError, match=r"can write .*, not .docx"):
-        backmap(trace[0], tmp_path / "x.docx", trace[1], artifact=artifact)
-
-
 def test_what_is_missing_is_told_before_anything_is_read(trace, artifact, tmp_path):
     with pytest.raises(InputError, match=r"no atom names.*--top"):
         backmap(trace[0], tmp_path / "o.xtc", artifact=artifact)
@@ -484,18 +207,6 @@ def test_several_files_are_one_trajectory(trace, truth, artifact, tmp_path):
         mdtraj.load(each["output"][0], top=each["topology"]).xyz for each in (parts, whole)
     )
     assert np.array_equal(one, other)
-
-
-def test_chosen_frames_are_those_of_the_whole_run(trace, artifact, tmp_path):
-    whole = backmap(trace[0], tmp_path / "w.dcd", trace[1], artifact=artifact)
-    some = backmap(trace[0], tmp_path / "s.dcd", trace[1], artifact=artifact, frames="1:-1:2")
-    one, other = (
-        mdtraj.load(each["output"][0], top=each["topology"]).xyz for each in (some, whole)
-    )
-    assert some["frames"] == 3
-    np.testing.assert_allclose(one, other[[1, 3, 5]], atol=2e-4)
-    with pytest.raises(ConfigError, match="leaves none of 7 frames"):
-        backmap(trace[0], tmp_path / "n.dcd", trace[1], artifact=artifact, frames="9:")
 
 
 @pytest.mark.trains

@@ -5,6 +5,7 @@ import json
 import mdtraj
 import numpy as np
 import pytest
+from beads_of_example import BEADS, beads_of_example
 from typer.testing import CliRunner
 
 import hpcbackmap
@@ -13,25 +14,13 @@ from hpcbackmap.backmapping.reference import read_reference
 from hpcbackmap.cli.app import app
 from hpcbackmap.runtime.errors import InputError, OutputError
 
-BEADS = 5
-
 
 @pytest.fixture
 def case(tmp_path, example_dir):
     """Beads of four residues of the example, its sequence, and its first frame as the reference."""
-    example = mdtraj.load(
-        str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb")
-    )
-    calpha = example.xyz[:3, example.topology.select("name CA")]
-    topology = mdtraj.Topology()
-    chain = topology.add_chain()
-    for number in range(BEADS):
-        residue = topology.add_residue("UNK", chain, resSeq=number + 1)
-        topology.add_atom("B", mdtraj.element.virtual, residue)
-    beads = calpha.reshape(3, BEADS, 4, 3).mean(2)
+    beads, sequence, example, calpha = beads_of_example(example_dir, 3)
     example[0].save_pdb(str(tmp_path / "known.pdb"))
-    trajectory = mdtraj.Trajectory(beads, topology)
-    return trajectory, "".join(example.topology.to_fasta(0)), tmp_path / "known.pdb", calpha
+    return beads, sequence, tmp_path / "known.pdb", calpha
 
 
 def calpha_of(made: mdtraj.Trajectory) -> np.ndarray:

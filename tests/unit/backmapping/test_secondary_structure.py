@@ -1,29 +1,18 @@
 """`backmap FILE --secondary-structure`: what it changes, what is refused."""
 
-import mdtraj
 import numpy as np
 import pytest
+from beads_of_example import BEADS, beads_of_example
 
 import hpcbackmap
 from hpcbackmap.runtime.errors import InputError
-
-BEADS = 5
 
 
 @pytest.fixture
 def beads(example_dir):
     """Beads of four residues of the example, and its sequence."""
-    example = mdtraj.load(
-        str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb")
-    )
-    calpha = example.xyz[:1, example.topology.select("name CA")]
-    topology = mdtraj.Topology()
-    chain = topology.add_chain()
-    for number in range(BEADS):
-        residue = topology.add_residue("UNK", chain, resSeq=number + 1)
-        topology.add_atom("B", mdtraj.element.virtual, residue)
-    trajectory = mdtraj.Trajectory(calpha.reshape(1, BEADS, 4, 3).mean(2), topology)
-    return trajectory, "".join(example.topology.to_fasta(0))
+    trajectory, sequence, *_ = beads_of_example(example_dir, 1)
+    return trajectory, sequence
 
 
 def calpha_of(trajectory, sequence, **options):
