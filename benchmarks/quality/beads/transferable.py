@@ -5,8 +5,11 @@ r"""Beads of n residues to C-alpha for proteins never seen: the trace stage agai
 
 A rung is a number of residues per bead, ``10``; runs of uneven length about it, ``10u``; or beads that are
 means or mass centres of heavy atoms, ``10:atoms``, ``10:mass``. Rows per chain of a split of static_more;
-baselines get the same closing projection as the stage. Prints means with 95 % bootstrap intervals over
-chains, and of the paired differences from the one answer.
+baselines get the same closing projection as the stage. Strands are those of DSSP, which needs a backbone:
+every trace gets atoms by the shipped heavy-atom stage (its one answer), the truth has its own; "true trace" is
+what that stage leaves of the truth's strands. Nearest neighbour: stretches of all training chains, which are
+read into chains.npz beside OUT (minutes, once; --chains names one that is there, as the recipe makes it).
+Prints means with 95 % bootstrap intervals over chains, and of the paired differences from the one answer.
 """
 
 import argparse
@@ -21,9 +24,11 @@ import numpy as np
 import torch
 from ensembles import data_folder
 from fragments import Library
+from nearest import Neighbours
+from strands import StrandsOf
 from trace_metrics import figures
 
-from hpcbackmap.protein.residues import CIS_BORDER
+from hpcbackmap.protein.residues import CIS_BORDER, RESIDUES
 from hpcbackmap.protein.topology import Topology, topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.ladder import Ladder
@@ -35,23 +40,31 @@ from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.stages.trace.spline import spline_weights
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
-from train_trace import read_centres, uneven
+from train_trace import load_chains, read_centres, uneven
 
 HELIX = (0.44, 0.60)
 """Distance over three residues in a helix, nm."""
 FRAGMENTS = 300
 """Training chains that the fragments come from."""
+POOLED = {
+    "turns_found": "turns",
+    "left_turns": "turns",
+    "strands_found": "strands",
+    "strands_wrong": "strands",
+}
+"""Counts over all chains, in percent of another."""
 SHOWN = ("rmsd_angstrom", "best_rmsd_angstrom", "lddt", "bad_links_percent", "spread_ratio")
 
 
 def chains(split: str, limit: int | None = None) -> Iterator[tuple[Topology, dict]]:
-    """Topology and centres (`read_centres`) of static_more chains of a split."""
+    """Topology, and ``path`` and centres (`read_centres`) of static_more chains of a split."""
     folder = data_folder() / "static_more"
     with (folder / "index.csv").open() as handle:
         rows = [row for row in csv.DictReader(handle) if row["split"] == split]
     rows = [row for row in rows if "moleculekit" not in row["repo"]]
     for row in rows[:limit]:
-        yield topology_from_sequence([row["sequence"]]), read_centres(folder / row["file"])
+        path = folder / row["file"]
+        yield topology_from_sequence([row["sequence"]]), {"path": path, **read_centres(path)}
 
 
 def helices(trace: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +90,12 @@ def row_of(members: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 @torch.no_grad()
 def rows_of_chain(
-    stage: Stage, library: Library | None, topology: Topology, truth: dict, rung: str, members: int
+    stage: Stage,
+    libraries: tuple[Library, Neighbours] | None,
+    topology: Topology,
+    truth: dict,
+    rung: str,
+    members: int,
 ) -> dict:
     ladder, beads = coarse_of(topology, truth, rung)
     stage = stage.at_rung(f"{ladder.resolutions[2]}-ca")
@@ -106,9 +124,18 @@ def rows_of_chain(
         "trace members": drawn,
         "trace one answer": stage.mode(coarse, system).numpy(),
     }
-    if library is not None:
-        found["fragments, closed"] = closed(library.answer(mapping, beads, spline))
-    rows = {name: row_of(np.asarray(x, np.float64), trace) for name, x in found.items()}
+    if libraries is not None:
+        fragments, neighbours = libraries
+        sequence = "".join(RESIDUES[name].letter for name in topology.sequence)
+        found["fragments, closed"] = closed(fragments.answer(mapping, beads, spline))
+        near = neighbours.answer(mapping, beads, sequence, spline)
+        found["nearest neighbour, closed"] = closed(near)
+    found["true trace"] = trace[None]
+    strands = StrandsOf(truth["path"], ladder)
+    rows = {
+        name: row_of(np.asarray(x, np.float64), trace) | strands.figures(np.asarray(x))
+        for name, x in found.items()
+    }
     rows["trace members"]["ms"] = 1e3 * seconds
     rows["trace members"]["ms_of_200_residues"] = 2e5 * seconds / len(trace)
     rows["trace members"]["bead_error_angstrom"] = 10 * float(
@@ -149,14 +176,23 @@ def summary(rows: list[dict], against: str = "trace one answer") -> dict:
                 gap = values - np.array([row[against][key] for row in rows])
                 interval = np.percentile(gap[draws].mean(1), [2.5, 97.5])
                 table[method][f"{key} less one answer"] = [gap.mean(), *interval]
-        turns = sum(row[method]["turns"] for row in rows)
-        for key in ("turns_found", "left_turns"):
-            share = sum(row[method][key] for row in rows) / turns
-            table[method][f"{key}_percent"] = 100 * share
+        for key, whole in POOLED.items():
+            counts = np.array([[row[method][name] for name in (key, whole, key)] for row in rows])
+            counts[:, 2] -= [row[against][key] for row in rows]
+            shares = 100 * share(counts[None])[0], 100 * share(counts[draws])
+            low, high = np.percentile(shares[1], [2.5, 97.5], axis=0)
+            for k, name in enumerate((f"{key}_percent", f"{key}_percent less one answer")):
+                table[method][name] = [shares[0][k], low[k], high[k]]
     for key in ("ms", "ms_of_200_residues", "bead_error_angstrom"):
         values = [row["trace members"][key] for row in rows]
         table["trace members"][key] = float(max(values) if "error" in key else np.mean(values))
     return table
+
+
+def share(counts: np.ndarray) -> np.ndarray:
+    """First and third of counts [D, chains, 3], summed over chains, of the second: [D, 2]."""
+    total = counts.sum(1)
+    return total[:, [0, 2]] / np.maximum(total[:, 1:2], 1)
 
 
 def main() -> None:
@@ -169,17 +205,22 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=10)
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--chains", type=Path, help="Training chains, made if missing.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     stage = load_artifact(arguments.artifact or shipped_artifact("ucg-ca", "trace"))
     found = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for rung in arguments.rungs.split(","):
-        library = None
+        libraries = None
         if rung.isdigit():
             traces = (truth["ca"] for _, truth in chains("train", FRAGMENTS))
-            library = Library.of(int(rung), traces)
+            known = load_chains(arguments.chains or arguments.out.parent / "chains.npz", None)
+            libraries = (
+                Library.of(int(rung), traces),
+                Neighbours(int(rung), [c["ca"] for c in known], [c["sequence"] for c in known]),
+            )
         rows = [
-            rows_of_chain(stage, library, topology, truth, rung, arguments.members)
+            rows_of_chain(stage, libraries, topology, truth, rung, arguments.members)
             for topology, truth in chains(arguments.split, arguments.limit)
         ]
         found[rung] = {"chains": len(rows), "table": summary(rows), "rows": rows}
