@@ -27,7 +27,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--generated",
-            help="Trajectory or store to judge against --truth; may be repeated: members of each frame.",
+            help="Trajectory or store to judge against --truth; may be repeated: members of each frame. "
+            "Without --truth: each by itself.",
         ),
     ] = None,
     truth_top: Annotated[
@@ -50,6 +51,7 @@ def evaluate(
 
     For a campaign: hpcbackmap evaluate campaign.yaml
     For two files:  hpcbackmap evaluate --truth md.xtc --truth-top md.pdb --generated made.pdb
+    Without truth:  hpcbackmap evaluate --generated made.pdb
     Likelihoods:    hpcbackmap evaluate campaign.yaml --elbo --frames 200
     """
     alone = campaign is not None and truth is None and not generated
@@ -61,20 +63,30 @@ def evaluate(
     if elbo:
         _evaluate_elbo(resolved, as_json)
         return
-    from hpcbackmap.evaluation.campaign import evaluate_campaign, evaluate_files, five_figures
+    from hpcbackmap.evaluation.campaign import evaluate_campaign
+    from hpcbackmap.evaluation.files import evaluate_files, evaluate_structures
+    from hpcbackmap.evaluation.record import five_figures, validation_lines
 
     if alone:
         from hpcbackmap.runtime.mpi import get_comm
 
         record = evaluate_campaign(resolved, get_comm())
-    elif campaign is None and truth is not None and generated:
-        record = evaluate_files(truth, generated, truth_top, generated_top)
+    elif campaign is None and generated:
+        if truth is None and truth_top is not None:
+            raise ConfigError("evaluate: --truth-top needs --truth")
+        record = (
+            evaluate_structures(generated, generated_top)
+            if truth is None
+            else evaluate_files(truth, generated, truth_top, generated_top)
+        )
     else:
-        raise ConfigError("evaluate: give a campaign, or both --truth and --generated")
+        raise ConfigError("evaluate: give a campaign, or --generated with or without --truth")
     if as_json:
         console.show(record, as_json)
     else:
-        console.show_lines(five_figures(record))
+        compared = alone or truth is not None
+        console.show_lines(five_figures(record) if compared else [])
+        console.show_lines(validation_lines(record))
 
 
 def _evaluate_elbo(campaign: Campaign, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, count, takewhile
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from hpcbackmap.runtime.versions import versions
 from hpcbackmap.trajectories.checks import require_bonds, require_numbers
 from hpcbackmap.trajectories.units import frame_bytes, wrong_unit
 
-__all__ = ["evaluate_files"]
+__all__ = ["evaluate_files", "evaluate_structures"]
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def evaluate_files(
     Raises InputError that says what differs: sequence, atoms, number of frames, unit of length; or that names
     file and frame of coordinates that are not numbers, and of a truth whose bonds cannot be.
     """
-    paths = [generated] if isinstance(generated, str | PathLike) else list(generated)
+    paths = _named(generated)
     real = _open(truth, truth_top, "--truth-top")
     made = [_open(path, generated_top, "--generated-top") for path in paths]
     each = [_members(real, file) for file in made]
@@ -84,6 +84,57 @@ def evaluate_files(
         judged["model"].add(judge(real.topology, true, np.concatenate(members, 1)), "", part)
         judged["truth"].add(judge_alone(real.topology, true), "", part)
     return _record(real, made, judged, int(blocks[-1]) + 1, sum(each))
+
+
+def evaluate_structures(
+    generated: str | PathLike | Sequence[str | PathLike],
+    generated_top: str | PathLike | None = None,
+) -> dict[str, Any]:
+    """Judge structures by themselves, without a truth: a row of the record for each trajectory or store.
+
+    Raises InputError as `evaluate_files` does.
+    """
+    paths = _named(generated)
+    rows = []
+    for path in paths:
+        file = _open(path, generated_top, "--generated-top")
+        (blocks,) = block_numbers([np.arange(file.n_frames)], [[(0, file.n_frames)]])
+        totals, start = Totals(METRICS), 0
+        size = max(1, min(MOST_FRAMES, int(BLOCK_BYTES / frame_bytes(file.topology.n_atoms))))
+        for positions in _of_size(file.blocks, size):
+            _require_sound(file, positions, start)
+            part = blocks[start : start + len(positions)]
+            totals.add(judge_alone(file.topology, positions), "", part)
+            start += len(positions)
+        summary = summarise(totals, int(blocks[-1]) + 1, EvaluateConfig().bootstrap, seed=0)
+        what = f"{file.n_frames} structures of {file.topology.n_residues} residues"
+        label = Path(file.path).name
+        rows.append({"row": file.path, "label": label, "what": what, "metrics": summary})
+    return {
+        "generated": ", ".join(str(path) for path in paths),
+        "what": "structures by themselves, without a truth",
+        "atoms": "all heavy atoms, matched by name",
+        "seeds": {"bootstrap": 0},
+        "bootstrap": EvaluateConfig().bootstrap,
+        "versions": versions(*JUDGED_BY),
+        "rows": rows,
+    }
+
+
+def _named(generated: str | PathLike | Sequence[str | PathLike]) -> list[str]:
+    """Files to judge; for ``made.pdb`` that is not there, ``made_1.pdb`` and on, as a run names its members."""
+    paths = [generated] if isinstance(generated, str | PathLike) else list(generated)
+    named: list[str] = []
+    for path in map(str, paths):
+        whole = Path(path)
+        numbered = (whole.with_name(f"{whole.stem}_{k}{whole.suffix}") for k in count(1))
+        members = [str(file) for file in takewhile(Path.exists, numbered)]
+        if "://" in path or whole.exists() or not members:
+            members = [path]
+        else:
+            log.info("%s: its members are %s to %s", path, members[0], members[-1])
+        named += members
+    return named
 
 
 def _members(real: Structures, made: Structures) -> int:
@@ -152,6 +203,8 @@ def _open(path: str | PathLike, top: str | PathLike | None, option: str) -> Stru
     from hpcbackmap.trajectories.particles import load_topology
     from hpcbackmap.trajectories.reader import describe_file, holds_topology, read_frames
 
+    if not top and not holds_topology(path):
+        top = _topology_beside(Path(path))
     if not top and not holds_topology(path) and Path(path).exists():
         raise InputError(f"{path}: has no atom names; name a topology file with {option}")
     found = load_topology(str(top) if top else path)
@@ -161,6 +214,17 @@ def _open(path: str | PathLike, top: str | PathLike | None, option: str) -> Stru
         raise InputError(f"{path}: holds C-alpha atoms only; the judge compares heavy atoms")
     pieces = (positions for positions, *_ in read_frames(path, found, 0, n_frames, atoms=index))
     return Structures(path, topology, n_frames, chain([next(pieces)], pieces))
+
+
+def _topology_beside(path: Path) -> Path | None:
+    """``made_top.pdb`` of ``made.xtc`` and of its members ``made_1.xtc``, as a run names it, if it is there."""
+    whole, _, number = path.stem.rpartition("_")
+    stems = [path.stem, *([whole] if number.isdigit() else [])]
+    beside = (path.with_name(f"{stem}_top.pdb") for stem in stems)
+    found = next((top for top in beside if top.is_file()), None)
+    if found:
+        log.info("%s: names of its atoms are those of %s", path, found)
+    return found
 
 
 def _open_store(path: str) -> Structures:

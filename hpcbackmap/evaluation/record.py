@@ -1,6 +1,7 @@
 """The record of an evaluation: rows of a table, ``metrics.json``, and its five headline figures."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ __all__ = [
     "Figure",
     "find_row",
     "five_figures",
+    "validation_lines",
     "write_record",
 ]
 
@@ -33,6 +35,17 @@ HEADLINES = (
     "ramachandran_jsd_nats",
     "d_residues_percent",
 )
+VALIDATION = {
+    "clashscore": "Clashscore, our hydrogens",
+    "ramachandran_favoured_percent": "Ramachandran favoured (%)",
+    "ramachandran_outliers_percent": "Ramachandran outliers (%)",
+    "rotamers_favoured_percent": "Rotamers favoured (%)",
+    "rotamer_outliers_percent": "Rotamer outliers (%)",
+    "cb_deviation_outliers_percent": "Cβ more than 0.25 Å off (%)",
+}
+"""What MolProbity sums a structure up by, and how lines call it."""
+SHORT = {"nearest_training_frame": "nearest", "bead_centre": "bead centre", "truth": "truth"}
+"""Rows as lines call them."""
 
 
 class Figure(NamedTuple):
@@ -55,16 +68,17 @@ class Figure(NamedTuple):
             values |= {"nearest": self.nearest_training_frame, "bead centre": self.bead_centre}
         if self.truth is not None or not self.judged:
             values["truth"] = self.truth
-        shown = (
-            f"{name} {'–' if value is None else f'{value:.3g}':<9}"
-            for name, value in values.items()
-        )
-        return f"{self.label:<42}" + " ".join(shown).rstrip()
+        return _line(self.label, values.items())
+
+
+def _line(label: str, values: Iterable[tuple[str, float | None]]) -> str:
+    shown = (f"{name} {'–' if value is None else f'{value:.3g}':<9}" for name, value in values)
+    return f"{label:<42}" + " ".join(shown).rstrip()
 
 
 def five_figures(record: dict) -> list[Figure]:
     """The five figures that sum up a record of `evaluate_campaign` or `evaluate_files`."""
-    judged = Path(record["generated"]).name if "generated" in record else None
+    judged = _judged(record)
     return [
         Figure(
             metric(name).label,
@@ -76,6 +90,26 @@ def five_figures(record: dict) -> list[Figure]:
         )
         for name in HEADLINES
     ]
+
+
+def validation_lines(record: dict) -> list[str]:
+    """Aligned lines for a terminal: what each row of a record is worth as a structure, without a truth."""
+    ours = _judged(record) or "ours"
+    rows = [
+        (ours if row["row"] == "model" else SHORT.get(row["row"], row["label"]), row["metrics"])
+        for row in record["rows"]
+    ]
+    lines = []
+    for name, label in VALIDATION.items():
+        lines.append(_line(label, [(key, x.get(name, {}).get("value")) for key, x in rows]))
+    return lines
+
+
+def _judged(record: dict) -> str | None:
+    """What lines call the file or files of a record of `evaluate_files`."""
+    if "generated" not in record:
+        return None
+    return Path(record["generated"]).name if record.get("members", 1) == 1 else "members"
 
 
 def find_row(rows: list[dict], name: str) -> dict | None:

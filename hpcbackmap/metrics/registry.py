@@ -112,6 +112,8 @@ METRICS = (
     Metric("chi4_jsd_nats", "– χ4 (nats)", _ANGLE, 4),
     Metric("chi1_right_percent", "χ1 within 40° of the truth (%)", digits=1),
     Metric("chi12_right_percent", "χ1 and χ2 within 40° of the truth (%)", digits=1),
+    Metric("rotamers_favoured_percent", "Rotamers favoured (%)", digits=1, compares=False),
+    Metric("rotamer_outliers_percent", "– outliers (%)", compares=False),
     Metric("rotamer_tvd", "Rotamer populations by residue, total variation", TOTAL_VARIATION, 3),
     Metric("rotamer_chi1_tvd", "– of χ1 alone", TOTAL_VARIATION, 3),
     Metric("d_residues_percent", "D residues (%)", compares=False),

@@ -20,6 +20,7 @@ from hpcbackmap.metrics.ramachandran import ramachandran_favoured, ramachandran_
 from hpcbackmap.metrics.reference_forms import clashing_residues_reference
 from hpcbackmap.metrics.registry import ANGSTROM
 from hpcbackmap.metrics.rings import pierced_rings
+from hpcbackmap.metrics.rotamer_regions import rotamer_regions
 from hpcbackmap.protein.chirality import chiral_volumes, handedness
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.protein.torsions import omega_angles
@@ -44,6 +45,7 @@ def own_values(
     return (
         _clashes(topology, positions, close)
         | _ramachandran(topology, positions)
+        | _rotamers(topology, positions)
         | {
             "clashscore": clashscore(topology, positions),
             "cis_peptide_bonds_per_structure": cis_bonds(omega_angles(topology, positions)),
@@ -65,6 +67,15 @@ def _ramachandran(topology: Topology, positions: np.ndarray) -> dict[str, np.nda
     return {
         "ramachandran_favoured_percent": 100 * favoured.sum(-1) / number,
         "ramachandran_outliers_percent": 100 * outliers.sum(-1) / number,
+    }
+
+
+def _rotamers(topology: Topology, positions: np.ndarray) -> dict[str, np.ndarray]:
+    favoured, outliers = rotamer_regions(topology, positions)
+    number = favoured.shape[1] or np.nan
+    return {
+        "rotamers_favoured_percent": 100 * favoured.sum(-1) / number,
+        "rotamer_outliers_percent": 100 * outliers.sum(-1) / number,
     }
 
 

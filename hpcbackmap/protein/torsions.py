@@ -10,6 +10,7 @@ from hpcbackmap.protein.topology import Topology
 __all__ = [
     "CIS",
     "PLANAR",
+    "SYMMETRIC",
     "TORSIONS",
     "angle_between",
     "dihedrals",

@@ -52,7 +52,8 @@ TOPICS = (
     ),
     Topic(
         "Side chains",
-        "Torsions χ beside the truth, frame by frame, and the rotamer populations of each residue.",
+        "Torsions χ beside the truth, frame by frame, and the rotamer populations of each residue. "
+        "Favoured are torsions as 98 % of the residues of good crystals have, outliers those as 0.3 % have.",
         ("chi", "rotamer"),
     ),
     Topic(

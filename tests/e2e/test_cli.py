@@ -150,6 +150,8 @@ def test_evaluate_judges_two_files(road, tmp_path):
     record = json.loads(succeed("evaluate", *arguments).stdout)
     model = next(row for row in record["rows"] if row["row"] == "model")
     assert model["metrics"]["rmsd_aligned_angstrom"]["value"] == pytest.approx(0, abs=1e-3)
+    alone = succeed("evaluate", "--generated", tmp_path / "a.pdb").stdout
+    assert "Rotamer outliers (%)" in alone
 
 
 def contents(folder: Path) -> dict[str, int]:

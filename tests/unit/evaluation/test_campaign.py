@@ -14,7 +14,8 @@ from hpcbackmap.evaluation.campaign import (
     five_figures,
     open_sources,
 )
-from hpcbackmap.evaluation.record import find_row
+from hpcbackmap.evaluation.files import evaluate_structures
+from hpcbackmap.evaluation.record import find_row, validation_lines
 from hpcbackmap.metrics.close_pairs import pair_keys, pairs_within_two_bonds
 from hpcbackmap.metrics.divergence import ANGLE_BINS, angle_counts, jensen_shannon
 from hpcbackmap.metrics.judge import METRICS, judge, metric
@@ -390,6 +391,28 @@ def test_members_of_one_file_and_of_several_are_judged_alike(files, topology, po
     spread = find_row(one["rows"], "model")["metrics"]["spread_ratio"]["value"]
     assert spread is not None
     assert "diversity" in find_row(one["rows"], "model")["metrics"]
+
+
+def test_members_are_found_by_the_name_of_the_run_with_their_topology(
+    files, topology, positions, tmp_path
+):
+    for member in (1, 2):
+        as_mdtraj(topology, positions[:4]).save(str(tmp_path / f"made_{member}.xtc"))
+    as_mdtraj(topology, positions[:1]).save(str(tmp_path / "made_top.pdb"))
+    record = evaluate_files(files / "truth.pdb", tmp_path / "made.xtc")
+    assert record["members"] == 2
+    lines = validation_lines(record)
+    assert any(line.startswith("Rotamer outliers (%)") and "members" in line for line in lines)
+    alone = evaluate_structures(tmp_path / "made.xtc")
+    assert [row["label"] for row in alone["rows"]] == ["made_1.xtc", "made_2.xtc"]
+
+
+def test_structures_alone_have_what_needs_no_truth(files):
+    alone = evaluate_structures(files / "truth.pdb")
+    beside = evaluate_files(files / "truth.pdb", files / "truth.pdb")
+    (row,) = alone["rows"]
+    assert row["metrics"] == find_row(beside["rows"], "truth")["metrics"]
+    assert {"clashscore", "rotamer_outliers_percent"} <= row["metrics"].keys()
 
 
 def test_files_that_do_not_match_say_what_differs(files, topology, positions):
