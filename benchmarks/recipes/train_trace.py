@@ -1,15 +1,16 @@
 r"""Train the shipped trace stage: one network for beads of 2 to 25 residues, even, uneven, of any definition.
 
     export HPCBACKMAP_DATA=...
-    python benchmarks/recipes/train_trace.py FOLDER --steps 7000 [--start ARTIFACT]
+    python benchmarks/recipes/train_trace.py FOLDER --minutes 35 [--start ARTIFACT]
 
 Every example is a chain of the training split (`campaign.read_chains`), cut at random into runs of residues;
 beads are means of C-alpha atoms, of heavy atoms, or mass centres. An epoch takes one chain of every cluster.
-Muon (Jordan et al. 2024) for matrices, AdamW for the rest; the rate falls to a fiftieth over the last 40 % of
-the steps, and a moving average of the weights is what is kept. FOLDER/checkpoint.pt is written every two
-minutes and the same command goes on from it; FOLDER/chains.npz holds the chains once they are read. At the
-end FOLDER/beads-ca is the artifact. The package's trainer learns one rung at a time; random rungs are this
-script's.
+Muon (Jordan et al. 2024) for matrices, AdamW for the rest. Minutes are of one thread's CPU time; the rate
+falls to a fiftieth over the last 40 % of them, and a moving average of the weights is what is kept.
+FOLDER/checkpoint.pt is written every two minutes and the same command goes on from it; FOLDER/chains.npz
+holds the chains once they are read. At the end FOLDER/beads-ca is the artifact, with the denoiser of the
+ARTIFACT that it began with as it was: `train_denoiser` trains that. The package's trainer learns one rung at a
+time; random rungs are this script's.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from hpcbackmap.protein.residues import ELEMENT_MASS
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import DEFINITIONS, build_ladder
 from hpcbackmap.runtime.allocator import keep_freed_memory
-from hpcbackmap.stages.artifact import load_artifact, save_artifact
+from hpcbackmap.stages.artifact import load_artifact, read_artifact_config, save_artifact
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.trace.model import Trace
 from hpcbackmap.stages.trace.system import trace_system
@@ -52,7 +53,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--minutes", type=float, default=35.0)
     parser.add_argument("--start", type=Path, help="Artifact to go on from.")
     parser.add_argument(
         "--rate", type=float, default=1.5e-3, help="Of AdamW; Muon's is 8 times it."
@@ -63,22 +64,22 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    stage = (
-        load_artifact(arguments.start) if arguments.start else Trace("ca", "beads", TraceConfig())
-    )
+    stage, card = Trace("ca", "beads", TraceConfig(denoiser=0)), {}
+    if arguments.start:
+        stage, card = load_artifact(arguments.start), read_artifact_config(arguments.start)["card"]
     chains = load_chains(arguments.folder / "chains.npz", arguments.chains)
-    card = Run(stage, arguments.folder / "checkpoint.pt", arguments.rate).train(
-        chains, arguments.steps
-    )
-    save_artifact(stage, arguments.folder / "beads-ca", card)
+    denoiser, stage.denoiser = stage.denoiser, None
+    run = Run(stage, arguments.folder / "checkpoint.pt", arguments.rate, arguments.minutes * 60)
+    told = run.train(chains)
+    stage.denoiser = denoiser
+    save_artifact(stage, arguments.folder / "beads-ca", card | {"network": told})
 
 
 class Run:
-    """A training under way: stage, optimisers, averaged weights, step, CPU-seconds."""
+    """A training under way: stage, optimisers, averaged weights, step, CPU-seconds of ``seconds``."""
 
-    def __init__(self, stage: Trace, path: Path, rate: float):
-        self.stage, self.path = stage, path
-        stage.use_bf16()
+    def __init__(self, stage: Trace, path: Path, rate: float, seconds: float):
+        self.stage, self.path, self.seconds = stage, path, seconds
         self.optimisers = optimisers(stage, rate)
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
         self.average = {key: value.clone() for key, value in stage.state_dict().items()}
@@ -90,13 +91,13 @@ class Run:
             for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(kept)
 
-    def train(self, chains: list[dict], steps: int) -> dict:
+    def train(self, chains: list[dict]) -> dict:
         """Leave the averaged weights in the stage; returns what its card says."""
         rng = np.random.default_rng([0, self.step])
         stream, saved = batches(chains, rng), time.monotonic()
         self.stage.train()
-        while self.step < steps:
-            self.one(next(stream), steps, rng)
+        while (left := 1 - self.spent() / self.seconds) > 0:
+            self.one(next(stream), left, rng)
             if time.monotonic() - saved > SAVE_SECONDS:
                 self.save()
                 saved = time.monotonic()
@@ -104,10 +105,14 @@ class Run:
         self.stage.load_state_dict(self.average)
         return {"chains": len(chains), "steps": self.step, "cpu_minutes": round(self.cpu / 60, 1)}
 
-    def one(self, batch: tuple, steps: int, rng: np.random.Generator) -> None:
+    def spent(self) -> float:
+        now = time.process_time()
+        self.cpu, self.before = self.cpu + now - self.before, now
+        return self.cpu
+
+    def one(self, batch: tuple, left: float, rng: np.random.Generator) -> None:
         fine, coarse, system = batch
-        share = min(1.0, max(FLOOR, (steps - self.step) / (COOLDOWN * steps)))
-        share *= min(1, (self.step + 1) / WARMUP)
+        share = min(1.0, max(FLOOR, left / COOLDOWN)) * min(1, (self.step + 1) / WARMUP)
         for optimiser, rates in zip(self.optimisers, self.rates, strict=True):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * share
@@ -125,11 +130,9 @@ class Run:
         follow(self.average, self.stage, self.step)
         if self.step % 100 < 2:
             shown = " ".join(f"{key} {float(value.detach()):.3f}" for key, value in terms.items())
-            print(self.step, shown, flush=True)
+            print(self.step, f"{self.cpu / 60:.1f} min", shown, flush=True)
 
     def save(self) -> None:
-        now = time.process_time()
-        self.cpu, self.before = self.cpu + now - self.before, now
         state = {
             "weights": self.stage.state_dict(),
             "average": self.average,
@@ -154,15 +157,57 @@ def write_state(path: Path, state: dict) -> None:
     os.replace(part, path)
 
 
+class Muon(torch.optim.Optimizer):
+    """Steps along the orthogonal matrix nearest to a momentum (Jordan et al. 2024), in single precision.
+
+    torch's own works in bfloat16, which a CPU without it emulates at a seventh of the speed.
+    """
+
+    MOMENTUM, DECAY, TURNS = 0.95, 0.01, 4
+    QUINTIC = (3.4445, -4.7750, 2.0315)
+
+    def __init__(self, matrices: list[torch.nn.Parameter], rate: float):
+        super().__init__(matrices, {"lr": rate})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            alike = defaultdict(list)
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    alike[matrix.shape].append(matrix)
+            for (rows, columns), matrices in alike.items():
+                steps = self._orthogonal(torch.stack([self._momentum(each) for each in matrices]))
+                far = group["lr"] * max(1, rows / columns) ** 0.5
+                for matrix, step in zip(matrices, steps, strict=True):
+                    matrix.mul_(1 - group["lr"] * self.DECAY).sub_(step, alpha=far)
+
+    def _momentum(self, matrix: torch.nn.Parameter) -> torch.Tensor:
+        """Nesterov's."""
+        kept = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+        kept.lerp_(matrix.grad, 1 - self.MOMENTUM)
+        return torch.lerp(matrix.grad, kept, self.MOMENTUM)
+
+    def _orthogonal(self, matrices: torch.Tensor) -> torch.Tensor:
+        """Of matrices [M, rows, columns], by Newton and Schulz's iteration of the fifth order."""
+        a, b, c = self.QUINTIC
+        tall = matrices.shape[1] > matrices.shape[2]
+        x = matrices.mT if tall else matrices
+        x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+        for _ in range(self.TURNS):
+            square = x @ x.mT
+            x = a * x + (b * square + c * square @ square) @ x
+        return x.mT if tall else x
+
+
 def optimisers(stage: Trace, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for matrices inside, AdamW for vectors, embeddings and what gives positions."""
     matrices, others = [], []
     for name, parameter in stage.named_parameters():
         outside = any(part in name for part in ("embed", "move.2", "cis", "log_"))
         (others if parameter.ndim != 2 or outside else matrices).append(parameter)
-    muon = {"weight_decay": 0.01, "momentum": 0.95, "adjust_lr_fn": "original", "ns_steps": 4}
     return [
-        torch.optim.Muon(matrices, 8 * rate, **muon),
+        Muon(matrices, 8 * rate),
         torch.optim.AdamW(others, rate, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
 

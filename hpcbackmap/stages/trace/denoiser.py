@@ -6,12 +6,15 @@ leads from a noisy trace to a protein-like one. Beads that are means of C-alpha 
 Shapes as in `stages.base`.
 """
 
+import math
+from itertools import pairwise
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from hpcbackmap.stages.layers import geometry
+from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.stages.layers.network import MLP, MessageLayers
 from hpcbackmap.stages.trace.contacts import push_apart
 from hpcbackmap.stages.trace.network import (
@@ -34,8 +37,11 @@ __all__ = ["Denoiser"]
 
 NARROWEST, WIDEST = 0.01, 1.0
 """Widths of the noise that it learns, nm."""
-START, END, STEPS = 0.8, 0.015, 10
+START, END, STEPS = 0.8, 0.03, 7
 """The flow: widths (nm) at which it begins and of its last step, and how many steps it takes."""
+SHARP, CLOSING = 0.3, 10
+"""Below this width (nm) what is expected is a trace, rather than the mean of many, and its links are closed at
+every step by so many iterations: what closing bends the next step mends."""
 SPACING = 3.0
 """Widths are even in this root of them (Karras et al. 2022)."""
 RESIDUES_AT_A_TIME = 8192
@@ -63,19 +69,28 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.move.last.bias)
 
     @torch.no_grad()
-    def refined(self, trace: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
-        """The trace [F, N, 3] at the end of the flow that begins at it, as if it were seen through noise."""
-        frames = max(1, RESIDUES_AT_A_TIME // max(1, trace.shape[1]))
-        pairs = zip(trace.split(frames), coarse.split(frames), strict=True)
-        return torch.cat([self._refined(*each, system) for each in pairs])
+    def refined(self, trace: Tensor, coarse: Tensor, system: TraceSystem, cis: Tensor) -> Tensor:
+        """The trace [F, N, 3] at the end of the flow that begins at it, as if it were seen through noise.
 
-    def _refined(self, trace: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
-        narrower, known = _WIDTHS[1:] + (0.0,), self._of_molecule(system)
-        for width, following in zip(_WIDTHS, narrower, strict=True):
+        cis: which links are to be cis, [F, bonds].
+        """
+        frames = max(1, RESIDUES_AT_A_TIME // max(1, trace.shape[1]))
+        parts = zip(trace.split(frames), coarse.split(frames), cis.split(frames), strict=True)
+        return torch.cat([self._refined(*each, system) for each in parts])
+
+    def _refined(self, trace: Tensor, coarse: Tensor, cis: Tensor, system: TraceSystem) -> Tensor:
+        """By the second-order multistep solver of Lu et al. (2022, DPM-Solver++), in logarithms of widths."""
+        known, before = self._of_molecule(system), None
+        for width, following, ahead in _STEPS:
             near = near_residues(trace, system, self.neighbours)
             clean = self(trace, trace.new_full(trace.shape[:2], width), coarse, system, near, known)
-            clean = clean + keep_beads(push_apart(clean, system, near), system)
-            trace = clean + (trace - clean) * (following / width)
+            if following:
+                clean = clean + keep_beads(push_apart(clean, system, near), system)
+            if width < SHARP:
+                clean = close_calpha(clean, system, cis, CLOSING)
+            towards = clean if before is None else clean + ahead * (clean - before)
+            trace = towards + (trace - towards) * (following / width)
+            before = clean
         return trace
 
     def _of_molecule(self, system: TraceSystem) -> tuple[Tensor, Tensor]:
@@ -130,9 +145,13 @@ def _levels(width: Tensor) -> Tensor:
     return torch.stack([log / 2, torch.sin(log), torch.cos(log)], -1)
 
 
-def _flow() -> tuple[float, ...]:
+def _flow() -> list[tuple[float, float, float]]:
+    """Width of every step, that of the next, and by how much of the last change to look ahead."""
     first, last = (width ** (1 / SPACING) for width in (START, END))
-    return tuple((first + (last - first) * k / (STEPS - 1)) ** SPACING for k in range(STEPS))
+    widths = [(first + (last - first) * k / (STEPS - 1)) ** SPACING for k in range(STEPS)]
+    down = [math.log(wide / narrow) for wide, narrow in pairwise(widths)]
+    ahead = [0.0, *(0.5 * now / last for last, now in pairwise(down)), 0.0]
+    return list(zip(widths, [*widths[1:], 0.0], ahead, strict=True))
 
 
-_WIDTHS = _flow()
+_STEPS = _flow()

@@ -71,7 +71,8 @@ class Guided(Trace):
         self, coarse: Tensor, known: GuidedSystem, noises: list[Tensor]
     ) -> tuple[list[Tensor], list[Carried]]:
         context = self.network.context(coarse, known)
-        draws = self._draws(context, coarse, known, noises).unflatten(0, (len(noises), -1))
+        links = self._cis_links(context, known, noises)
+        draws = self._draws(context, coarse, known, noises, links).unflatten(0, (len(noises), -1))
         answer, carried = self._carried(context, coarse, known)
         moved = (draws - answer).double().cpu().numpy()
         white = np.stack([_per_residue(noise, known).double().cpu().numpy() for noise in noises])
@@ -80,7 +81,7 @@ class Guided(Trace):
                 pairs = zip(white[:, frame], moved[:, frame], strict=True)
                 members = np.stack([found.member(*each) for each in pairs])
                 draws[:, frame] = torch.from_numpy(members).to(draws)
-        links = self._cis_links(context, known, noises).unflatten(0, (len(noises), -1))
+        links = links.unflatten(0, (len(noises), -1))
         links = self._known_links(links, carried, known).flatten(0, 1)
         closed = close_calpha(draws.flatten(0, 1), known, links, CLOSING)
         return list(closed.split(len(coarse))), carried
@@ -111,7 +112,7 @@ class Guided(Trace):
         Beads of atoms are taken as the means of C-alpha atoms, which is nearer than what the stage makes of
         them.
         """
-        answer = self._answer(context, coarse, system)
+        answer = self._answer(context, coarse, system, self._cis_links(context, system))
         arrays = [coarse, answer, self.network.error(context, system).exp()]
         beads, traces, errors = (each.double().cpu().numpy() for each in arrays)
         elastic = Elastic(

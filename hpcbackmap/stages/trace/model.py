@@ -96,32 +96,41 @@ class Trace(Stage[TraceSystem]):
 
     def samples(self, coarse: Tensor, system: TraceSystem, noises: list[Tensor]) -> list[Tensor]:
         context = self.network.context(coarse, system)
-        positions = self._draws(context, coarse, system, noises)
         links = self._cis_links(context, system, noises)
+        positions = self._draws(context, coarse, system, noises, links)
         return list(close_calpha(positions, system, links, CLOSING).split(len(coarse)))
 
     def mode(self, coarse: Tensor, system: TraceSystem) -> Tensor:
         context = self.network.context(coarse, system)
-        positions = self._answer(context, coarse, system)
-        return close_calpha(positions, system, self._cis_links(context, system), CLOSING)
+        links = self._cis_links(context, system)
+        positions = self._answer(context, coarse, system, links)
+        return close_calpha(positions, system, links, CLOSING)
 
-    def _answer(self, context: Context, coarse: Tensor, system: TraceSystem) -> Tensor:
+    def _answer(self, context: Context, coarse: Tensor, system: TraceSystem, cis: Tensor) -> Tensor:
         """The most likely trace before the closing projection, [F, N, 3]."""
-        return self._refined(self.network.decode(context, None, coarse, system), coarse, system)
+        answer = self.network.decode(context, None, coarse, system)
+        return self._refined(answer, coarse, system, cis)
 
     def _draws(
-        self, context: Context, coarse: Tensor, system: TraceSystem, noises: list[Tensor]
+        self,
+        context: Context,
+        coarse: Tensor,
+        system: TraceSystem,
+        noises: list[Tensor],
+        cis: Tensor,
     ) -> Tensor:
         """Traces before the closing projection, one draw after the other, [D F, N, 3]."""
         draws = torch.cat(
             [self.network.decode(context, noise[..., :LATENT], coarse, system) for noise in noises]
         )
-        return self._refined(draws, coarse.repeat(len(noises), 1, 1), system)
+        return self._refined(draws, coarse.repeat(len(noises), 1, 1), system, cis)
 
-    def _refined(self, positions: Tensor, coarse: Tensor, system: TraceSystem) -> Tensor:
+    def _refined(
+        self, positions: Tensor, coarse: Tensor, system: TraceSystem, cis: Tensor
+    ) -> Tensor:
         if self.denoiser is None:
             return positions
-        return self.denoiser.refined(positions, coarse, system)
+        return self.denoiser.refined(positions, coarse, system, cis)
 
     def _cis_links(
         self, context: Context, system: TraceSystem, noises: list[Tensor] | None = None

@@ -14,6 +14,7 @@ from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages import artifact
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import collate
+from hpcbackmap.stages.noise import frame_noise
 from hpcbackmap.stages.trace.denoiser import Denoiser
 from hpcbackmap.stages.trace.secondary_structure import SecondaryStructure
 from hpcbackmap.stages.trace.system import trace_system
@@ -62,13 +63,31 @@ def test_learns_what_traces_look_like_and_keeps_their_beads():
         bent = trace + 0.15 * torch.randn(trace.shape)
         mean = torch.from_numpy(ladder.mappings[1].apply((bent - trace)[0].numpy())).float()
         bent = bent - mean[ladder.mappings[1].bead]
-        made = net.refined(bent, beads, system)
+        trans = torch.zeros(1, len(system.bond_index), dtype=torch.bool)
+        made = net.refined(bent, beads, system, trans)
     assert float((made - trace).norm(dim=-1).mean()) < 0.4 * float(
         (bent - trace).norm(dim=-1).mean()
     )
     assert turns(made[0].numpy()) > turns(bent[0].numpy()) + 0.3
     again = ladder.mappings[1].apply(made[0].numpy())
     assert np.abs(again - beads[0].numpy()).max() < 1e-5
+
+
+def test_closing_has_little_left_to_do():
+    """Links are closed while there are steps to come: what closing does at the end bends no trace."""
+    stage = load_artifact(shipped_artifact("beads-ca"))
+    ladder, _, _, beads = case(5)
+    stage = stage.at_rung(f"{ladder.resolutions[2]}-ca")
+    system = collate([stage.describe(ladder)])
+    noise = torch.from_numpy(frame_noise(0, stage.name, [0], 0, beads.shape[1], stage.noise_width))
+    with torch.no_grad():
+        context = stage.network.context(beads, system)
+        links = stage._cis_links(context, system, [noise])
+        before = stage._draws(context, beads, system, [noise], links)
+        (after,) = stage.samples(beads, system, [noise])
+    length = (before[:, 1:] - before[:, :-1]).norm(dim=-1)
+    assert float((length - 0.38).abs().max()) < 0.02
+    assert float((after - before).norm(dim=-1).max()) < 0.02
 
 
 def test_secondary_structure_that_is_told_is_made():
