@@ -17,8 +17,10 @@ from hpcbackmap.backmapping.others import Others
 from hpcbackmap.backmapping.reading import WholeSites, require_unit
 from hpcbackmap.backmapping.trace_rules import (
     SiteRules,
+    astray,
     closed_rules,
     find_unusable,
+    handedness_in_words,
     measure_rules,
     repaired,
 )
@@ -153,22 +155,23 @@ class FileSystem:
         read, topology = self.reader.read_at(frames), self.ladder.topology
         particles = self._whole(read.positions[:, self.chosen], read.cells)
         sites = particles[:, self._whole.anchor]
-        unusable = find_unusable(topology, sites, self.rules)
+        strays = astray(self.reading, particles, sites)
+        unusable = strays | find_unusable(topology, sites, self.rules)
         if unusable and self.on_bad_frame == "stop":
             place, reason = min(unusable.items())
             raise InputError(
                 f"{self.reader.label(frames[place])}: {reason}; leave such frames out with --on-bad-frame "
                 "skip, or close their traces with --on-bad-frame repair"
             )
-        particles = filled(particles, unusable)
-        trace = calpha_trace(self.reading, particles, self.rules.scatter, self.rules.cis)
-        given = given_of(self.reading, particles, read.cells)
+        usable = filled(particles, unusable)
+        trace = calpha_trace(self.reading, usable, self.rules.scatter, self.rules.cis)
         positions, moved = trace.calpha.copy(), np.sqrt(np.square(trace.moved).mean(-1))
-        finite = [place for place in unusable if np.isfinite(sites[place]).all()]
+        finite = [p for p in unusable if p not in strays and np.isfinite(sites[p]).all()]
         if finite and self.on_bad_frame == "repair" and self._whole.site == "ca":
             self._repair(sites, finite, positions, moved, unusable)
         for place, reason in find_unusable(topology, positions, None).items():
             unusable.setdefault(place, f"as C-alpha atoms: {reason}")
+        given = given_of(self.reading, filled(particles, unusable), read.cells)
         moved[list(unusable)] = 0.0
         positions = filled(positions, unusable)
         return Coarse(positions, unusable, moved.astype(np.float32), given)
@@ -263,6 +266,7 @@ def file_source(
     cells = None if read.cells is None else read.cells[good]
     sites = whole(frames[good], cells)[:, whole.anchor]
     rules = measure_rules(reading.topology, whole.site, sites)
+    reading.words.extend(handedness_in_words(reading.topology, sites))
     ladder = build_ladder(reading.topology, ["fg", "ca"])
     system = FileSystem(reader, chosen, reading, ladder, rules, on_bad_frame, gather)
     return FileSource(path, system, options)

@@ -9,11 +9,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hpcbackmap.protein.residues import TRANS
+from hpcbackmap.protein.helical_turns import helical_turns, mirrored
+from hpcbackmap.protein.residues import CIS, TRANS
 from hpcbackmap.protein.topology import Topology
+from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.trajectories.checks import CALPHA_RANGE, straight_at
 
-__all__ = ["SiteRules", "closed_rules", "find_unusable", "measure_rules", "repaired"]
+__all__ = [
+    "SiteRules",
+    "astray",
+    "closed_rules",
+    "find_unusable",
+    "handedness_in_words",
+    "measure_rules",
+    "repaired",
+]
 
 REACH = 4.5
 """Standard deviations that a bond may be off before the frame counts as broken."""
@@ -21,7 +31,7 @@ SMALLEST = 0.10
 """nm; nearer C-alpha atoms are never a bond that fluctuates."""
 SITE_RANGES = {
     "com": (0.05, 1.3),
-    "bb": (0.10, 0.75),
+    "bb": (0.05, 0.75),
     "sc": (0.05, 2.0),
     "backbone": CALPHA_RANGE,
 }
@@ -33,6 +43,8 @@ SITE_NAMES = {
     "bb": "backbone beads",
     "sc": "side-chain centres",
 }
+FARTHEST_BEAD = 1.2
+"""nm; of a side chain from what places its residue."""
 NUDGE = 0.02
 """nm by which an atom in line with its neighbours is moved aside before its trace is closed."""
 
@@ -62,7 +74,7 @@ def measure_rules(topology: Topology, site: str, samples: np.ndarray) -> SiteRul
     return SiteRules(
         site,
         scatter=round(scatter, 5),
-        low=round(max(SMALLEST, min(CALPHA_RANGE[0], TRANS - REACH * scatter)), 4),
+        low=round(max(SMALLEST, min(CALPHA_RANGE[0], CIS - REACH * scatter)), 4),
         high=round(max(CALPHA_RANGE[1], TRANS + REACH * scatter), 4),
         cis=_cis_throughout(topology, samples, scatter),
     )
@@ -82,6 +94,38 @@ def _cis_throughout(
     numbers = torch.from_numpy(samples.astype(np.float64))
     found = lasting_cis_links(numbers, torch.tensor(topology.bonded), proline, scatter)
     return tuple(int(residue) for residue in torch.nonzero(found).squeeze(-1))
+
+
+def handedness_in_words(topology: Topology, samples: np.ndarray) -> list[str]:
+    """A sentence about sites of sampled frames [F, R, 3] that are those of a mirror image; else none."""
+    left, turns = helical_turns(samples, np.array(topology.bonded))
+    if not mirrored(left, turns):
+        return []
+    return [
+        f"{left} of {turns} helical turns wind to the left, as in a mirror image (in proteins 2 of 100 do); "
+        "if an axis was reflected, turn its sign and start again: all residues are built as L-amino acids"
+    ]
+
+
+def astray(reading: Reading, particles: np.ndarray, sites: np.ndarray) -> dict[int, str]:
+    """Why side-chain beads of frames [F, P, 3] cannot be those of residues at sites [F, R, 3], by place."""
+    beads = reading.beads
+    if beads is None or not len(beads.particles):
+        return {}
+    gap = particles[:, beads.particles].astype(np.float64) - sites[:, beads.residue]
+    far = np.linalg.norm(gap, axis=-1)
+    wrong = ~(far < FARTHEST_BEAD)
+    reasons = {}
+    for place in np.flatnonzero(wrong.any(axis=1)).tolist():
+        bead = int(np.argmax(wrong[place]))
+        label = reading.topology.label(int(beads.residue[bead]))
+        reasons[place] = (
+            f"a side-chain bead of {label} is {far[place, bead]:.3g} nm from its residue, not up to "
+            f"{FARTHEST_BEAD:.3g}"
+            if np.isfinite(far[place, bead])
+            else f"a side-chain bead of {label} is not finite"
+        )
+    return reasons
 
 
 def find_unusable(topology: Topology, sites: np.ndarray, rules: SiteRules | None) -> dict[int, str]:

@@ -58,6 +58,7 @@ def split(
     """
     index, first = _residues(rows)
     index, first = _rejoined(rows, index, first)
+    index, first = _untangled(rows, index, first, positions, cells)
     numbers = _counted_on([rows.numbers[p] for p in first])
     starts = _starts(rows, index, first, numbers, positions, cells, molecule)
     if not molecule:
@@ -116,6 +117,50 @@ def _rejoined(rows: Rows, index: np.ndarray, first: list[int]) -> tuple[np.ndarr
     return order[index], [first[r] for r in kept]
 
 
+def _untangled(
+    rows: Rows,
+    index: np.ndarray,
+    first: list[int],
+    positions: np.ndarray | None,
+    cells: np.ndarray | None,
+) -> tuple[np.ndarray, list[int]]:
+    """Chains whose residues alternate in the file (A1 B1 A2 B2 …), one after the other.
+
+    A residue continues the chain of its letter when its number is the next one and it is near the last.
+    """
+    small = _small(rows, first)
+    sites = residue_sites(rows.names, index, len(first))
+    last: dict[tuple, int] = {}
+    continues: list[tuple[int, int]] = []
+    for r, p in enumerate(first):
+        key = rows.chains[p], rows.segments[p], rows.strands[p]
+        q = last.get(key, r)
+        if q < r - 1 and not small[r] and rows.numbers[p] == rows.numbers[first[q]] + 1:
+            continues.append((q, r))
+        last[key] = r
+    if not continues:
+        return index, first
+    before, after = np.array(continues).T
+    steps = _distances(sites[before], sites[after], positions, cells)[1:]
+    far = max(APART, 2 * float(np.nanmedian(steps))) if np.isfinite(steps).any() else np.inf
+    joined = dict(zip(after[~(steps > far)].tolist(), before[~(steps > far)].tolist(), strict=True))
+    run = np.empty(len(first), dtype=np.int64)
+    for r, p in enumerate(first):
+        beside = r > 0 and not _parted(rows, first[r - 1], p)
+        run[r] = run[r - 1] if beside else run[joined[r]] if r in joined else r
+    order = np.argsort(run, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return place[index], [first[r] for r in order]
+
+
+def _small(rows: Rows, first: list[int]) -> list[bool]:
+    """Which residues are water or ions."""
+    names = [rows.residue_names[p] for p in first]
+    letters = len({name for name in names if len(name) == 1}) > FEW_LETTERS
+    return [residue_kind(name) in SMALL and not (letters and len(name) == 1) for name in names]
+
+
 def _counted_on(numbers: list[int]) -> list[int]:
     """Numbers that wrapped at the width of their column, counted on."""
     offset, counted = 0, []
@@ -138,9 +183,7 @@ def _starts(
     molecule: int | None,
 ) -> list[int]:
     """The residue that begins each molecule."""
-    names = [rows.residue_names[p] for p in first]
-    letters = len({name for name in names if len(name) == 1}) > FEW_LETTERS
-    small = [residue_kind(name) in SMALL and not (letters and len(name) == 1) for name in names]
+    small = _small(rows, first)
     steps = residue_steps(rows.names, index, len(first), positions, cells)
     linked = _peptide_links(rows.names, index, len(first), positions, cells)
     far = max(APART, 2 * float(np.nanmedian(steps))) if np.isfinite(steps).any() else np.inf

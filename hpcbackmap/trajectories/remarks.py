@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["remarks"]
 
+SHORTEST_REPEAT = 15
+"""Residues; a chain that repeats fewer is no row of molecules."""
 TOGETHER = 0.15
 """nm; sites of two residues are never that near."""
 CIS = (0.25, 0.33)
@@ -36,6 +38,7 @@ def remarks(particles: "Particles") -> list[str]:
         for words in (
             *_backward(particles),
             *_numbered_twice(particles, protein),
+            *_repeated(particles, protein),
             *_together(particles, protein),
             *_all_near(particles, protein),
         )
@@ -69,6 +72,23 @@ def _numbered_twice(particles: "Particles", protein: np.ndarray) -> Iterator[str
             )
             return
         seen.add(key)
+
+
+def _repeated(particles: "Particles", protein: np.ndarray) -> Iterator[str]:
+    """A chain of one sequence several times over: copies that nothing parts, or repeats of a protein."""
+    names = [row.name for row in particles.residues]
+    rows = [number for number, row in enumerate(particles.residues) if protein[number]]
+    for chain, group in itertools.groupby(rows, lambda number: particles.residues[number].chain):
+        own = [names[number] for number in group]
+        for times in range(len(own) // SHORTEST_REPEAT, 1, -1):
+            unit, rest = divmod(len(own), times)
+            if not rest and own == own[:unit] * times:
+                letter = particles.chains[chain].id.strip() or str(chain + 1)
+                yield (
+                    f"chain {letter} is one sequence of {unit} residues {times} times over, read as one chain; "
+                    f"if these are copies, say --molecule {unit}"
+                )
+                return
 
 
 def _together(particles: "Particles", protein: np.ndarray) -> Iterator[str]:

@@ -41,8 +41,15 @@ SURE = 0.5
 SURE_OF_BOTH = 0.35
 """The same by which both together must be likelier than one alone."""
 FEW_BONDS = 3
-BONDED = 0.17
-"""nm; CA and CB as atoms are nearer (0.153), a side-chain centre of that name is farther in most residues."""
+BONDED = 0.20
+"""nm; CA and CB as atoms are nearer (0.153, of beads that jitter by 0.1 more), the centre of a side chain of
+that name is farther in `LARGE` ones.
+"""
+LARGE = {"ARG", "LYS", "GLN", "GLU", "MET", "PHE", "TYR", "TRP", "HIS", "LEU", "ILE", "ASN", "ASP"}
+BACKBONES = 0.372
+"""nm; neighbouring centres of backbones are nearer in the median, jitter of 0.1 included. Beads named BB that
+are farther apart are held to be what their distances say.
+"""
 MOST = 0.9
 """Share of residues that make a rule."""
 
@@ -56,7 +63,7 @@ def detect(particles: Particles, frames: np.ndarray | None = None) -> Reading:
     protein = protein_of(particles)
     protein.words.clear()
     name, why = _by_names(protein)
-    if name is None:
+    if name is None or (name == "bb" and _too_far_apart(protein, measured_frames(protein, frames))):
         name, why = _by_distances(protein, measured_frames(protein, frames))
     reading = reading_of(name, protein_of(particles), frames)
     return _with_words(reading, [f"read as {name}: {REPRESENTATIONS[name].meaning} ({why})"])
@@ -101,6 +108,14 @@ def _by_names(protein: Protein) -> tuple[str | None, str]:
     raise _unclear(protein)
 
 
+def _too_far_apart(protein: Protein, frames: np.ndarray) -> bool:
+    """Whether beads named BB, one a residue, are no centres of backbones."""
+    if any(set(own) != {"BB"} for own in protein.members):
+        return False
+    lengths = bonds(protein, np.array([own["BB"] for own in protein.members]), frames)[2]
+    return lengths.size >= FEW_BONDS and float(np.median(lengths)) > BACKBONES
+
+
 def _beyond_backbone() -> tuple[str, ...]:
     names = {name for row in RESIDUES.values() for name in row.atoms}
     return tuple(sorted(names - set(BACKBONE_SLOTS)))
@@ -123,9 +138,14 @@ def _beside_calpha(protein: Protein, others: Counter) -> tuple[str, str]:
 
 
 def _median_gap(protein: Protein, first: str, second: str) -> float:
-    rows = np.array(
-        [(own[first], own[second]) for own in protein.members if {first, second} <= set(own)]
-    )
+    """Of large side chains, if there are any: of small ones CB and the centre are one place."""
+    both = [
+        (kind, (own[first], own[second]))
+        for kind, own in zip(protein.sequence, protein.members, strict=True)
+        if {first, second} <= set(own)
+    ]
+    large = [pair for kind, pair in both if kind in LARGE]
+    rows = np.array(large or [pair for _, pair in both])
     positions = protein.particles.positions
     if positions is None:
         return float("nan")
@@ -167,10 +187,14 @@ def _by_distances(protein: Protein, frames: np.ndarray) -> tuple[str, str]:
             f"one bead per residue, {called}: too few neighbours to tell C-alpha atoms from centres of mass; "
             "say which with --representation ca or --representation com"
         )
-    seen = f"one bead per residue, {called}, neighbours {lengths.mean():.3f} ± {lengths.std():.3f} nm apart"
+    typical = float(np.nanmedian(lengths))
+    spread = 1.4826 * float(np.nanmedian(np.abs(lengths - typical)))
+    seen = f"one bead per residue, {called}, neighbours {typical:.3f} ± {spread:.3f} nm apart"
     mean = nats.mean(0)
     if names == ["CA"]:
         mean[:, KINDS.index("bb")] -= SURE
+    if names == ["BB"]:
+        mean[:, KINDS.index("bb")] += SURE
     total = mean.mean(0)
     mixed = kinds_of_residues(mean, first, len(beads))
     gain = mean[np.arange(len(first)), mixed[first]].mean() - total.max()

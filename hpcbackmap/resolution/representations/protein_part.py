@@ -176,7 +176,7 @@ def bonds(
     """First and second residue of each bond [L], lengths [F, L] and their `bond_nats`."""
     rows = protein.particles.residues
     follows = [
-        rows[a].chain == rows[b].chain and 0 <= rows[b].number - rows[a].number <= 1
+        rows[a].chain == rows[b].chain and abs(rows[b].number - rows[a].number) <= 1
         for a, b in pairwise(protein.rows)
     ]
     first = np.flatnonzero(follows)

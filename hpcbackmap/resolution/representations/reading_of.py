@@ -158,7 +158,7 @@ def _bonded(
     far = np.median(np.linalg.norm(shortest(gap, protein.particles.cell), axis=-1), axis=0)
     bonded = [False]
     for i in range(1, len(rows)):
-        consecutive = 0 <= rows[i].number - rows[i - 1].number <= 1
+        consecutive = abs(rows[i].number - rows[i - 1].number) <= 1
         limit = (LONGEST if consecutive else FAR_IN_NUMBER)[site]
         bonded.append(bool(rows[i].chain == rows[i - 1].chain and not far[i - 1] > limit))
     return tuple(bonded)

@@ -1,12 +1,15 @@
 """`backmap FILE`: frames that cannot be made are named, and what is done of them."""
 
 import re
+from types import SimpleNamespace
 
 import mdtraj
 import numpy as np
 import pytest
 from calpha_file import backmap, calpha_of
 
+from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.resolution.representations.coarsen import coarse_grained
 from hpcbackmap.runtime.errors import (
     ConfigError,
     InputError,
@@ -61,6 +64,34 @@ def test_a_bad_frame_stops_the_run_or_is_repaired_where_asked(damaged, artifact,
     steps = np.linalg.norm(np.diff(calpha_of(made)[:2], axis=1), axis=-1)
     assert made.n_frames == 6
     assert (abs(steps - 0.38) < 0.01)[0].all()
+
+
+def test_a_repaired_frame_has_side_chains_by_its_own_beads(truth, artifact, tmp_path):
+    """Beads of another frame would pull them aside."""
+    topology, index, _ = topology_from_mdtraj(truth.topology, truth.xyz[0], "truth")
+    protein = SimpleNamespace(topology=topology, positions=truth.xyz[:3, index].copy())
+    protein.positions[1] += 3.0
+    names, residue, beads = coarse_grained("ca+sc", topology, protein.positions)
+    calphas = np.flatnonzero(np.array(names) == "CA")
+    apart = beads[1, calphas[1]] - beads[1, calphas[0]]
+    beads[1, residue == 0] -= 0.4 * apart
+    top = mdtraj.Topology()
+    chain = top.add_chain("A")
+    rows = [top.add_residue(name, chain, i + 1) for i, name in enumerate(topology.sequence)]
+    for name, owner in zip(names, residue, strict=True):
+        top.add_atom(name, mdtraj.element.virtual, rows[owner])
+    beads = mdtraj.Trajectory(beads, top)
+    beads[0].save_pdb(str(tmp_path / "in.pdb"))
+    beads.save_dcd(str(tmp_path / "in.dcd"))
+    result = backmap(
+        tmp_path / "in.dcd", tmp_path / "r.pdb", tmp_path / "in.pdb", artifact=artifact,
+        on_bad_frame="repair",
+    )  # fmt: skip
+    assert (result["representation"], result["quarantined"]) == ("ca+sc", [])
+    made = mdtraj.load(result["output"][0])
+    _, order, _ = topology_from_mdtraj(made.topology, made.xyz[0], "made")
+    off = np.linalg.norm(made.xyz[:, order] - protein.positions, axis=-1).mean(1)
+    assert off[1] < 1.5 * off[0]
 
 
 def test_a_trace_that_repair_cannot_close_is_left_out(truth, artifact, tmp_path):

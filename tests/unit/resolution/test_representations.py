@@ -180,6 +180,30 @@ def test_backbone_beads_of_another_name_are_told_by_distance(protein):
         detect(particles(protein, "bb", names=["CA"] * len(plain.names)))
 
 
+@pytest.mark.parametrize("name", ["ca", "com"])
+def test_beads_named_as_backbone_beads_that_are_none_are_told_by_distance(protein, name):
+    plain = particles(protein, name, 0.02)
+    reading = detect(particles(protein, name, 0.02, names=["BB"] * len(plain.names)))
+    assert reading.representation == name
+    assert detect(particles(protein, "bb", 0.1 / 3**0.5)).representation == "bb"
+
+
+@pytest.mark.parametrize("name", ["ca+cb", "ca+sc"])
+def test_beads_named_cb_are_atoms_or_centres_by_large_side_chains(protein, name):
+    plain = particles(protein, name)
+    names = ["CB" if each == "SC" else each for each in plain.names]
+    assert detect(particles(protein, name, 0.06 / 3**0.5, names=names)).representation == name
+
+
+@pytest.mark.parametrize("name", ["ca", "com"])
+def test_numbers_that_run_backwards_leave_chains_whole(protein, name):
+    plain = particles(protein, name)
+    rows = [row._replace(number=200 - row.number) for row in plain.residues]
+    reading = detect(particles(protein, name, residues=rows))
+    assert reading.representation == name
+    assert sum(reading.topology.bonded) == len(rows) - 1
+
+
 def test_one_bad_frame_breaks_no_chain(protein):
     plain = particles(protein, "ca")
     torn = plain.positions.copy()

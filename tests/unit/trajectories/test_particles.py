@@ -298,6 +298,34 @@ def test_copies_that_touch_are_known_by_the_one_that_does_not(calphas, tmp_path)
     assert found.residues[-1].number == 80
 
 
+def test_copies_that_nothing_parts_are_said(calphas, tmp_path):
+    lines = []
+    for copy in range(3):
+        lines += relabelled(calphas, numbers(1 + 20 * copy), shift=copy * next_to(calphas))
+    found = read_particles(write(tmp_path / "one.pdb", lines))
+    assert len(found.chains) == 1
+    (words,) = (words for words in found.words if "times over" in words)
+    assert "20 residues 3 times over" in words
+    assert "--molecule 20" in words
+    parted = read_particles(write(tmp_path / "three.pdb", lines), molecule=20)
+    assert len(parted.chains) == 3
+    assert not any("times over" in words for words in parted.words)
+
+
+def test_chains_whose_residues_alternate_are_whole(calphas, tmp_path):
+    """A1 B1 A2 B2 …; a chain of the same letter far away, whose numbers happen to go on, is another one."""
+    first = relabelled(calphas, numbers(1), "A")
+    second = relabelled(calphas, numbers(1), "B", shift=30.0)
+    third = relabelled(calphas, numbers(21), "A", shift=90.0)
+    lines = [line for pair in zip(first, second, strict=True) for line in pair]
+    found = read_particles(write(tmp_path / "tangled.pdb", lines + third))
+    assert [chain.id for chain in found.chains] == ["A", "B", "A"]
+    assert [row.number for row in found.residues] == [*range(1, 21)] * 2 + [*range(21, 41)]
+    assert found.residue[:4].tolist() == [0, 20, 1, 21]
+    plain = read_particles(write(tmp_path / "plain.pdb", first + second))
+    np.testing.assert_array_equal(found.steps[:40], plain.steps)
+
+
 def test_another_unit_of_length(calphas, tmp_path):
     lines = [
         line[:30] + "".join(f"{float(line[k : k + 8]) / 10:8.3f}" for k in (30, 38, 46)) + line[54:]
