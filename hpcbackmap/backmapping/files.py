@@ -92,7 +92,7 @@ def backmap_files(
     """
     started = time.monotonic()
     check_request(request, inputs if isinstance(inputs, list) else [])
-    source = on_first_rank(comm, lambda: _open(inputs, request))
+    source = on_first_rank(comm, lambda: open_source(inputs, request))
     targets = request.targets
     on_first_rank(comm, lambda: _prepare(request, targets, source))
     plain = targets.output.suffix != STORE
@@ -116,7 +116,7 @@ def backmap_in_memory(
     Structures that could not be made are left out of them.
     """
     check_request(request, inputs if isinstance(inputs, list) else [])
-    source = _open(inputs, request)
+    source = open_source(inputs, request)
     with tempfile.TemporaryDirectory(prefix="hpcbackmap-") as folder:
         done = _descend(source, request, Path(folder), True, comm)
         summary = summarise(done, source)
@@ -183,7 +183,11 @@ def only_delivery(folder: Path, comm: Comm) -> "Iterator[bool]":
         yield on_first_rank(comm, lock)
 
 
-def _open(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> FileSource:
+def open_source(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> FileSource:
+    """What files hold, or a trajectory of mdtraj, read as the request says; said in the log.
+
+    Raises InputError and ConfigError, one line each.
+    """
     from hpcbackmap.trajectories.frames import FramesInMemory, open_files
     from hpcbackmap.trajectories.particles import (
         particles_from_mdtraj,

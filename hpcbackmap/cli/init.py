@@ -11,6 +11,7 @@ import yaml
 from hpcbackmap.cluster.scripts import batch_scripts
 from hpcbackmap.config.campaign import SystemConfig
 from hpcbackmap.config.load import load_campaign
+from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 from hpcbackmap.runtime.files import write_whole
 
@@ -18,6 +19,8 @@ __all__ = ["campaign_text", "init"]
 
 RESIDUES_PER_BEAD = 10
 FEWEST_BEADS, MOST_BEADS = 5, 100
+SELECTION = """\
+    # selection: "chainid 0"      # mdtraj language; default: all protein"""
 FRAMES_TO_LEARN = 30
 """With fewer frames nothing is trained: the shipped stage does all."""
 
@@ -27,7 +30,8 @@ def init(
         list[str] | None,
         typer.Argument(
             metavar="[FILES]...",
-            help="Trajectories of one system, in order: all atoms, or C-alpha.",
+            help="Trajectories of one system, in order: all atoms, C-alpha, or with --sequence beads of "
+            "several residues.",
         ),
     ] = None,
     top: Annotated[
@@ -42,6 +46,30 @@ def init(
             "--beads", min=3, help="Beads of the coarsest level; default: ten residues each."
         ),
     ] = None,
+    sequence: Annotated[
+        str | None,
+        typer.Option(
+            "--sequence",
+            metavar="FASTA",
+            help="File or letters: the files hold beads of several residues of it.",
+        ),
+    ] = None,
+    segments: Annotated[
+        str | None,
+        typer.Option(
+            "--segments",
+            metavar="8,12,10,…",
+            help="Residues of each of these beads, or one number for all; default: even.",
+        ),
+    ] = None,
+    bead_center: Annotated[
+        str,
+        typer.Option(
+            "--bead-center",
+            metavar="ca|atoms|mass",
+            help="What such a bead is: mean of C-alpha atoms, mean or mass centre of heavy atoms.",
+        ),
+    ] = "ca",
     site: Annotated[
         bool,
         typer.Option("--site", help="Write site.sh, for Slurm jobs, beside the campaign file."),
@@ -51,6 +79,7 @@ def init(
     """Write a campaign that runs as it stands, every key explained.
 
     For example: hpcbackmap init md.xtc --top md.pdb && hpcbackmap ingest campaign.yaml
+    Beads of several residues: hpcbackmap init beads.xtc --top beads.pdb --sequence protein.fasta
     On a cluster: hpcbackmap init md.xtc --top md.pdb --site, then edit site.sh
     """
     if not files and not site:
@@ -61,7 +90,19 @@ def init(
     if there and not force:
         raise OutputError(f"{', '.join(there)}: there already; --force replaces")
     if files:
-        text = campaign_text(files, top, output, beads)
+        if sequence is None:
+            if segments is not None or bead_center != "ca":
+                raise ConfigError(
+                    "init: --segments and --bead-center are of beads; give --sequence"
+                )
+            system = _look(files, top, beads)
+        elif beads is not None:
+            raise ConfigError(
+                "init: --beads needs a stage that learns them from atoms, not --sequence"
+            )
+        else:
+            system = _look_at_beads(files, top, sequence, segments, bead_center)
+        text = _campaign_text(system, files, top, output)
         write_whole(output, text)
         load_campaign(output)
         typer.echo(f"{output}\n\nnext:")
@@ -74,7 +115,10 @@ def init(
 
 def campaign_text(files: list[str], top: Path | None, output: Path, beads: int | None) -> str:
     """The campaign file for one system. Looks at the files; raises InputError or ConfigError."""
-    system = _look(files, top, beads)
+    return _campaign_text(_look(files, top, beads), files, top, output)
+
+
+def _campaign_text(system: "_System", files: list[str], top: Path | None, output: Path) -> str:
     folder = output.resolve().parent
     places = [_place(Path(file), folder) for file in files]
     topology = f"\n    topology: {_text(_place(top, folder))}" if top else ""
@@ -84,6 +128,7 @@ def campaign_text(files: list[str], top: Path | None, output: Path, beads: int |
         ladder=", ".join(_text(item) for item in system.ladder),
         ladder_words=system.ladder_words,
         topology=topology,
+        particles=system.particles,
         trajectories="".join(f"\n      - {_text(place)}" for place in places),
         split=system.split,
         stages=system.stages,
@@ -114,18 +159,20 @@ class _System(NamedTuple):
     split: str
     stages: str
     input: str
+    particles: str = SELECTION
 
 
 def _look(files: list[str], top: Path | None, beads: int | None) -> _System:
     from hpcbackmap.ingest.survey import survey_system
 
-    name = re.sub(r"[^\w.-]+", "-", Path(files[0]).name.split(".")[0]) or "protein"
+    name = _name(files)
     config = SystemConfig(name=name, trajectories=files, topology=str(top) if top else None)
     try:
         survey = survey_system(config)
     except InputError as error:
         raise InputError(
-            f"{error}; files of other beads need no campaign: hpcbackmap backmap FILES -o OUTPUT"
+            f"{error}; of beads of several residues say the --sequence, files of other beads need no campaign: "
+            "hpcbackmap backmap FILES -o OUTPUT"
         ) from None
     residues, frames = survey.topology.n_residues, survey.n_frames
     held = "C-alpha atoms" if survey.resolution == "ca" else "all heavy atoms"
@@ -147,6 +194,47 @@ def _look(files: list[str], top: Path | None, beads: int | None) -> _System:
     )
     stages = LEARNED_STAGES.format(coarse=f"ucg{count}")
     return _System(name, summary, ["fg", "ca", coarse], words, SPLIT_TIME, stages, OTHER_INPUT)
+
+
+def _look_at_beads(
+    files: list[str], top: Path | None, sequence: str, segments: str | None, bead_center: str
+) -> _System:
+    """Files of beads of several residues, read and checked as `backmap` reads them."""
+    from hpcbackmap.backmapping.files import open_source
+    from hpcbackmap.backmapping.request import Request
+    from hpcbackmap.resolution.build import resolution_name, runs_spec
+    from hpcbackmap.trajectories.frames import FilesOfFrames
+
+    request = Request(
+        top=str(top) if top else None, sequence=sequence, segments=segments, bead_center=bead_center,
+        representation="ucg",
+    )  # fmt: skip
+    system = open_source(files, request).only
+    topology, count = system.ladder.topology, len(system.chosen)
+    bead_of = system.reading.sites["bead_of"].tolist()
+    runs = [bead_of.count(bead) for bead in range(count)]
+    coarse = runs_spec(runs, bead_center)
+    name = resolution_name(coarse)
+    letters = [RESIDUES[residue].letter for residue in topology.sequence]
+    chains = [
+        "".join(
+            letter for letter, of in zip(letters, topology.chain_index, strict=True) if of == chain
+        )
+        for chain in range(len(topology.chain_ids))
+    ]
+    particles = f"    resolution: {name}\n    sequence: [{', '.join(map(_text, chains))}]"
+    chosen, reader = system.chosen.tolist(), system.reader
+    if not isinstance(reader, FilesOfFrames) or chosen != list(range(reader.n_atoms)):
+        particles += f"\n    beads: {chosen}"
+    summary = f"{topology.n_residues} residues, {system.n_frames} frame(s), {count} beads"
+    return _System(
+        _name(files), summary, ["fg", "ca", coarse], BEAD_WORDS.format(name=name), SPLIT_NONE,
+        SHIPPED_TRACE.format(name=name) + SHIPPED_STAGE, OWN_INPUT, particles,
+    )  # fmt: skip
+
+
+def _name(files: list[str]) -> str:
+    return re.sub(r"[^\w.-]+", "-", Path(files[0]).name.split(".")[0]) or "protein"
 
 
 def _place(file: Path, folder: Path) -> str:
@@ -179,6 +267,13 @@ FEW_FRAMES = (
 SHIPPED_STAGE = """  ca-fg:
     model: {kind: genzprot}
     artifact: shipped             # trained on protein families of the PDB; no training"""
+BEAD_WORDS = (
+    "# {name} are the beads of the files: how many residues each has, chains one after the other."
+)
+SHIPPED_TRACE = """  {name}-ca:
+    model: {{kind: trace}}
+    artifact: shipped             # beads of 2 to 25 residues to C-alpha atoms, any protein; no training
+"""
 LEARNED_STAGES = """  ca-fg:
     model:
       kind: genzprot              # C-alpha to heavy atoms by internal coordinates
@@ -217,7 +312,7 @@ ladder: [{ladder}]
 systems:
   - name: {name}{topology}
     trajectories:{trajectories}
-    # selection: "chainid 0"      # mdtraj language; default: all protein
+{particles}
     # stride: 2                   # every second frame
 
 store:

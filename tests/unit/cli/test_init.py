@@ -1,6 +1,7 @@
 """A campaign written for files of the user: it loads, says what the files hold, and runs as it stands."""
 
 import mdtraj
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -59,6 +60,33 @@ def test_what_cannot_be_learned_from_runs_with_the_shipped_stage(
     run("ingest", "campaign.yaml")
     said = run("backmap", "campaign.yaml", "--members", "1", "--json")
     assert f'"frames": {frames}' in said
+
+
+def test_beads_of_several_residues_run_with_the_shipped_stages(example, monkeypatch):
+    """Their runs are uneven, and they are mass centres."""
+    monkeypatch.chdir(example)
+    trace = mdtraj.load("trace.xtc", top="trace.pdb")
+    runs = [4, 5, 3, 4, 4]
+    ends = np.cumsum(runs)
+    beads = np.stack([trace.xyz[:, b - n : b].mean(1) for b, n in zip(ends, runs, strict=True)], 1)
+    top = mdtraj.Topology()
+    chain = top.add_chain()
+    for _ in runs:
+        top.add_atom("B1", None, top.add_residue("BEA", chain))
+    made = mdtraj.Trajectory(beads, top)
+    made.save_xtc("beads.xtc")
+    made[0].save_pdb("beads.pdb")
+    sequence = trace.topology.to_fasta()[0]
+    options = ["--top", "beads.pdb", "--sequence", sequence]
+    run("init", "beads.xtc", *options, "--segments", "4,5,3,4,4", "--bead-center", "mass")
+    campaign = load_campaign("campaign.yaml")
+    assert campaign.ladder[2] == "ucg:4,5,3,4,4:mass"
+    assert all(stage.artifact for stage in campaign.stages.values())
+    run("ingest", "campaign.yaml")
+    assert '"frames": 4' in run("backmap", "campaign.yaml", "--members", "1", "--json")
+    alone = ["init", "beads.xtc", "--top", "beads.pdb", "--force"]
+    assert refused(*alone, "--segments", "4") is ConfigError
+    assert refused("init", "beads.xtc", *options, "--segments", "9,9", "--force") is InputError
 
 
 def test_files_that_exist_stay(example, monkeypatch):
