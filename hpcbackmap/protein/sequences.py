@@ -5,7 +5,7 @@ from pathlib import Path
 from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.runtime.errors import ConfigError, InputError
 
-__all__ = ["read_sequences", "sequence_option"]
+__all__ = ["names_file", "read_sequences", "sequence_option"]
 
 
 def read_sequences(text: str | list[str]) -> list[str]:
@@ -21,6 +21,14 @@ def read_sequences(text: str | list[str]) -> list[str]:
     return chains[1:] if len(chains) > 1 and not chains[0] else chains
 
 
+def names_file(given: str) -> bool:
+    """Whether an option that takes a file or letters was given a file; letters may be longer than any name."""
+    try:
+        return "\n" not in given and Path(given).is_file()
+    except OSError:
+        return False
+
+
 def sequence_option(given: str) -> list[str]:
     """One-letter codes of each chain, from what ``--sequence`` was given: a file, FASTA text, or letters.
 
@@ -28,7 +36,7 @@ def sequence_option(given: str) -> list[str]:
     """
     path = Path(given)
     try:
-        text = path.read_text() if "\n" not in given and path.is_file() else given
+        text = path.read_text() if names_file(given) else given
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{given}: no text that can be read: {error}") from None
     if text is given and ("/" in given or "." in given):

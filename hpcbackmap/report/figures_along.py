@@ -151,13 +151,17 @@ def training_figure(curves: dict[str, list[dict]]) -> "Figure":
 
 def _log_axis(ax: "Axes") -> None:
     """Logarithmic beyond 1 on both sides, with ticks that say numbers however narrow the range."""
-    from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, SymmetricalLogLocator
 
     ax.set_yscale("symlog", linthresh=1)
     low, high = ax.get_ylim()
     decades = max(abs(low), abs(high), 1) / max(min(abs(low), abs(high)), 1)
-    subs = (1, 2, 5) if decades < 100 or low * high > 0 else (1,)
+    subs: tuple[float, ...] = (1, 2, 5) if decades < 100 or low * high > 0 else (1,)
+    if low * high > 0 and decades < 10:
+        subs = (1, 1.5, 2, 3, 4, 5, 7)
     ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=subs))
+    if low * high > 0 and decades < 2:
+        ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 

@@ -24,6 +24,10 @@ def test_a_file_is_read_and_a_star_ends_a_chain(tmp_path):
     assert sequence_option(str(path)) == ["ACD", "EFG"]
 
 
+def test_letters_may_be_longer_than_any_name_of_a_file():
+    assert sequence_option("ACDEF" * 1000) == ["ACDEF" * 1000]
+
+
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [

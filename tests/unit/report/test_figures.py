@@ -138,3 +138,14 @@ def test_training_and_validation_records_become_curves():
     assert line_of(loss, "validation").tolist() == [2.5]
     assert line_of(nats, "KL").tolist() == [7.0]
     assert line_of(nats, "log likelihood").tolist() == [-9.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(27, 95), (41, 47), (160, 1400), (-300, 2000)])
+def test_axes_of_nats_have_several_ticks_however_narrow(low, high):
+    records = [
+        {"step": step, "kind": "validation", "kl": value, "loss": 1.0}
+        for step, value in ((1, low), (2, high))
+    ]
+    axes = training_figure({"ca-fg": records}).axes[1]
+    bottom, top = axes.get_ylim()
+    assert sum(bottom <= tick <= top for tick in axes.get_yticks()) >= 3
