@@ -1,21 +1,24 @@
 """Long runs of `backmap FILE`, killed once and continued: CPU time, resident memory, nothing lost.
 
     HPCBACKMAP_DATA=FOLDER python benchmarks/robustness/long_runs.py SCRATCH [--short 100000] [--long 200]
+        [--beads 100000] [--large 20]
 
 Prints a Markdown record. ``short``: frames of the 20-residue example, over and over; ``long``: frames of 14
-copies of p38 on a grid, 4,914 residues. One structure a frame, XTC to XTC. Each run gets SIGKILL once 60 % of
-its shards are recorded; the same command is started again. Resident memory of the process is looked at once a
-second. Then three frames of the finished file are made once more, alone.
+copies of p38 on a grid, 4,914 residues; ``beads``: frames of 10 beads of ten residues, the first hundred of
+adenylate kinase on its transition paths, over and over, by two ranks of mpirun; ``large``: the frames of
+``long`` as 490 beads. One structure a frame, XTC to XTC. Each run (of mpirun: a rank of it) gets SIGKILL once
+60 % of its shards are recorded; the same command is started again. Resident memory of the largest process is
+looked at once a second. Then three frames of the finished file are made once more, alone.
 """
 
 import argparse
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import mdtraj
@@ -32,6 +35,9 @@ from trajectories import EXAMPLE, write_trajectory
 
 KILLED = 0.6
 COPIES = 14
+RANKS = 2
+BEADS, PER_BEAD = 10, 10
+BEADS_OF_A_COPY = 35
 APART = 9.0
 """nm between copies of p38."""
 COUNTED = ("frames", "structures", "residues", "cis_elsewhere", "distorted_peptide_bonds")
@@ -46,25 +52,28 @@ def main() -> None:
         "--short", type=int, default=100_000, help="Frames of 20 residues; 0: none."
     )
     parser.add_argument("--long", type=int, default=200, help="Frames of 4,914 residues; 0: none.")
+    parser.add_argument("--beads", type=int, default=100_000, help="Frames of 10 beads; 0: none.")
+    parser.add_argument("--large", type=int, default=20, help="Frames of 490 beads; 0: none.")
     arguments = parser.parse_args()
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     for line in header("`backmap FILE`: long runs, killed and continued"):
         print(line)
-    for name, frames in (("short", arguments.short), ("long", arguments.long)):
-        if frames:
+    for name in WRITE:
+        if frames := getattr(arguments, name):
             print(*table(name, *measure(name, frames, arguments.scratch)), sep="\n", flush=True)
 
 
 def measure(name: str, frames: int, folder: Path) -> tuple[list[dict], dict, float]:
     """The two runs, what the second one says, and how far single frames are off (nm)."""
     top, run = folder / f"{name}.pdb", folder / f"{name}.xtc"
-    (write_short if name == "short" else write_long)(top, run, frames)
+    options = WRITE[name](top, run, frames) or []
     output = folder / f"{name}_out.xtc"
     command = [
-        sys.executable, "-m", "hpcbackmap", "backmap", str(run), "--top", str(top), "-o",
-        str(output),
+        sys.executable, "-m", "hpcbackmap", "backmap", str(run), "--top", str(top), *options,
+        "-o", str(output),
     ]  # fmt: skip
-    runs = [follow(command, output, kill=True), follow(command, output, kill=False)]
+    under = MPIRUN if name == "beads" else []
+    runs = [follow([*under, *command], output, kill) for kill in (True, False)]
     summary = json.loads(Path(f"{output}.json").read_text())["run"]
     return runs, summary, single_frames(command, output, frames)
 
@@ -88,31 +97,85 @@ def write_long(top: Path, run: Path, frames: int) -> None:
     mdtraj.Trajectory(places[np.arange(frames) % len(places)], topology, times).save_xtc(str(run))
 
 
+def write_beads(top: Path, run: Path, frames: int) -> list[str]:
+    """Options that say what the beads are."""
+    folder = Path(os.environ["HPCBACKMAP_DATA"]) / "adenylate_kinase"
+    paths = [
+        mdtraj.load(str(folder / f"adk_{path}.xtc"), top=str(folder / f"adk_{path}_top.pdb"))
+        for path in ("dims_a", "dims_b", "dims_c", "dims_d")
+    ]
+    traces = [path.atom_slice(path.topology.select("name CA")) for path in paths]
+    residues = BEADS * PER_BEAD
+    positions = np.concatenate([trace.xyz for trace in traces])[:, :residues]
+    sequence = traces[0].topology.to_fasta()[0][:residues]
+    beads = positions.reshape(len(positions), BEADS, PER_BEAD, 3).mean(2)
+    write_centres(top, run, beads[np.arange(frames) % len(beads)], [BEADS])
+    return ["--sequence", sequence]
+
+
+def write_large(top: Path, run: Path, frames: int) -> list[str]:
+    """Options that say what the beads are."""
+    write_long(top, run, frames)
+    trace = mdtraj.load(str(run), top=str(top))
+    sequence = trace.topology.to_fasta()[0]
+    bead = np.arange(len(sequence)) * BEADS_OF_A_COPY // len(sequence)
+    bead = np.concatenate([copy * BEADS_OF_A_COPY + bead for copy in range(COPIES)])
+    beads = np.stack([trace.xyz[:, bead == b].mean(1) for b in range(bead.max() + 1)], 1)
+    write_centres(top, run, beads, [BEADS_OF_A_COPY] * COPIES)
+    return ["--sequence", sequence]
+
+
+def write_centres(top: Path, run: Path, beads: np.ndarray, chains: list[int]) -> None:
+    """Beads [F, B, 3] of chains of so many each, as files."""
+    topology = mdtraj.Topology()
+    for count in chains:
+        chain = topology.add_chain()
+        for _ in range(count):
+            topology.add_atom("B1", None, topology.add_residue("BEA", chain))
+    times = np.arange(len(beads), dtype=np.float32)
+    mdtraj.Trajectory(beads[:1], topology).save_pdb(str(top))
+    mdtraj.Trajectory(beads, topology, times).save_xtc(str(run))
+
+
+WRITE = {"short": write_short, "long": write_long, "beads": write_beads, "large": write_large}
+"""What writes the files of a run."""
+MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", str(RANKS)]
+
+
 def follow(command: list[str], output: Path, kill: bool) -> dict:
     """One run: shards recorded before it and when it ended, CPU seconds, resident MB by the second."""
     scratch = output.with_name(f".{output.name}.hpcbackmap")
     before, started = recorded(scratch), time.monotonic()
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen([*command, "--quiet"], stdout=subprocess.DEVNULL)
-    watched, memory, shards = psutil.Process(process.pid), [], before
+    watched, memory, shards, cpu = psutil.Process(process.pid), [], before, 0.0
     while process.poll() is None:
         time.sleep(1)
-        try:
-            memory.append(watched.memory_info().rss / 2**20)
-        except psutil.Error:
-            break
+        ranks = ranks_of(watched) if watched.is_running() else {}
+        if not ranks:
+            continue
+        memory.append(max(size for size, _ in ranks.values()))
+        cpu = max(cpu, sum(seconds for _, seconds in ranks.values()))
         shards = max(shards, recorded(scratch))
         if kill and shards >= KILLED * planned(scratch):
-            process.send_signal(signal.SIGKILL)
+            os.kill(max(ranks), signal.SIGKILL)
             break
     code = process.wait()
-    now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = now.ru_utime + now.ru_stime - spent.ru_utime - spent.ru_stime
     left = [path.name for path in output.parent.glob(f".{output.name}*")]
     return {
         "code": code, "before": before, "shards": shards, "cpu": cpu, "memory": memory, "left": left,
         "wall": time.monotonic() - started,
     }  # fmt: skip
+
+
+def ranks_of(process: psutil.Process) -> dict[int, tuple[float, float]]:
+    """Resident MB and CPU seconds so far of each process that does the work, under mpirun or by itself."""
+    found = {}
+    for rank in [process, *process.children(recursive=True)]:
+        with suppress(psutil.Error):
+            if rank.cmdline()[:2] == [sys.executable, "-m"]:
+                times = rank.cpu_times()
+                found[rank.pid] = rank.memory_info().rss / 2**20, times.user + times.system
+    return found
 
 
 def recorded(scratch: Path) -> int:
