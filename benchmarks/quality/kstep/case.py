@@ -46,11 +46,12 @@ class Case:
     def __init__(self, protein: Protein, beads: int, budget: Budget):
         self.protein, self.beads, self.budget = protein, beads, budget
 
-    def campaign(self, steps: int) -> Campaign:
+    def campaign(self, steps: int, shipped: bool = False) -> Campaign:
         """The ladder's campaign with its frames ingested; stages untrained."""
-        folder = self.budget.folder / self.protein.name / f"{self.beads}-{steps}"
+        name = f"{self.beads}-{steps}" + ("-shipped" if shipped else "")
+        folder = self.budget.folder / self.protein.name / name
         campaign = make_campaign(
-            self.protein, self.budget.data, folder, self.beads, steps, self.budget.seconds
+            self.protein, self.budget.data, folder, self.beads, steps, self.budget.seconds, shipped
         )
         write_campaign(campaign)
         ingest(campaign, get_comm())
@@ -98,22 +99,30 @@ class Case:
         starts = np.array([start for _, start, _ in sources])
         return np.searchsorted(starts, self.training_frames, side="right")
 
-    def train(self, steps: int) -> tuple[Campaign, list[Rung]]:
-        """The campaign with its stages given as artifacts, and these, fine to coarse."""
-        campaign = self.campaign(steps)
-        rungs = [self._rung(campaign, steps, name) for name in campaign.rungs()]
+    def train(self, steps: int, shipped: bool = False) -> tuple[Campaign, list[Rung]]:
+        """The campaign with its stages given as artifacts, and these, fine to coarse.
+
+        shipped: the heavy-atom stage begins with the shipped weights; the others are those of the same ladder
+        from scratch.
+        """
+        campaign = self.campaign(steps, shipped)
+        if shipped:
+            fine = self._rung(campaign, f"{steps}-shipped", campaign.rungs()[0])
+            rungs = [fine, *self.train(steps)[1][1:]]
+        else:
+            rungs = [self._rung(campaign, str(steps), name) for name in campaign.rungs()]
         stages = {
             rung.name: campaign.stages[rung.name].model_copy(update={"artifact": rung.artifact})
             for rung in rungs
         }
         return campaign.model_copy(update={"stages": stages}), rungs
 
-    def _rung(self, campaign: Campaign, steps: int, name: str) -> Rung:
+    def _rung(self, campaign: Campaign, ladder: str, name: str) -> Rung:
         """Train a stage, or take it from the ladder of another bead count that has the same one.
 
         Only the coarsest stage of a ladder sees N beads.
         """
-        shared = self.budget.folder / self.protein.name / "shared" / f"{steps}-{name}.json"
+        shared = self.budget.folder / self.protein.name / "shared" / f"{ladder}-{name}.json"
         if shared.exists():
             return Rung(**json.loads(shared.read_text()))
         cost = train_in_process(campaign.path("campaign.yaml"), name)
@@ -123,21 +132,23 @@ class Case:
             shared.write_text(json.dumps(rung.__dict__))
         return rung
 
-    def members(self, campaign: Campaign) -> dict[str, np.ndarray]:
-        """Prior samples for the judged frames at every resolution, [F, members, N, 3]."""
+    def members(self, campaign: Campaign, one: bool = False) -> dict[str, np.ndarray]:
+        """Prior samples for the judged frames at every resolution, [F, members, N, 3]; one: the mode."""
         ladder = open_store(str(campaign.path("frames.zarr"))).system(self.protein.name).ladder
         folders = [campaign.stages[name].artifact for name in reversed(campaign.rungs())]
-        return self.draw(folders, ladder, self.read(self.coarsest)[:, None])
+        return self.draw(folders, ladder, self.read(self.coarsest)[:, None], one)
 
-    def draw(self, artifacts: list[str], ladder, coarse: np.ndarray) -> dict[str, np.ndarray]:
-        """Prior samples of stages (coarse to fine) for coarse frames [F, 1 or members, B, 3]."""
+    def draw(
+        self, artifacts: list[str], ladder, coarse: np.ndarray, one: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Prior samples of stages (coarse to fine) for coarse frames [F, 1 or members, B, 3], or the mode."""
         import torch
 
         chain = Chain([load_artifact(folder) for folder in artifacts], ladder, torch.device("cpu"))
         frames = [int(frame) for frame in self.frames]
         levels: dict[str, list[np.ndarray]] = {}
-        for member in range(MEMBERS):
-            given = coarse[:, member % coarse.shape[1]]
+        for member in [None] if one else range(MEMBERS):
+            given = coarse[:, (member or 0) % coarse.shape[1]]
             (drawn,) = chain.run_members(given, frames, [member], SEED)
             for name, positions in drawn.items():
                 levels.setdefault(name, []).append(positions)

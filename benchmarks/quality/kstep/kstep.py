@@ -3,9 +3,10 @@
     HPCBACKMAP_DATA=... python benchmarks/quality/kstep/kstep.py FOLDER > record.md
 
 For each protein and number of beads: a 1-step (beads to heavy atoms), a 2-step (beads to C-alpha to heavy
-atoms) and a 3-step ladder, beside bead centres, the nearest training frame and regressions. Every row is a
-file in FOLDER/rows; what is there is not computed again. Leaves FOLDER/kstep.json and FOLDER/kstep-*.png and
-prints the tables as Markdown.
+atoms; also with a heavy-atom stage that begins with the shipped weights) and a 3-step ladder, members and one
+answer of each, beside bead centres, the nearest training frame and regressions. Every row is a file in
+FOLDER/rows; what is there is not computed again. Leaves FOLDER/kstep.json and FOLDER/kstep-*.png and prints
+the tables as Markdown.
 """
 
 import argparse
@@ -35,15 +36,15 @@ def main() -> None:
         for beads in PROTEINS[name].beads:
             if not arguments.beads or beads in arguments.beads:
                 case = Case(PROTEINS[name], beads, budget)
-                record["cases"].append(_case_record(case))
+                record["cases"].append(_case_record(case, arguments.rows))
                 path = budget.folder / "kstep.json"
                 path.write_text(json.dumps(record, indent=1, allow_nan=False))
     print(kstep_record(record, budget.folder))
 
 
-def _case_record(case: Case) -> dict:
+def _case_record(case: Case, wanted: list[str]) -> dict:
     rows = {}
-    for name in ROWS:
+    for name in wanted:
         path = case.budget.folder / "rows" / f"{_key(case, name)}.json"
         if not path.exists():
             row = compute_row(case, name)
@@ -78,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=20, help="held-out frames judged at most")
     parser.add_argument("--proteins", nargs="+", choices=PROTEINS, default=list(PROTEINS))
     parser.add_argument("--beads", nargs="+", type=int, help="only these bead counts")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     return parser.parse_args()
 
 

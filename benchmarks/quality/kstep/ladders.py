@@ -29,6 +29,8 @@ __all__ = [
 STEPS = (1, 2, 3)
 BATCH = {"cgvae": 8, "genzprot": 2}
 """Frames a step; a step of the finest stage costs about ten times as much a frame."""
+BY_HEART_RATE = 2e-3
+"""From shipped weights, as of `by_heart.py`."""
 NEVER = 10**9
 MEMBERS = 5
 SEED = 1
@@ -79,10 +81,17 @@ PROTEINS = {
 
 
 def make_campaign(
-    protein: Protein, data: Path, folder: Path, beads: int, steps: int, seconds: float
+    protein: Protein,
+    data: Path,
+    folder: Path,
+    beads: int,
+    steps: int,
+    seconds: float,
+    shipped: bool = False,
 ) -> Campaign:
     """Campaign of one ladder in ``folder``; ``seconds`` of training, an equal share for every stage.
 
+    shipped: the heavy-atom stage begins with the shipped weights and learns an embedding of every residue.
     beads: N, one of ``protein.beads``, for which a mapping file is written beside the campaign.
     """
     ladder = {
@@ -107,12 +116,13 @@ def make_campaign(
         split=protein.split,
         backmap={"members": MEMBERS, "seed": SEED},
     )
-    stages = {rung: _stage(rung, seconds / steps) for rung in campaign.rungs()}
+    stages = {rung: _stage(rung, seconds / steps, shipped) for rung in campaign.rungs()}
     return campaign.model_copy(update={"stages": stages})
 
 
-def _stage(rung: str, seconds: float) -> StageConfig:
+def _stage(rung: str, seconds: float, shipped: bool) -> StageConfig:
     kind = "genzprot" if rung == "ca-fg" else "cgvae"
+    by_heart = shipped and kind == "genzprot"
     train = {
         "max_minutes": seconds / 60,
         "max_steps": NEVER,
@@ -121,7 +131,10 @@ def _stage(rung: str, seconds: float) -> StageConfig:
         "validate_every": 100,
         "checkpoint_every": NEVER,
     }
-    return StageConfig(model={"kind": kind}, train=train)
+    if by_heart:
+        train |= {"init_from": "shipped", "learning_rate": BY_HEART_RATE, "batch_size": 4}
+    model = {"kind": kind, "per_system": True} if by_heart else {"kind": kind}
+    return StageConfig(model=model, train=train)
 
 
 def write_bead_mapping(path: Path, residues: int, pieces: int, beads: int) -> None:

@@ -24,9 +24,11 @@ LABELS = {
     "one_step": "**1-step**",
     "two_step": "**2-step**",
     "three_step": "**3-step**",
+    "two_step_from_shipped": "**2-step, ca-fg from shipped weights**",
     "two_step_shipped": "2-step with the shipped ca-fg (another budget)",
     "kernel_ridge_closed_then_shipped": "kernel ridge to Cα, closed, then the shipped ca-fg",
 }
+LABELS |= {f"{name}_one_answer": f"{label}, one answer" for name, label in LABELS.items()}
 COLUMNS = (
     ("metrics", "rmsd_aligned_angstrom", "RMSD Å"),
     ("metrics", "rmsd_aligned_best_angstrom", "best of 5"),
@@ -50,7 +52,7 @@ def kstep_record(record: dict, folder: Path) -> str:
     lines = header("k-step against one-step")
     lines += [
         f"{record['seconds']:g} CPU seconds of training per ladder, an equal share for every stage. Prior "
-        "samples, 5 members. Value and 95 % bootstrap interval over held-out frames.",
+        "samples, 5 members, or one answer (mode). Value and 95 % bootstrap interval over held-out frames.",
         "",
     ]
     for case in record["cases"]:

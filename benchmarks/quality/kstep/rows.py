@@ -44,7 +44,16 @@ RELAXED = (
     "kernel_ridge_closed_then_shipped",
 )
 """Rows whose energies are computed; a training frame has a real structure's energy anyway."""
-LADDERS = dict(zip(("one_step", "two_step", "three_step"), STEPS, strict=True))
+LADDERS = {
+    **{
+        name: (steps, False)
+        for name, steps in zip(("one_step", "two_step", "three_step"), STEPS, strict=True)
+    },
+    "two_step_from_shipped": (2, True),
+}
+"""Steps, and whether the heavy-atom stage begins with the shipped weights."""
+ONE = "_one_answer"
+"""Ending of rows that are the one answer of a ladder instead of its members."""
 REGRESSION_ROWS = {model.name.replace(" ", "_").replace("-", "_"): model for model in REGRESSIONS}
 
 
@@ -52,8 +61,9 @@ ROWS = (
     *("truth", "bead_centre", "nearest_training_frame"),
     *REGRESSION_ROWS,
     *(f"{name}_closed" for name in REGRESSION_ROWS),
-    *LADDERS,
-    *("kernel_ridge_closed_then_ca_fg", "two_step_shipped", "kernel_ridge_closed_then_shipped"),
+    *(name + ending for name in LADDERS for ending in ("", ONE)),
+    *("kernel_ridge_closed_then_ca_fg", "two_step_shipped", f"two_step_shipped{ONE}"),
+    *("kernel_ridge_closed_then_shipped", f"kernel_ridge_closed_then_shipped{ONE}"),
 )
 """Rows of a table, in order."""
 
@@ -61,8 +71,8 @@ ROWS = (
 def compute_row(case: Case, name: str) -> dict:
     """Record of one row of `ROWS`."""
     began = time.process_time()
-    if name in LADDERS:
-        record, levels = _ladder_row(case, LADDERS[name])
+    if name.removesuffix(ONE) in LADDERS:
+        record, levels = _ladder_row(case, *LADDERS[name.removesuffix(ONE)], name.endswith(ONE))
     else:
         record, levels = {}, _answers(case, name)
     if "fg" in levels:
@@ -87,13 +97,16 @@ def _answers(case: Case, name: str) -> dict[str, np.ndarray]:
         return {"fg": nearest_training_frame(case.store, ranges, case.protein.name, beads)[:, None]}
     if name in REGRESSION_ROWS:
         return {"fg": _regressed(case, REGRESSION_ROWS[name], "fg", beads)[:, None]}
+    one = name.endswith(ONE)
+    name = name.removesuffix(ONE)
     if name == "two_step_shipped":
         _, rungs = case.train(2)
-        return case.draw([rungs[1].artifact, str(shipped_artifact())], case.ladder, beads[:, None])
+        stages = [rungs[1].artifact, str(shipped_artifact())]
+        return case.draw(stages, case.ladder, beads[:, None], one)
     if name.startswith("kernel_ridge_closed_then"):
         trace = _closed(case, KernelRidge, beads)[:, None]
         fine = shipped_artifact() if name.endswith("shipped") else case.train(2)[1][0].artifact
-        return case.draw([str(fine)], case.ladder, trace) | {"ca": trace}
+        return case.draw([str(fine)], case.ladder, trace, one) | {"ca": trace}
     return {"ca": _closed(case, REGRESSION_ROWS[name.removesuffix("_closed")], beads)[:, None]}
 
 
@@ -108,10 +121,14 @@ def _closed(case: Case, model: type, beads: np.ndarray) -> np.ndarray:
     return close_trace(case.ladder, _regressed(case, model, "ca", beads), beads, cis)
 
 
-def _ladder_row(case: Case, steps: int) -> tuple[dict, dict[str, np.ndarray]]:
-    campaign, rungs = case.train(steps)
+def _ladder_row(
+    case: Case, steps: int, shipped: bool, one: bool
+) -> tuple[dict, dict[str, np.ndarray]]:
+    campaign, rungs = case.train(steps, shipped)
     began = time.process_time()
-    levels = case.members(campaign)
+    levels = case.members(campaign, one)
+    if one:
+        return {}, levels
     drawn = levels["fg"].shape[0] * levels["fg"].shape[1]
     record = {
         "rungs": [rung.name for rung in rungs],
