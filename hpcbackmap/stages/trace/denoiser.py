@@ -69,19 +69,35 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.move.last.bias)
 
     @torch.no_grad()
-    def refined(self, trace: Tensor, coarse: Tensor, system: TraceSystem, cis: Tensor) -> Tensor:
+    def refined(
+        self,
+        trace: Tensor,
+        coarse: Tensor,
+        system: TraceSystem,
+        cis: Tensor,
+        start: float = START,
+    ) -> Tensor:
         """The trace [F, N, 3] at the end of the flow that begins at it, as if it were seen through noise.
 
-        cis: which links are to be cis, [F, bonds].
+        cis: which links are to be cis, [F, bonds]. start: width of that noise, nm; the flow joins at the next
+        step below.
         """
+        steps = [step for step in _STEPS if step[0] <= start]
         frames = max(1, RESIDUES_AT_A_TIME // max(1, trace.shape[1]))
         parts = zip(trace.split(frames), coarse.split(frames), cis.split(frames), strict=True)
-        return torch.cat([self._refined(*each, system) for each in parts])
+        return torch.cat([self._refined(*each, system, steps) for each in parts])
 
-    def _refined(self, trace: Tensor, coarse: Tensor, cis: Tensor, system: TraceSystem) -> Tensor:
+    def _refined(
+        self,
+        trace: Tensor,
+        coarse: Tensor,
+        cis: Tensor,
+        system: TraceSystem,
+        steps: list[tuple[float, float, float]],
+    ) -> Tensor:
         """By the second-order multistep solver of Lu et al. (2022, DPM-Solver++), in logarithms of widths."""
         known, before = self._of_molecule(system), None
-        for width, following, ahead in _STEPS:
+        for width, following, ahead in steps:
             near = near_residues(trace, system, self.neighbours)
             clean = self(trace, trace.new_full(trace.shape[:2], width), coarse, system, near, known)
             if following:

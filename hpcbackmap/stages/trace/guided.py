@@ -1,5 +1,6 @@
 """The trace stage with a known structure of the protein: carried onto the beads, frame by frame.
 
+What carrying bends the denoiser mends, in the last steps of its flow.
 Where the structure is of another fold than the beads (its contacts do not survive the carrying), a frame is
 made as if there were no reference.
 """
@@ -21,6 +22,10 @@ from hpcbackmap.stages.trace.reference import Reference
 from hpcbackmap.stages.trace.system import TraceSystem
 
 __all__ = ["Guided", "GuidedSystem"]
+
+MENDED_ANSWER, MENDED_MEMBER = 0.08, 0.15
+"""Widths of noise (nm) that a carried trace is taken to be seen through: what is farther off is the reference's
+to say."""
 
 
 class GuidedSystem(TraceSystem):
@@ -82,8 +87,10 @@ class Guided(Trace):
                 members = np.stack([found.member(*each) for each in pairs])
                 draws[:, frame] = torch.from_numpy(members).to(draws)
         links = links.unflatten(0, (len(noises), -1))
-        links = self._known_links(links, carried, known).flatten(0, 1)
-        closed = close_calpha(draws.flatten(0, 1), known, links, CLOSING)
+        links = self._known_links(links, carried, known)
+        pairs = zip(draws, links, strict=True)
+        mended = [self._mended(*each, coarse, known, carried, MENDED_MEMBER) for each in pairs]
+        closed = close_calpha(torch.cat(mended), known, links.flatten(0, 1), CLOSING)
         return list(closed.split(len(coarse))), carried
 
     def _mode(self, coarse: Tensor, known: GuidedSystem) -> tuple[list[Tensor], list[Carried]]:
@@ -93,7 +100,24 @@ class Guided(Trace):
             if found.fits:
                 answer[frame] = torch.from_numpy(found.positions).to(answer)
         links = self._known_links(self._cis_links(context, known), carried, known)
+        answer = self._mended(answer, links, coarse, known, carried, MENDED_ANSWER)
         return [close_calpha(answer, known, links, CLOSING)], carried
+
+    def _mended(
+        self,
+        traces: Tensor,
+        links: Tensor,
+        coarse: Tensor,
+        system: GuidedSystem,
+        carried: list[Carried],
+        width: float,
+    ) -> Tensor:
+        """Traces [F, N, 3] through the end of the flow where the reference was carried."""
+        fits = torch.tensor([found.fits for found in carried], device=traces.device)
+        if self.denoiser is None or not fits.any():
+            return traces
+        mended = self.denoiser.refined(traces[fits], coarse[fits], system, links[fits], width)
+        return traces.index_put((fits,), mended)
 
     def uncertainty(self, coarse: Tensor, system: TraceSystem) -> Tensor:
         """Expected error of the one answer, nm [F, N]; alike for all residues where the reference is used."""
