@@ -8,7 +8,9 @@ import numpy as np
 
 from hpcbackmap.backmapping.reading import chosen_particles, require_known_residues
 from hpcbackmap.backmapping.source import file_source
+from hpcbackmap.backmapping.trace_rules import handedness_in_words
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import require_file
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.trace.guided import Guided
 from hpcbackmap.stages.trace.model import Trace
@@ -23,6 +25,7 @@ def read_reference(path: str) -> Reference:
     from hpcbackmap.trajectories.particles import read_particles
     from hpcbackmap.trajectories.reader import holds_topology
 
+    require_file(path)
     if not Path(path).exists():
         raise InputError(f"{path}: no such file")
     if not holds_topology(path):
@@ -36,6 +39,8 @@ def read_reference(path: str) -> Reference:
     if read.unusable:
         raise InputError(f"{path}: no reference: {read.unusable[0]}")
     topology, calpha = system.ladder.topology, read.positions[0].astype(np.float64)
+    if words := handedness_in_words(topology, read.positions):
+        raise InputError(f"{path}: no reference: {words[0]}")
     digest = hashlib.sha256(calpha.tobytes())
     digest.update(repr((topology.sequence, topology.chain_index)).encode())
     return Reference(path, digest.hexdigest(), topology, calpha)

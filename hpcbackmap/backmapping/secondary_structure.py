@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hpcbackmap.protein.sequences import text_option
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.trace.model import Trace
@@ -9,7 +10,8 @@ from hpcbackmap.stages.trace.secondary_structure import SecondaryStructure
 
 __all__ = ["read_secondary_structure", "told"]
 
-LONGEST_NAME = 255
+SUFFIXES = (".txt", ".ss", ".ss2", ".dat", ".fasta", ".fa", ".dssp", ".seq", ".ss8", ".ss3")
+"""Of names that are those of files; a dot alone is a letter of residues that nothing is known of."""
 
 
 def read_secondary_structure(given: str, folder: Path) -> SecondaryStructure:
@@ -18,13 +20,14 @@ def read_secondary_structure(given: str, folder: Path) -> SecondaryStructure:
     A name is looked up from ``folder``. Raises InputError for letters that are none.
     """
     path = folder / given
-    if len(given) > LONGEST_NAME or not path.is_file():
+    text = text_option(path)
+    if text is None:
+        if Path(given).suffix in SUFFIXES or given.startswith(("./", "../", "/")):
+            raise InputError(f"{path}: no such file; --secondary-structure takes a file or letters")
         return SecondaryStructure(given)
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        lines = text.splitlines()
         return SecondaryStructure("".join(line for line in lines if not line.startswith(">")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no secondary structure: {error}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

@@ -28,7 +28,7 @@ from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.representations.detect import detect, read_as
 from hpcbackmap.resolution.representations.reading import Reading
-from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.trajectories.formats import may_be_crystal
 from hpcbackmap.trajectories.frames import FrameReader, Frames
 from hpcbackmap.trajectories.particles import Particles
@@ -260,7 +260,10 @@ def file_source(
     if subset.positions is not None and shown is not None:  # the first frame may be the bad one
         subset = replace(subset, positions=_typical(shown, subset.steps, subset))
     take = detect if representation == "auto" else partial(read_as, representation)
-    reading = take(subset, shown)
+    try:
+        reading = take(subset, shown)
+    except (ConfigError, InputError) as error:
+        raise type(error)(str(error) if path in str(error) else f"{path}: {error}") from None
     gather = not may_be_crystal(path)
     whole = WholeSites(reading, gather)
     cells = None if read.cells is None else read.cells[good]

@@ -294,6 +294,8 @@ def backmap(
     _check_choices(mode, members, coherence, device)
     if verbose or quiet:
         console.configure_logging(verbose, quiet)
+    if time_limit is not None and not time_limit >= 0:
+        raise ConfigError(f"--time-limit {time_limit}: give minutes, 0 or more")
     minutes = None if time_limit is None else 60 * time_limit
     first, *rest = inputs
     of_campaign = {"--input": input_store, "--keep": keep, "--batch": batch, "--pipeline": pipeline}

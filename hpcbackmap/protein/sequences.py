@@ -1,11 +1,13 @@
 """Amino acid sequences as users write them: FASTA text, one-letter codes, or a file of either."""
 
+import errno
 from pathlib import Path
 
 from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.runtime.files import read_regular
 
-__all__ = ["names_file", "read_sequences", "sequence_option"]
+__all__ = ["names_file", "read_sequences", "sequence_option", "text_option"]
 
 
 def read_sequences(text: str | list[str]) -> list[str]:
@@ -29,18 +31,32 @@ def names_file(given: str) -> bool:
         return False
 
 
+def text_option(given: str | Path) -> str | None:
+    """Text of the file that an option names; None if there is none of this name, so that it may be letters.
+
+    Raises InputError for a file that cannot be read as text.
+    """
+    try:
+        if "\n" in str(given) or not Path(given).exists():
+            return None
+        return read_regular(given).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{given}: no text that can be read: {error}") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise InputError(f"{given}: {error.strerror or error}") from None
+
+
 def sequence_option(given: str) -> list[str]:
     """One-letter codes of each chain, from what ``--sequence`` was given: a file, FASTA text, or letters.
 
     Raises InputError for a file that cannot be read, ConfigError for letters that are no standard residue.
     """
-    path = Path(given)
-    try:
-        text = path.read_text() if names_file(given) else given
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{given}: no text that can be read: {error}") from None
-    if text is given and ("/" in given or "." in given):
+    text = text_option(given)
+    if text is None and ("/" in given or "." in given):
         raise InputError(f"{given}: no such file; --sequence takes a FASTA file or letters")
+    text = given if text is None else text
     chains = [chain.removesuffix("*") for chain in read_sequences(text)]
     letters = {template.letter for template in RESIDUES.values()}
     for number, chain in enumerate(chains):

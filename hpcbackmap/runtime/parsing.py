@@ -27,6 +27,8 @@ SEAL = "seal"
 
 UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of control, format and surrogate characters, line and paragraph separators."""
+MOST_VALUES = 10_000_000
+"""In a YAML file; a mapping of a large protein has 50,000."""
 JOINERS = frozenset("\u200c\u200d")
 """Format characters that some scripts cannot be written without."""
 
@@ -56,11 +58,25 @@ def yaml_value(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        if _unfolded(value, {}) > MOST_VALUES:
+            raise ValueError(f"aliases that unfold to more than {MOST_VALUES} values")
+        return value
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
         raise ValueError(" ".join(str(error).split())) from None
     except RecursionError:
         raise ValueError("brackets within brackets, too deep") from None
+
+
+def _unfolded(value: Any, known: dict[int, int]) -> int:
+    """How many values there are, those of an alias once for each place where it stands."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_VALUES + 1  # within itself it has no end
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_unfolded(part, known) for part in parts)
+    return known[id(value)]
 
 
 def json_value(text: str | bytes) -> Any:

@@ -86,3 +86,11 @@ def test_what_is_no_reference_of_the_protein_is_refused(case, tmp_path):
         hpcbackmap.backmap(beads, sequence=sequence, reference=tmp_path / "nowhere.pdb")
     with pytest.raises(InputError, match="here there is none: leave it out"):
         hpcbackmap.backmap(str(known), reference=known)
+
+
+def test_a_mirror_image_is_no_reference(data_dir, tmp_path):
+    known = mdtraj.load(data_dir / "lambda_lysozyme" / "1am7_md_top.pdb")
+    known.xyz[..., 2] *= -1
+    known.save_pdb(str(tmp_path / "mirror.pdb"))
+    with pytest.raises(InputError, match=r"mirror.pdb: no reference: .* wind to the left"):
+        read_reference(str(tmp_path / "mirror.pdb"))

@@ -1,10 +1,13 @@
 """`backmap FILE --secondary-structure`: what it changes, what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from beads_of_example import BEADS, beads_of_example
 
 import hpcbackmap
+from hpcbackmap.backmapping.secondary_structure import read_secondary_structure
 from hpcbackmap.runtime.errors import InputError
 
 
@@ -34,6 +37,14 @@ def test_letters_or_a_file_of_them_change_the_trace_and_keep_the_beads(beads, tm
     assert np.abs(told - plain).max() > 0.05
     centres = told.reshape(BEADS, 4, 3).mean(1)
     assert np.abs(centres - trajectory.xyz[0]).max() < 1e-4
+
+
+def test_names_of_files_are_not_taken_for_letters(tmp_path):
+    with pytest.raises(InputError, match="a folder, no file that can be read"):
+        read_secondary_structure(str(tmp_path), Path())
+    with pytest.raises(InputError, match="no such file"):
+        read_secondary_structure("hec.txt", tmp_path)
+    assert read_secondary_structure("..HH..", tmp_path).letters == "..HH.."
 
 
 @pytest.mark.parametrize(

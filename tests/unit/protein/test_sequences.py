@@ -22,6 +22,11 @@ def test_a_file_is_read_and_a_star_ends_a_chain(tmp_path):
     path = tmp_path / "two.fasta"
     path.write_text(">a\nACD*\n>b\nEFG\n")
     assert sequence_option(str(path)) == ["ACD", "EFG"]
+    path.write_bytes(b"\xef\xbb\xbf>a\r\nACD\r\n")
+    assert sequence_option(str(path)) == ["ACD"]
+    with pytest.raises(InputError, match="a folder, no file that can be read"):
+        sequence_option(str(tmp_path))
+    assert sequence_option("A" * 5000) == ["A" * 5000]
 
 
 def test_letters_may_be_longer_than_any_name_of_a_file():

@@ -7,7 +7,7 @@ import pytest
 
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import read_regular, sha256_of
-from hpcbackmap.runtime.parsing import json_record, json_value, sealed, unsealed
+from hpcbackmap.runtime.parsing import json_record, json_value, sealed, unsealed, yaml_value
 
 RECORD = {"rows": 8, "quarantined": [{"frame": 3}], "sha256": "0" * 64}
 
@@ -30,6 +30,18 @@ def test_a_record_of_a_former_version_has_no_seal():
 def test_what_is_no_json_is_one_kind_of_error(text):
     with pytest.raises(ValueError, match=r"\w"):
         json_value(text)
+
+
+def test_aliases_that_unfold_without_bound_are_refused():
+    """Ten lists of ten of each other are 10^9 numbers, one of itself has no end; plain aliases are welcome."""
+    bomb = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+        f"{name}: &{name} [{','.join(['*' + before] * 10)}]\n"
+        for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    for text in (bomb, "bead: &x [1, *x]"):
+        with pytest.raises(ValueError, match="aliases"):
+            yaml_value(text)
+    assert yaml_value("a: &a [1, 2]\nb: *a") == {"a": [1, 2], "b": [1, 2]}
 
 
 @pytest.mark.parametrize("read", [read_regular, sha256_of, lambda path: json_record(path, {})])
