@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from operator import and_
 
 import mdtraj
 import numpy as np
@@ -26,6 +27,7 @@ from hpcbackmap.trajectories.molecules import (
     split,
 )
 from hpcbackmap.trajectories.reader import (
+    OtherCount,
     count_particles,
     first_frames,
     holds_frames,
@@ -219,7 +221,10 @@ def read_particles(
     rows, disulphides, words = _rows(named)
     positions = cells = None
     if holds_frames(path):
-        positions, cells = first_frames(path, rows, SAMPLE)
+        try:
+            positions, cells = first_frames(path, rows, SAMPLE)
+        except OtherCount as error:
+            raise InputError(f"{error} ({named}){_part_of(rows, error.count)}") from None
         if (scale := unit_scale(path, unit)) != 1:
             positions, cells = (
                 positions * np.float32(scale),
@@ -231,6 +236,20 @@ def read_particles(
                 "are moved there, all frames alike"
             )
     return _assemble(named, rows, disulphides, words, positions, cells, molecule)
+
+
+def _part_of(rows: Rows, count: int) -> str:
+    """Which of a topology's particles are as many as a trajectory has, as the end of a sentence; or nothing."""
+    protein = [residue_kind(name) in ("protein", "modified") for name in rows.residue_names]
+    parts = {
+        "CA atoms": [name == "CA" for name in rows.names],
+        "BB beads": [name == "BB" for name in rows.names],
+        "particles of protein": [True] * rows.n_atoms,
+    }
+    for what, chosen in parts.items():
+        if count and sum(map(and_, protein, chosen)) == count:
+            return f"; its {what} are as many: give a topology of these alone"
+    return ""
 
 
 def particles_of_chains(

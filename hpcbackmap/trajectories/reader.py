@@ -30,6 +30,7 @@ from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = [
     "FAR",
+    "OtherCount",
     "count_particles",
     "describe_file",
     "first_frames",
@@ -307,9 +308,18 @@ def _no_c_output() -> Iterator[None]:
             os.close(copy)
 
 
+class OtherCount(InputError):
+    """A file has another number of particles than its topology. count: its own."""
+
+    def __init__(self, message: str, count: int):
+        super().__init__(message)
+        self.count = count
+
+
 def _require_atoms(path: str, topology: Counted, n_atoms: int) -> None:
     if n_atoms != topology.n_atoms:
-        raise InputError(f"{path}: {n_atoms} atoms, the topology has {topology.n_atoms}")
+        message = f"{path}: {n_atoms} atoms, the topology has {topology.n_atoms}"
+        raise OtherCount(message, n_atoms)
 
 
 def _require_header(path: str, topology: Counted | None) -> None:

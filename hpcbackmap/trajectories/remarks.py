@@ -21,6 +21,8 @@ __all__ = ["remarks"]
 
 SHORTEST_REPEAT = 15
 """Residues; a chain that repeats fewer is no row of molecules."""
+FEWEST_KINDS = 6
+"""Kinds of residues in it; models without names call all of them alanine."""
 TOGETHER = 0.15
 """nm; sites of two residues are never that near."""
 CIS = (0.25, 0.33)
@@ -82,7 +84,7 @@ def _repeated(particles: "Particles", protein: np.ndarray) -> Iterator[str]:
         own = [names[number] for number in group]
         for times in range(len(own) // SHORTEST_REPEAT, 1, -1):
             unit, rest = divmod(len(own), times)
-            if not rest and own == own[:unit] * times:
+            if not rest and own == own[:unit] * times and len(set(own[:unit])) >= FEWEST_KINDS:
                 letter = particles.chains[chain].id.strip() or str(chain + 1)
                 yield (
                     f"chain {letter} is one sequence of {unit} residues {times} times over, read as one chain; "

@@ -284,9 +284,10 @@ class GroText(_Text):
         super().__init__(topology)
         if any(self.chain_ids):
             self.losses.append("GRO has no names of chains; write .cif or .pdb to keep them")
-        if any(row.insertion for row in self.residues):
+        if inserted := next((row for row in self.residues if row.insertion), None):
             self.losses.append(
-                "GRO has no insertion codes; residues 82 and 82A are both 82 there (write .cif or .pdb)"
+                f"GRO has no insertion codes; residue {inserted.number}{inserted.insertion} is "
+                f"{inserted.number} there, and others in the same way (write .cif or .pdb)"
             )
 
     def frame(

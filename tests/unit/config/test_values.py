@@ -111,7 +111,7 @@ def test_numbers_are_ones_that_a_machine_has(folder, key):
         (["ladder=[fg, ca, 'file:/x/a-b.yaml']", "stages={}"], "a resolution's name"),
         (["node_groups.ingest.sbatch=['--comment=\"half']"], "No closing quotation"),
         (["node_groups.ingest.mem=64 GB"], "mem"),
-        (["store={a: &a [*a]}"], "unknown key"),
+        (["store={a: &a [*a]}"], "not a YAML value"),
         (["name=" + "[" * 5000], "not a YAML value"),
         (["backmap.frames=" + "9" * 5000 + ":"], "frames"),
         (["split.by=time\nname: x"], "U+000A"),

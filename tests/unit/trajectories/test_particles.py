@@ -2,6 +2,7 @@
 
 import gzip
 
+import mdtraj
 import numpy as np
 import pytest
 
@@ -220,7 +221,6 @@ def test_a_molecule_far_from_the_origin_is_moved_before_it_is_rounded(calphas, t
 
 def test_binary_numbers_too_far_from_the_origin_are_refused(example_dir, tmp_path):
     """What is rounded in the file stays rounded; 2000 nm away it does not matter yet."""
-    import mdtraj
 
     loaded = mdtraj.load(str(example_dir / "trpcage_top.pdb"))
     near = loaded.xyz[0].copy()
@@ -234,6 +234,19 @@ def test_binary_numbers_too_far_from_the_origin_are_refused(example_dir, tmp_pat
             continue
         found = read_particles(tmp_path / "far.trr", top)
         np.testing.assert_allclose(found.positions - found.positions[0], near - near[0], atol=3e-4)
+
+
+def test_a_topology_of_more_particles_says_which_of_them_fit(example_dir, tmp_path):
+    top = example_dir / "trpcage_top.pdb"
+    loaded = mdtraj.load(str(top))
+    loaded.atom_slice(loaded.topology.select("name CA")).save(str(tmp_path / "ca.dcd"))
+    with pytest.raises(
+        InputError, match=r"20 atoms, the topology has \d+ \(.*trpcage_top.pdb\); its CA atoms"
+    ):
+        read_particles(tmp_path / "ca.dcd", str(top))
+    loaded.atom_slice(np.arange(7)).save(str(tmp_path / "seven.dcd"))
+    with pytest.raises(InputError, match=r"7 atoms, the topology has \d+ \(.*trpcage_top.pdb\)$"):
+        read_particles(tmp_path / "seven.dcd", str(top))
 
 
 def shown(lines, path):
