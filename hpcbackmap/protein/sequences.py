@@ -7,7 +7,7 @@ from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.files import read_regular
 
-__all__ = ["names_file", "read_sequences", "sequence_option", "text_option"]
+__all__ = ["read_sequences", "sequence_option", "text_option"]
 
 
 def read_sequences(text: str | list[str]) -> list[str]:
@@ -21,14 +21,6 @@ def read_sequences(text: str | list[str]) -> list[str]:
         else:
             chains[-1] += "".join(line.split()).upper()
     return chains[1:] if len(chains) > 1 and not chains[0] else chains
-
-
-def names_file(given: str) -> bool:
-    """Whether an option that takes a file or letters was given a file; letters may be longer than any name."""
-    try:
-        return "\n" not in given and Path(given).is_file()
-    except OSError:
-        return False
 
 
 def text_option(given: str | Path) -> str | None:
