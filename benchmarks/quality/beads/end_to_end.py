@@ -41,7 +41,8 @@ SHOWN = (
     "rmsd_angstrom", "rmsd_aligned_angstrom", "lddt", "bond_graph_ged", "peptide_bonds_off_percent",
     "cis_trans_wrong_percent", "d_residues_percent", "clashes_severe_per_100_residues",
     "clashes_per_100_residues", "clashscore", "pierced_rings_per_structure", "ramachandran_favoured_percent",
-    "ramachandran_outliers_percent", "helix_recovered_percent", "chi1_right_percent", "spread_ratio",
+    "ramachandran_outliers_percent", "rotamer_outliers_percent", "helix_recovered_percent",
+    "chi1_right_percent", "spread_ratio",
 )  # fmt: skip
 
 

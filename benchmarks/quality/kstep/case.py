@@ -23,12 +23,15 @@ __all__ = ["Budget", "Case", "Rung"]
 
 @dataclass(frozen=True)
 class Budget:
-    """seconds: CPU seconds of training per ladder. frames: held-out frames judged at most."""
+    """seconds: CPU seconds of training per ladder. frames: held-out frames judged at most. energy: also
+    energies after relaxation, which take longest.
+    """
 
     data: Path
     folder: Path
     seconds: float
     frames: int
+    energy: bool = True
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def main() -> None:
     data = Path(os.environ.get("HPCBACKMAP_DATA") or "missing")
     if not data.is_dir():
         sys.exit("set HPCBACKMAP_DATA to the folder of the protein ensembles")
-    budget = Budget(data, arguments.folder.resolve(), arguments.seconds, arguments.frames)
+    folder, energy = arguments.folder.resolve(), not arguments.no_energy
+    budget = Budget(data, folder, arguments.seconds, arguments.frames, energy)
     record = {"seconds": budget.seconds, "cases": []}
     for name in arguments.proteins:
         for beads in PROTEINS[name].beads:
@@ -80,6 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--proteins", nargs="+", choices=PROTEINS, default=list(PROTEINS))
     parser.add_argument("--beads", nargs="+", type=int, help="only these bead counts")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument("--no-energy", action="store_true", help="no energies after relaxation")
     return parser.parse_args()
 
 

@@ -78,7 +78,7 @@ def compute_row(case: Case, name: str) -> dict:
     if "fg" in levels:
         record["metrics"], _ = judge_answers(case, levels["fg"], name == "truth")
         levels.setdefault("ca", case.ladder.coarsen(levels["fg"])["ca"])
-        if name in RELAXED:
+        if name in RELAXED and case.budget.energy:
             record["energy"] = _energies(case, levels["fg"][:, 0])
     if name != "truth":
         record["calpha"] = _judge_calpha(case, levels["ca"])
