@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from case import Budget, Case
@@ -43,7 +44,7 @@ def main() -> None:
     print(kstep_record(record, budget.folder))
 
 
-def _case_record(case: Case, wanted: list[str]) -> dict:
+def _case_record(case: Case, wanted: Sequence[str] = ROWS) -> dict:
     rows = {}
     for name in wanted:
         path = case.budget.folder / "rows" / f"{_key(case, name)}.json"

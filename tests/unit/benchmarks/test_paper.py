@@ -111,6 +111,19 @@ def test_a_training_ends_with_its_cpu_budget_and_is_not_repeated(paper, tmp_path
     assert training.train_in_process(tmp_path / "campaign.yaml", "ucg5-ca") == cost
 
 
+def test_a_stage_from_shipped_weights_has_the_same_budget_and_learns_by_heart(paper, tmp_path):
+    ladders = paper("ladders")
+    chosen = ladders.PROTEINS["adk"]
+    scratch, shipped = (
+        ladders.make_campaign(chosen, tmp_path, tmp_path, 10, 2, 30, shipped=each).stages["ca-fg"]
+        for each in (False, True)
+    )
+    assert shipped.train.max_minutes == scratch.train.max_minutes
+    assert shipped.model.per_system
+    assert shipped.train.init_from
+    assert not scratch.train.init_from
+
+
 def test_rows_that_exist_are_not_computed_again(paper, tmp_path, monkeypatch):
     kstep = paper("kstep")
     case = SimpleNamespace(
