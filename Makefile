@@ -42,7 +42,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check --quiet .
 
 types: $(READY)
-	$(BIN)/mypy
+	$(BIN)/mypy -n 2
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet "$(TORCH)" --editable ".[docs]"

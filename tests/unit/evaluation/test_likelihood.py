@@ -97,6 +97,7 @@ def test_frames_are_capped_and_the_table_is_readable(two_step, capsys):
     assert "3 held-out frames" in lines[-1]
 
 
+@pytest.mark.trains
 def test_several_systems_are_weighed_by_their_frames_and_particles(tmp_path):
     campaign, ladders, _ = make_campaign(
         tmp_path, ["fg", "ca", "ucg:3"], ["first", "second"], kind="trace"

@@ -12,6 +12,7 @@ import mdtraj
 import numpy as np
 import pytest
 from judged_campaign import LADDER, load_example, make_campaign, write_training_records
+from matplotlib.figure import Figure
 
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.evaluation.campaign import evaluate_campaign, open_sources
@@ -31,6 +32,8 @@ FIGURES = {
     "bond_lengths", "training", "confidence",
 }  # fmt: skip
 NAMES = ("first.1", "second")
+PICTURE = bytes(16) + (4).to_bytes(4) + (3).to_bytes(4)
+"""Of a PNG what the page reads: its width and height."""
 EXPECTED = np.linspace(0.02, 0.3, 20)
 POOLED = {"ramachandran", "rotamers", "rotamer_map", "bond_lengths"}
 ELBO = {
@@ -278,6 +281,8 @@ def test_the_elbo_is_told_if_it_is_of_these_frames(reported, tmp_path, caplog, m
 
 
 def test_all_systems_have_figures_up_to_a_limit_that_is_told(tmp_path, example, monkeypatch):
+    # Which figures there are; how they are written is tested with the campaign of one system.
+    monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(PICTURE))
     campaign = make_two_systems(tmp_path, *example)
     evaluate_campaign(campaign, LocalComm())
     page = write_report(campaign, tmp_path / "all.html").read_text()

@@ -30,7 +30,7 @@ def ensemble(data_dir):
         ["fg", "ca", "ucg:5"],
         ["fg", "ca", "ucg:10", "ucg:4"],
         ["fg", "com", "ucg:5:blobs"],
-        ["fg", "ca", "ucg:5:cgae"],
+        pytest.param(["fg", "ca", "ucg:5:cgae"], marks=pytest.mark.trains),
         ["fg", "ucg:/4"],
     ],
 )
@@ -63,6 +63,7 @@ def test_segments_respect_chains():
         assert len(set(chain[ladder.mapping("ucg5").bead == bead])) == 1
 
 
+@pytest.mark.trains
 def test_groupings_are_deterministic(ensemble):
     topology, positions = ensemble
     for method in ("blobs", "cgae"):

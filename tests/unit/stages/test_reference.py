@@ -101,6 +101,7 @@ def test_another_fold_is_noticed():
     assert not carry(0.35 * wrong, truth, truth).fits
 
 
+@pytest.mark.trains
 def test_a_guided_stage_with_a_wrong_reference_answers_as_without_one():
     topology = topology_from_sequence([SEQUENCE])
     ladder, truth = ladder_of(topology), hairpin(20)

@@ -90,6 +90,7 @@ def test_a_protein_does_not_see_the_others_of_its_batch():
             particle += len(sequence)
 
 
+@pytest.mark.trains
 def test_learns_helices_of_the_right_hand_from_their_beads():
     """Overfits one helix; draws and the one answer are right-handed, and cis links are not invented."""
     stage, _, system, fine, coarse, noise = case(dtype=torch.float32, width=24, denoiser=0)

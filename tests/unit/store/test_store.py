@@ -95,7 +95,7 @@ def test_quantised_positions_are_rounded_and_smaller(tmp_path):
 
 
 def test_many_small_systems_share_files(tmp_path):
-    names = [f"s{i}" for i in range(300)]
+    names = [f"s{i}" for i in range(120)]
     ladders = {name: ladder(5 + i % 16) for i, name in enumerate(names)}
     levels = {name: frames(ladders[name], 1 + i % 2, seed=i) for i, name in enumerate(names)}
     counts = {name: len(levels[name]["fg"]) for name in names}
@@ -105,12 +105,12 @@ def test_many_small_systems_share_files(tmp_path):
         path, ladders, counts, ("fg", "ca", "ucg4"), StoreConfig(shard_mb=0.2), {},
         observables={"step": "int64"}, sources=sources, packed=True,
     )  # fmt: skip
-    assert sum(len(pack) for pack in store.packs) == 300
+    assert sum(len(pack) for pack in store.packs) == 120
     for number, pack in enumerate(store.packs):
         steps = {name: {"step": np.arange(counts[name])} for name in pack}
         store.write_pack(number, {name: levels[name] for name in pack}, steps)
     store.mark_complete()
-    assert sum(item.is_file() for item in path.rglob("*")) < 100
+    assert sum(item.is_file() for item in path.rglob("*")) < 60
     store, first = open_store(path), 0
     for name in names:
         system = store.system(name)

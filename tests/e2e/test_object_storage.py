@@ -43,21 +43,46 @@ def bucket():
     server.stop()
 
 
-@pytest.fixture
-def campaign(example_dir, tmp_path):
+@pytest.fixture(scope="module")
+def frames(example_dir, tmp_path_factory):
+    """Topology and trajectory of the example's first frames."""
     top = str(example_dir / "trpcage_top.pdb")
-    mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:FRAMES].save(str(tmp_path / "t.xtc"))
+    path = tmp_path_factory.mktemp("frames") / "t.xtc"
+    mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:FRAMES].save(str(path))
+    return top, str(path)
 
+
+def make_campaign(frames, workdir, path, ladder=("fg", "ca")) -> Campaign:
+    top, trajectory = frames
+    return Campaign(
+        name="t",
+        workdir=str(workdir),
+        ladder=ladder,
+        systems=[{"name": "s", "topology": top, "trajectories": [trajectory]}],
+        store={"path": path, "chunk_mb": 0.02, "shard_mb": 0.03},
+    )
+
+
+@pytest.fixture
+def campaign(frames, tmp_path):
     def make(path, ladder=("fg", "ca")):
-        return Campaign(
-            name="t",
-            workdir=str(tmp_path / "work"),
-            ladder=ladder,
-            systems=[{"name": "s", "topology": top, "trajectories": [str(tmp_path / "t.xtc")]}],
-            store={"path": path, "chunk_mb": 0.02, "shard_mb": 0.03},
-        )
+        return make_campaign(frames, tmp_path / "work", path, ladder)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def stored(bucket, frames, tmp_path_factory):
+    """Campaign and summary of a store in the bucket that is read, not changed."""
+    made = make_campaign(frames, tmp_path_factory.mktemp("work"), f"{bucket}/a/frames.zarr")
+    return made, ingest(made, LocalComm())
+
+
+@pytest.fixture(scope="module")
+def local(frames, tmp_path_factory):
+    """Campaign and summary of the same store in a folder."""
+    made = make_campaign(frames, tmp_path_factory.mktemp("local"), "frames.zarr")
+    return made, ingest(made, LocalComm())
 
 
 def streamed(store, made):
@@ -67,13 +92,11 @@ def streamed(store, made):
     return [next(batches) for _ in range(8)]
 
 
-def test_a_store_by_url_is_the_same_store(bucket, campaign):
-    there, here = campaign(f"{bucket}/a/frames.zarr"), campaign("frames.zarr")
-    summary = ingest(there, LocalComm())
+def test_a_store_by_url_is_the_same_store(bucket, campaign, stored, local):
+    (there, summary), (here, summary_here) = stored, local
     assert summary["status"] == "written"
     assert summary["frames_out"] == FRAMES
-    local = ingest(here, LocalComm())
-    assert summary["bytes"] == pytest.approx(local["bytes"], rel=0.01)
+    assert summary["bytes"] == pytest.approx(summary_here["bytes"], rel=0.01)
     remote_store, local_store = open_store(there.store_place()), open_store(here.store_place())
     assert remote_store.digest == local_store.digest
     for remote, batch in zip(
@@ -87,9 +110,8 @@ def test_a_store_by_url_is_the_same_store(bucket, campaign):
         ingest(campaign(f"{bucket}/a/frames.zarr", ("fg", "ca", "ucg:5")), LocalComm())
 
 
-def test_backmapping_starts_from_a_url(bucket, campaign, tmp_path):
-    there = campaign(f"{bucket}/d/frames.zarr")
-    ingest(there, LocalComm())
+def test_backmapping_starts_from_a_url(stored, tmp_path):
+    there, _ = stored
     ladder = open_store(there.store_place()).system("s").ladder
     stage = build_stage("ca-fg", GenzprotConfig(width=8, layers=1, rounds=1), [ladder], seed=0)
     save_artifact(stage, tmp_path / "artifact", {})
@@ -98,6 +120,7 @@ def test_backmapping_starts_from_a_url(bucket, campaign, tmp_path):
             "ca-fg": {"model": {"kind": "genzprot"}, "artifact": str(tmp_path / "artifact")}
         },
         "backmap": {"members": 1, "frames": "0:4", "input": there.store_place()},
+        "workdir": str(tmp_path / "work"),
     }
     made = Campaign.model_validate(settings)
     backmap(made, LocalComm())
@@ -106,7 +129,7 @@ def test_backmapping_starts_from_a_url(bucket, campaign, tmp_path):
     np.testing.assert_allclose(ladder.coarsen(found)["ca"], expected, rtol=0, atol=1e-5)
 
 
-def test_an_interrupted_ingest_continues(bucket, campaign, monkeypatch, caplog):
+def test_an_interrupted_ingest_continues(bucket, campaign, local, monkeypatch, caplog):
     """Shards that are there are not written again, unless they are not what was written."""
     made = campaign(f"{bucket}/e/frames.zarr")
     write, written = ShardedArrays.write, []
@@ -140,17 +163,14 @@ def test_an_interrupted_ingest_continues(bucket, campaign, monkeypatch, caplog):
     assert ("fg", 1) in written
     assert ("fg", 2) in written
     assert ("fg", 0) not in written
-    here = campaign("frames.zarr")
-    ingest(here, LocalComm())
-    there, local = (open_store(each.store_place()).system("s") for each in (made, here))
+    there, here = (open_store(each.store_place()).system("s") for each in (made, local[0]))
     for level in ("fg", "ca"):
-        np.testing.assert_array_equal(there.read(level, 0, FRAMES), local.read(level, 0, FRAMES))
+        np.testing.assert_array_equal(there.read(level, 0, FRAMES), here.read(level, 0, FRAMES))
     assert not fsspec.filesystem("s3").exists(f"{made.store_place()}/.written")
 
 
-def test_commands_take_urls(bucket, campaign, tmp_path, capsys):
-    place = f"{bucket}/f/frames.zarr"
-    ingest(campaign(place), LocalComm())
+def test_commands_take_urls(bucket, stored, tmp_path, capsys):
+    place = stored[0].store_place()
     top = tmp_path / "top.pdb"
     judged = ["evaluate", "--truth", place, "--generated", place, "--json"]
     for arguments in (["inspect", place, "--json"], ["verify", place, "--json"], judged):
