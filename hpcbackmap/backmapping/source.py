@@ -29,6 +29,7 @@ from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.representations.detect import detect, read_as
 from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import ConfigError, InputError
+from hpcbackmap.store.system import StoredSystem
 from hpcbackmap.trajectories.formats import may_be_crystal
 from hpcbackmap.trajectories.frames import FrameReader, Frames
 from hpcbackmap.trajectories.particles import Particles
@@ -109,7 +110,17 @@ def read_coarse(system: SourceSystem, resolution: str, frames: Sequence[int]) ->
     else:
         bad = ~np.isfinite(positions).all(axis=(1, 2))
         unusable = dict.fromkeys(np.flatnonzero(bad).tolist(), "input is not finite")
-    return Coarse(filled(positions, unusable), unusable, np.zeros(len(positions), np.float32))
+    moved = np.zeros(len(positions), np.float32)
+    return Coarse(filled(positions, unusable), unusable, moved, _box_of(system, resolution, frames))
+
+
+def _box_of(system: SourceSystem, resolution: str, frames: Sequence[int]) -> "Given | None":
+    """The periodic box of frames of C-alpha atoms in a store that keeps it; None where there is none."""
+    from hpcbackmap.stages.given import boxed
+
+    if resolution != "ca" or not isinstance(system, StoredSystem):
+        return None
+    return boxed(None, system.read_cells_at(frames))
 
 
 @dataclass(frozen=True, eq=False)

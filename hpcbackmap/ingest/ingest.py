@@ -43,6 +43,7 @@ from hpcbackmap.runtime.mpi import Comm, on_first_rank, raise_together
 from hpcbackmap.runtime.progress import Progress
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.runtime.versions import versions
+from hpcbackmap.store.layout import CELL
 from hpcbackmap.store.location import exists, remove, size_of
 from hpcbackmap.store.split import split_systems
 from hpcbackmap.store.store import FrameStore, create_store, open_store
@@ -331,7 +332,8 @@ def _create(
         resolutions[resolutions.index(surveys[0].resolution) :],
         campaign.store,
         provenance,
-        observables={"step": "int64", "time": "float64"},
+        observables={"step": "int64", "time": "float64"}
+        | (dict.fromkeys(CELL, "float32") if any(survey.periodic for survey in surveys) else {}),
         sources={survey.name: survey.sources for survey in surveys},
         packed=True,
     )

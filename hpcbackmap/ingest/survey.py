@@ -73,7 +73,7 @@ class SystemSurvey:
 
     topology_file: where file atoms are named. dropped: file atoms left out of a frame, by kind.
     resolution: what the files hold; of ``ca``, ``index`` has one entry per residue.
-    ladder: of beads, down from that resolution at least; else None.
+    ladder: of beads, down from that resolution at least; else None. periodic: its first frame has a box.
     """
 
     name: str
@@ -86,6 +86,7 @@ class SystemSurvey:
     dropped: dict[str, int]
     resolution: str = "fg"
     ladder: Ladder | None = None
+    periodic: bool = False
 
     @property
     def n_frames(self) -> int:
@@ -186,6 +187,7 @@ def survey_system(config: SystemConfig, ladder: Sequence[str] = ()) -> SystemSur
         dropped=dropped,
         resolution=held,
         ladder=built,
+        periodic=cells is not None and bool(cells.any()),
     )
     _require_nm(survey, first, cells)
     log.info(

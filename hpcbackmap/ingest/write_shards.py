@@ -71,7 +71,15 @@ def _levels(
             levels = ladder.coarsen(layout.from_quanta(quanta), start=finest) | {finest: quanta}
         else:
             levels = ladder.coarsen(positions, start=finest)
-        yield levels, {"step": piece.steps, "time": piece.times, MENDED: piece.mended}
+        known = {"step": piece.steps, "time": piece.times, MENDED: piece.mended}
+        yield levels, known | _cells(piece.cells, len(piece.steps))
+
+
+def _cells(cells: np.ndarray | None, count: int) -> dict[str, np.ndarray]:
+    """Components of boxes [n, 3, 3] by the names of their observables; zeros where there is none."""
+    if cells is None:
+        cells = np.zeros((count, 3, 3))
+    return dict(zip(layout.CELL, cells.reshape(-1, 9).T.astype(np.float32), strict=True))
 
 
 def _regroup(pieces: Iterator[tuple[dict, dict]], size: int) -> Iterator[tuple[dict, dict]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from hpcbackmap.protein.residues import MAX_ATOMS
 from hpcbackmap.resolution.representations.reading import Reading
 
-__all__ = ["Given", "given_of"]
+__all__ = ["Given", "boxed", "given_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,11 @@ def given_of(
     reading: Reading, positions: np.ndarray, cells: np.ndarray | None = None
 ) -> Given | None:
     """What frames [F, P, 3] of an input so read hold beside C-alpha atoms; None if nothing."""
-    held = _held(reading, positions)
+    return boxed(_held(reading, positions), cells)
+
+
+def boxed(held: Given | None, cells: np.ndarray | None) -> Given | None:
+    """``held`` with the boxes [F, 3, 3] of its frames, where they have any."""
     if cells is None or not cells.any():
         return held
     return replace(held or Given(), cells=torch.from_numpy(cells.astype(np.float32)))

@@ -11,7 +11,7 @@ from hpcbackmap.store.attributes import Attributes, SystemRecord
 
 __all__ = ["CHECKSUMS", "create_arrays", "create_checksums"]
 
-POSITION = {"unit": "nm"}
+POSITION = LENGTH = {"unit": "nm"}
 TIME = {"unit": "ps"}
 LADDER_CHUNK = 1 << 20
 CHECKSUMS = "checksums"
@@ -136,7 +136,7 @@ def _create_observables(
             chunks=(shard,),
             shards=(shard,),
             compressors=layout.compressors(),
-            attributes=dict(TIME if name == "time" else {}),
+            attributes=dict(TIME if name == "time" else LENGTH if name in layout.CELL else {}),
             dimension_names=("frame",),
         )
 

@@ -209,7 +209,7 @@ def _claim(
             layout.QUANTUM_NM if quantised else None,
         )
     for name, kind in attributes["observables"].items():
-        unit = "ps" if name == "time" else None
+        unit = "ps" if name == "time" else "nm" if name in layout.CELL else None
         claims[f"{folder}/{layout.observable_path(name, finest)}"] = ArrayClaim(
             (frames,), kind, shard, unit, None
         )

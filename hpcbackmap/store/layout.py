@@ -14,6 +14,7 @@ from hpcbackmap.runtime.parsing import json_value
 from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = [
+    "CELL",
     "FORMAT",
     "PLAIN_VERSION",
     "QUANTUM_NM",
@@ -36,6 +37,8 @@ FORMAT = "hpcbackmap-frames"
 VERSION = 3
 """Newest that is read. Stores without numbers of residues are written as format 2."""
 PLAIN_VERSION = 2
+CELL = tuple(f"cell_{vector}{axis}" for vector in "abc" for axis in "xyz")
+"""Observables of frames with a periodic box: components of its vectors, nm; zeros where a frame has none."""
 RESIDUE_UNIT = {"expected_error": "nm"}
 """Of numbers of residues that have one."""
 QUANTUM_NM = 0.001

@@ -129,6 +129,17 @@ class StoredSystem:
         first = self._pack_frame
         return self._arrays.read(self._observable_path(name), first + start, first + stop)
 
+    def read_cells_at(self, frames: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """Boxes of the frames with these ascending numbers, float32 [n, 3, 3] (nm), zeros where a frame has
+        none; None where the store keeps none.
+        """
+        if not set(layout.CELL) <= set(self.observables):
+            return None
+        wanted = np.asarray(frames)
+        first, last = int(wanted[0]), int(wanted[-1]) + 1
+        columns = [self.read_observable(name, first, last)[wanted - first] for name in layout.CELL]
+        return np.stack(columns, 1).reshape(-1, 3, 3).astype(np.float32)
+
     def read_of_residues(self, name: str, start: int, stop: int) -> np.ndarray:
         """A number of each residue (``expected_error``, nm) in frames ``start`` to ``stop``, float32 [n, R].
 

@@ -2,18 +2,21 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from calpha_campaign import example_calphas, ingested
 
 from hpcbackmap.backmapping import driver
 from hpcbackmap.backmapping.chain import Chains
+from hpcbackmap.backmapping.source import read_coarse
 from hpcbackmap.config.campaign import GenzprotConfig
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.store.store import open_store
 
 
 def test_a_run_that_comes_second_takes_the_sizes_of_the_first(example_dir, tmp_path, monkeypatch):
@@ -28,6 +31,16 @@ def test_a_run_that_comes_second_takes_the_sizes_of_the_first(example_dir, tmp_p
     monkeypatch.setattr(driver, "create_output", after_another_run)
     found = driver.backmap(campaign, LocalComm(), part=(0, 1))
     assert (found["structures"], found["shards_missing"]) == (4, 0)
+
+
+def test_frames_of_a_store_bring_their_box(example_dir, tmp_path):
+    calpha = example_calphas(example_dir)
+    calpha.unitcell_vectors = np.tile(np.diag([3.0, 4.0, 5.0]), (4, 1, 1))
+    campaign = ingested(calpha, tmp_path, members=1)
+    (system,) = (open_store(tmp_path / "frames.zarr").system(name) for name in ("s",))
+    given = read_coarse(system, "ca", [0, 2]).given
+    assert given.cells[0].tolist() == np.diag([3.0, 4.0, 5.0]).tolist()
+    assert driver.backmap(campaign, LocalComm())["structures"] == 4
 
 
 def test_chains_are_made_when_a_system_is_met():

@@ -160,6 +160,29 @@ def test_calpha_files_make_a_coarse_store(trpcage, tmp_path):
     refused(tmp_path / "n", InputError, "C-alpha atoms only", system, ladder=("fg", "ucg:5"))
 
 
+def test_boxes_of_frames_are_kept_where_there_are_any(trpcage, top, tmp_path):
+    """Their sides and tilt differ from frame to frame; a system beside has none."""
+    boxed, free = trpcage[:30], trpcage[:6]
+    boxed.unitcell_vectors = np.tile([[4.0, 0, 0], [1.0, 5.0, 0], [-1.0, 1.0, 6.0]], (30, 1, 1))
+    boxed.unitcell_vectors *= 1 + 0.01 * np.arange(30)[:, None, None]
+    free.unitcell_vectors = None
+    boxed.save(str(tmp_path / "boxed.xtc"))
+    free.save(str(tmp_path / "free.dcd"))
+    both = [
+        {"trajectories": [str(tmp_path / name)], "topology": top}
+        for name in ("boxed.xtc", "free.dcd")
+    ]
+    run(tmp_path / "both", *both)
+    _, made = run(tmp_path / "both", *both)
+    store = store_of(made)
+    cells = store.system("s0").read_cells_at([3, 4, 20])
+    np.testing.assert_allclose(cells, boxed.unitcell_vectors[[3, 4, 20]], atol=1e-4)
+    assert not store.system("s1").read_cells_at([0, 5]).any()
+    _, made = run(tmp_path / "one", both[1])
+    assert store_of(made).system("s0").read_cells_at([0]) is None
+    assert store_of(made).system("s0").observables == ("step", "time")
+
+
 def test_beads_from_structures_never_see_test_frames(trpcage, top, tmp_path):
     """Changing the held-out frames must not change the ladder."""
     ladders = []
