@@ -17,12 +17,23 @@ from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.turning import reach_of_slots
 from hpcbackmap.stages.layers.geometry import LARGE, pairs_within
 
-__all__ = ["Movable", "Near", "Surroundings", "movable_of", "residue_pairs", "surroundings_of"]
+__all__ = [
+    "NITROGEN",
+    "Movable",
+    "Near",
+    "Surroundings",
+    "movable_of",
+    "own_slots",
+    "residue_pairs",
+    "surroundings_of",
+]
 
 BOND = 0.127
 """nm; how much farther each bond takes a chain that is stretched out."""
 NOWHERE = 1e3
-CARBONYL, OXT = BACKBONE.index("O"), MAX_ATOMS - 1
+NITROGEN = BACKBONE.index("N")
+OWN = (NITROGEN, BACKBONE.index("O"), MAX_ATOMS - 1)
+"""Slots of atoms that a side chain can meet in its own residue: N, O and OXT."""
 
 
 class Movable(NamedTuple):
@@ -70,7 +81,7 @@ class Surroundings(NamedTuple):
     """Squared distance from CB of each row that atoms can be met at, nm^2 [n]."""
 
     def atoms(self, scene: Scene, movable: Movable) -> Near:
-        """Atoms that the rows can meet; of its own residue only O and OXT."""
+        """Atoms that the rows can meet; of their own residue only `OWN`."""
         xyz = scene.atoms.flatten(0, 1).permute(2, 0, 1).contiguous()
         centre = scene.atoms[movable.frame, movable.residue, CB].T[:, self.row].unsqueeze(-1)
         gap = [
@@ -84,7 +95,7 @@ class Surroundings(NamedTuple):
         for part in gap[1:]:
             squared.addcmul_(part, part)
         near = squared < self.limit[self.row].unsqueeze(-1)
-        near[self.itself] &= _carbonyl(near.device)
+        near[self.itself] &= own_slots(near.device)
         found = torch.nonzero(near.flatten()).squeeze(-1)
         pair, slot = found // MAX_ATOMS, found % MAX_ATOMS
         chosen = torch.stack([part.flatten().index_select(0, found) for part in gap])
@@ -173,10 +184,10 @@ def _joined(parts: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor,
 
 
 @cache
-def _carbonyl(device: torch.device) -> Tensor:
-    """Slots of O and OXT, bool [MAX_ATOMS]."""
+def own_slots(device: torch.device) -> Tensor:
+    """Whether a slot is one of `OWN`, bool [MAX_ATOMS]."""
     slots = torch.zeros(MAX_ATOMS, dtype=torch.bool)
-    slots[[CARBONYL, OXT]] = True
+    slots[list(OWN)] = True
     return slots.to(device)
 
 

@@ -60,7 +60,9 @@ BINS = (planes.BINS, *[packing.BINS] * N_CHI, *[chain_ends.BINS] * len(chain_end
 """Bins of each role, [N_TORSIONS]."""
 PARITY, RANK, SHIFT, LEVEL = 0, 1, slice(2, 5), 5
 """Columns of the noise of `elbo` and `loss`: which planes come first, order of side chains, displacement of
-the C-alpha atoms in training and its size."""
+the C-alpha atoms in training and its size (of the first residue)."""
+AGAIN = LEVEL
+"""Column of the noise of a member for planes that are drawn once more; it displaces nothing."""
 DRAWS = 6
 """From this column on, noise is for torsions: one each, then one for each chi of each redraw."""
 RIGID_SHARE = 0.005
@@ -379,7 +381,8 @@ class Genzprot(Stage[ResidueSystem]):
         draws = noise[..., DRAWS : DRAWS + N_TORSIONS].to(coarse)
         expected = self._rigid(context, coarse, system)
         tables = planes.angle_tables(coarse, expected, system)
-        turns = self.planes.draw(context.h, draws[..., Role.PLANE], first, tables, system)
+        again = noise[..., AGAIN].to(coarse)
+        turns = self.planes.draw(context.h, draws[..., Role.PLANE], again, first, tables, system)
         torsions = self._with_ends(
             context.h, turns, system, lambda role, residues, x: draw(x, draws[:, residues, role])
         )

@@ -2,7 +2,11 @@
 
 Two neighbouring planes meet in the angle N-CA-C, which is narrow (111 +- 3 degrees) and known exactly from
 their rotations, as is where their O and N lie; so every second plane is drawn on its own and the others given
-both neighbours, with a penalty on that angle and on O and N that touch beside what the network learned.
+both neighbours, with a penalty on that angle and on O and N that touch beside what the network learned. Two
+planes on either side of a third, drawn without each other, may leave it no good place: so in a member all are
+drawn once more, each set given the other (a sweep of Gibbs' sampler, which keeps the joint distribution).
+
+Shapes: F frames, R residues, n rows (planes of frames), W width.
 """
 
 from typing import NamedTuple
@@ -26,6 +30,8 @@ TOUCH_SOFTNESS = 0.01
 CARBON, OXYGEN = BACKBONE.index("C"), BACKBONE.index("O")
 ANGLE, SPREAD = -0.36, 0.07
 """Starting mean and standard deviation of cos(N-CA-C) under the penalty."""
+Rows = tuple[Tensor | slice, ...]
+"""Frames and residues [n] each, or all."""
 
 
 class PlaneHead(nn.Module):
@@ -50,11 +56,23 @@ class PlaneHead(nn.Module):
         return torch.where(there, torch.where(first, alone, given), 0.0)
 
     def draw(
-        self, h: Tensor, noise: Tensor, first: Tensor, tables: "AngleTables", system: ResidueSystem
+        self,
+        h: Tensor,
+        noise: Tensor,
+        again: Tensor,
+        first: Tensor,
+        tables: "AngleTables",
+        system: ResidueSystem,
     ) -> Tensor:
-        """Rotations [F, R] that standard-normal ``noise`` [F, R] stands for."""
+        """Rotations [F, R] that standard-normal ``noise`` and, the second time, ``again`` stand for."""
         planes = draw(self.alone(h), noise)
-        return torch.where(first, planes, draw(self.given_others(h, planes, tables, system), noise))
+        ones, others = (
+            torch.nonzero(mask & system.leads, as_tuple=True) for mask in (first, ~first)
+        )
+        for rows, column in ((others, noise), (ones, again), (others, again)):
+            logits = self.given_others(h, planes, tables, system, rows)
+            planes = planes.index_put(rows, draw(logits, column[rows]))
+        return planes
 
     def mode(
         self, h: Tensor, first: Tensor, tables: "AngleTables", system: ResidueSystem
@@ -67,64 +85,90 @@ class PlaneHead(nn.Module):
         return planes
 
     def given_others(
-        self, h: Tensor, planes: Tensor, tables: "AngleTables", system: ResidueSystem
+        self,
+        h: Tensor,
+        planes: Tensor,
+        tables: "AngleTables",
+        system: ResidueSystem,
+        rows: Rows | None = None,
     ) -> Tensor:
-        """Logits [F, R, BINS] of each plane given its neighbours in ``planes``."""
+        """Logits of each plane given its neighbours in ``planes``: [F, R, BINS], or of ``rows`` [n, BINS]."""
+        at = _places(system, rows)
         around = harmonics(planes, HARMONICS)
-        before = self.previous(around)[:, system.bead_previous] * system.bonded.unsqueeze(-1)
-        follows = system.leads & system.leads[system.bead_next]
-        after = self.following(around)[:, system.bead_next] * follows.unsqueeze(-1)
-        logits = self.between(nn.functional.silu(self.context(h) + before + after))
-        return logits - self._strain(planes, tables, follows, system)
+        before = self.previous(around[at.before]) * at.is_behind.unsqueeze(-1)
+        after = self.following(around[at.after]) * at.is_ahead.unsqueeze(-1)
+        logits = self.between(nn.functional.silu(self.context(h[at.own]) + before + after))
+        return logits - self._strain(planes, tables, at, system)
 
     def _strain(
-        self, planes: Tensor, tables: "AngleTables", follows: Tensor, system: ResidueSystem
+        self, planes: Tensor, tables: "AngleTables", at: "Places", system: ResidueSystem
     ) -> Tensor:
-        """Penalty of the two N-CA-C angles that a plane takes part in, at every bin: [F, R, BINS]."""
+        """Penalty of the two N-CA-C angles that a plane takes part in, at every bin: [..., BINS]."""
         bins = ones_cos_sin(centres(BINS, planes))
         turned = ones_cos_sin(planes)
-        behind = torch.einsum("fri,frij->frj", turned[:, system.bead_previous], tables.at)
-        ahead = torch.einsum(
-            "frij,frj->fri", tables.at[:, system.bead_next], turned[:, system.bead_next]
-        )
-        stiff, rest = (
-            self.log_stiffness.exp()[system.residue_type],
-            self.cosine[system.residue_type],
-        )
+        behind = torch.einsum("...i,...ij->...j", turned[at.before], tables.at[at.own])
+        ahead = torch.einsum("...ij,...j->...i", tables.at[at.after], turned[at.after])
+        stiff, rest = self.log_stiffness.exp(), self.cosine
         total: Tensor | float = 0.0
         for cosines, there, residue in (
-            (behind @ bins.T, system.bonded & system.leads, slice(None)),
-            (ahead @ bins.T, follows, system.bead_next),
+            (behind @ bins.T, at.is_behind, at.own[1]),
+            (ahead @ bins.T, at.is_ahead, at.after[1]),
         ):
-            excess = cosines - rest[residue].unsqueeze(-1)
-            weight = (0.5 * stiff[residue] * there).unsqueeze(-1)
+            kind = system.residue_type[residue]
+            excess = cosines - rest[kind].unsqueeze(-1)
+            weight = (0.5 * stiff[kind] * there).unsqueeze(-1)
             total = total + weight * excess.square()
-        return total + self._contact(turned, bins, tables, follows, system)
+        return total + self._contact(turned, bins, tables, at)
 
     @staticmethod
-    def _contact(
-        turned: Tensor, bins: Tensor, tables: "AngleTables", follows: Tensor, system: ResidueSystem
-    ) -> Tensor:
-        """Penalty of O and N of a plane at every bin that touch O and N of its neighbours: [F, R, BINS].
+    def _contact(turned: Tensor, bins: Tensor, tables: "AngleTables", at: "Places") -> Tensor:
+        """Penalty of O and N of a plane at every bin that touch O and N of its neighbours: [..., BINS].
 
         turned [F, R, 3] and bins [BINS, 3]: 1, cosine and sine of the planes and of every bin.
         """
-        oxygen, nitrogen = (torch.einsum("bk,frkx->xfrb", bins, x).contiguous() for x in tables[1:])
-        is_o, is_n = (torch.einsum("frk,frkx->xfr", turned, x) for x in tables[1:])
-        before, after = system.bead_previous, system.bead_next
+        oxygen, nitrogen = (
+            torch.einsum("bk,...kx->x...b", bins, x[at.own]).contiguous() for x in tables[1:]
+        )
+        o_before, o_after, n_after = (
+            torch.einsum("...k,...kx->x...", turned[there], x[there])
+            for x, there in (
+                (tables.oxygen, at.before),
+                (tables.oxygen, at.after),
+                (tables.nitrogen, at.after),
+            )
+        )
         depth = turned.new_zeros(())
-        for atoms, others, there, at in (
-            (oxygen, is_o, follows, after),
-            (oxygen, is_n, follows, after),
-            (oxygen, is_o, system.bonded & system.leads, before),
-            (nitrogen, is_o, system.bonded & system.leads, before),
+        for atoms, other, there in (
+            (oxygen, o_after, at.is_ahead),
+            (oxygen, n_after, at.is_ahead),
+            (oxygen, o_before, at.is_behind),
+            (nitrogen, o_before, at.is_behind),
         ):
-            x, y, z = (
-                atoms - others[:, :, at].unsqueeze(-1)
-            ).square()  # by component, which is fast
+            x, y, z = (atoms - other.unsqueeze(-1)).square()  # by component, which is fast
             gap = (x + y + z).clamp_min(1e-8).sqrt()  # a plane without a neighbour meets itself
             depth = depth + (TOUCH - gap).clamp_min(0) * there.unsqueeze(-1)
         return depth / TOUCH_SOFTNESS
+
+
+class Places(NamedTuple):
+    """Where planes and their neighbours along the chain stand in tensors [F, R, ...]: all, or some rows.
+
+    is_behind, is_ahead: whether there is such a neighbour, bool [R] or [n].
+    """
+
+    own: Rows
+    before: Rows
+    after: Rows
+    is_behind: Tensor
+    is_ahead: Tensor
+
+
+def _places(system: ResidueSystem, rows: Rows | None) -> Places:
+    frame, residue = rows or (slice(None), slice(None))
+    before, after = system.bead_previous[residue], system.bead_next[residue]
+    behind = (system.bonded & system.leads)[residue]
+    ahead = (system.leads & system.leads[system.bead_next])[residue]
+    return Places((frame, residue), (frame, before), (frame, after), behind, ahead)
 
 
 class AngleTables(NamedTuple):

@@ -3,7 +3,7 @@
 A drawn side chain that overlaps other atoms tries torsions near those it has, and other rotamers of chi 1 and
 chi 2. The cheapest stays: overlap that is left, against how far the torsions went and, where beads are
 given, these are missed. Unlike in a redraw, all atoms count, however far the C-alpha atoms are apart, and
-the residue's own carbonyl. At last, side chains that are locked in others try torsions all around.
+the residue's own N and carbonyl. At last, side chains that are locked in others try torsions all around.
 
 Shapes: R residues, n rows (residues of frames), C candidates, P atoms that the rows' torsions move, Q pairs of
 one of these and another atom.
@@ -16,10 +16,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.clashes import radii_of_slots
-from hpcbackmap.stages.genzprot.contacts import Movable, Surroundings, movable_of, surroundings_of
+from hpcbackmap.stages.genzprot.contacts import (
+    NITROGEN,
+    Movable,
+    Surroundings,
+    movable_of,
+    own_slots,
+    surroundings_of,
+)
 from hpcbackmap.stages.genzprot.dense_atoms import Scene, flat
 from hpcbackmap.stages.genzprot.images import pairs_of_images
 from hpcbackmap.stages.genzprot.restraints import misfit
@@ -90,14 +98,14 @@ def _close(scene: Scene, system: ResidueSystem) -> Tensor:
     """Residues with an atom that may be locked: as near to one of another residue as a bond, bool [F, R]."""
     found = torch.zeros(scene.atoms.shape[:2], dtype=torch.bool, device=scene.atoms.device)
     side = (system.slot >= SIDE.start) & (system.slot < SIDE.stop)
-    residue = system.bead_of
+    residue, own = system.bead_of, own_slots(side.device)[system.slot]
     for frame, points in enumerate(flat(scene.atoms, system)):
         if scene.box is None or not scene.box.cell[frame].any():
             first, second = pairs_within(points, system.fine_system, LOCKED)
         else:
             first, second = pairs_of_images(points, scene.box.cell[frame], LOCKED)
         for one, other in ((first, second), (second, first)):
-            apart = side[one] & (residue[one] != residue[other])
+            apart = side[one] & ((residue[one] != residue[other]) | own[other])
             found[frame, residue[one[apart]]] = True
     return found
 
@@ -166,7 +174,9 @@ def _contacts(scene: Scene, movable: Movable, around: Surroundings, atoms: Tenso
     mine = radius[movable.kind[row], slot + SIDE.start]
     theirs = radius[scene.kind[near.residue], near.slot][entry]
     bridge = (mine > RADIUS["C"]) & (theirs > RADIUS["C"])  # sulphur, perhaps a disulphide
-    touch = (mine + theirs).masked_fill_(bridge, 0.0).to(atoms)
+    bonded = (near.residue == movable.residue[near.row]) & (near.slot == NITROGEN)
+    bonded = bonded[entry] & _next_to_cb(atoms.device)[movable.kind[row], slot + SIDE.start]
+    touch = (mine + theirs).masked_fill_(bridge | bonded, 0.0).to(atoms)
     atom = movable.number[row, slot]
     other = near.gap.index_select(1, entry)
     points = atoms[movable.own, movable.slot].T
@@ -240,6 +250,16 @@ def _distances(side: Tensor, atom: Tensor, other: Tensor) -> Tensor:
 def _radii(device: torch.device) -> Tensor:
     """Of each slot of each residue type [types, MAX_ATOMS], nm."""
     return radii_of_slots(RADIUS).to(device)
+
+
+@cache
+def _next_to_cb(device: torch.device) -> Tensor:
+    """Slots whose atoms hang on CB, three bonds from N, bool [types, MAX_ATOMS]."""
+    table = torch.zeros(len(RESIDUES), MAX_ATOMS, dtype=torch.bool)
+    for kind, template in enumerate(RESIDUES.values()):
+        for atom in template.placements:
+            table[kind, template.atoms.index(atom.atom)] = atom.parent == "CB"
+    return table.to(device)
 
 
 @cache

@@ -49,7 +49,7 @@ def relieve(
         rows = torch.nonzero((depth[..., 0] > 0) & turning, as_tuple=True)
         if len(rows[0]) == 0:
             continue
-        likely = head.given_others(h, planes, tables, system)[rows].log_softmax(-1)
+        likely = head.given_others(h, planes, tables, system, rows).log_softmax(-1)
         angles = centres(BINS, planes)
         swept = ones_cos_sin(angles)
         oxygen, nitrogen = (torch.einsum("bk,nkx->nbx", swept, x[rows]) for x in tables[1:])

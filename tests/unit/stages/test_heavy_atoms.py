@@ -18,6 +18,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import make_scene
 from hpcbackmap.stages.genzprot.ideal_geometry import internal_of, log_density
 from hpcbackmap.stages.genzprot.model import BINS, CHI
 from hpcbackmap.stages.genzprot.planes import angle_tables
+from hpcbackmap.stages.genzprot.torsions import draw
 from hpcbackmap.stages.noise import frame_noise
 
 WIDTH = {"width": 16, "layers": 1}
@@ -57,6 +58,28 @@ def test_planes_know_the_angle_between_them(kix):
     true = torch.cosine_similarity(n - ca, c - ca, dim=-1)
     between = system.bonded & system.leads
     assert float((cosine - true)[:, between].abs().max()) < 1e-6
+
+
+def test_planes_of_both_sets_are_drawn_given_the_other(kix):
+    """The set that comes first was once drawn without the other and stayed."""
+    topology, fine = kix
+    stage, system, coarse, noise = make(topology, fine)
+    with torch.no_grad():
+        context = stage._context(coarse, system)
+        tables = angle_tables(coarse, stage._rigid(context, coarse, system), system)
+        first = (system.place % 2 == 0).expand(coarse.shape[:2])
+        once, again, other = noise[..., 6], noise[..., 5], noise[..., 7]
+        head, h = stage.planes, context.h
+        drawn = head.draw(h, once, again, first, tables, system)
+        for given, column in (
+            (drawn, again),
+            (head.draw(h, once, other, first, tables, system), other),
+        ):
+            expected = draw(head.given_others(h, given, tables, system), column)
+            assert torch.allclose(given[~first & system.leads], expected[~first & system.leads])
+        alone = draw(head.alone(h), once)
+    redrawn = (drawn - alone)[first & system.leads]
+    assert float((redrawn.abs() > 1e-3).double().mean()) > 0.9
 
 
 def test_planes_know_where_their_oxygen_and_nitrogen_are(kix):

@@ -121,6 +121,37 @@ def test_a_side_chain_that_is_locked_in_another_comes_free(stage, chains, monkey
     assert locked
 
 
+def test_a_side_chain_leaves_the_nitrogen_of_its_own_residue(stage, chains):
+    topology, fine = chains[-1]
+    system, coarse, _ = prepare(stage, topology, fine)
+    fine = fine.float() - fine.float().mean(1, keepdim=True)
+    rigid, context = internal_of(fine, system), stage._context(coarse, system)
+    scene = make_scene(fine[:, system.atom_index], context.near, context.valid, system, rigid)
+    residue = next(
+        i for i, name in enumerate(topology.sequence) if name == "GLU" and topology.bonded[i]
+    )
+    row = (torch.tensor([0]), torch.tensor([residue]))
+    oxygens = [RESIDUES["GLU"].atoms.index(name) for name in ("OE1", "OE2")]
+
+    def gap() -> float:
+        atoms = scene.atoms[0, residue]
+        return float((atoms[oxygens] - atoms[0]).norm(dim=-1).min())
+
+    degrees = torch.cartesian_prod(*[torch.arange(-180.0, 180.0, 30.0)] * 3).deg2rad()
+    gaps = []
+    for chi in degrees:
+        torsions = torch.nn.functional.pad(chi, (0, 1)).unsqueeze(0)
+        add_side_chains(scene, side_chain_rows(scene, torsions, *row), *row)
+        gaps.append(gap())
+    chi = degrees[int(np.argmin(gaps))]
+    torsions = torch.nn.functional.pad(chi, (0, 1)).unsqueeze(0)
+    add_side_chains(scene, side_chain_rows(scene, torsions, *row), *row)
+    assert gap() < 0.2
+    alone = torch.arange(topology.n_residues) == residue
+    push_module.push(scene, system, alone)
+    assert gap() > 0.24
+
+
 def test_a_molecule_is_pushed_alike_alone_and_beside_others(stage, chains):
     (first, fine), (second, other) = chains[0], chains[1]
     system, coarse, noise = prepare(stage, first, fine)
