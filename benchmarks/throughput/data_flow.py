@@ -9,9 +9,6 @@ each figure; times are the least of three, in CPU seconds of one thread unless t
 import argparse
 import gc
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -52,7 +49,6 @@ def main() -> None:
     many_chains(arguments.chains, arguments.residues)
     solvated()
     rounding()
-    start_up()
 
 
 def least(work: Callable[[], object], clock=time.process_time, rounds: int = 3) -> float:
@@ -184,37 +180,6 @@ def rounding() -> None:
         least(thrice),
         least(once),
     )
-
-
-def start_up() -> None:
-    def spent(*words: str) -> float:
-        found = []
-        for _ in range(3):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, *words], capture_output=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        return min(found)
-
-    example = Path(__file__).parents[2] / "examples" / "trpcage" / "trpcage_top.pdb"
-    with tempfile.TemporaryDirectory() as folder:
-        lines = [
-            line
-            for line in example.read_text().splitlines()
-            if line.startswith("ATOM") and line[12:16].strip() == "CA"
-        ]
-        peptide = Path(folder) / "ca.pdb"
-        peptide.write_text("\n".join([*lines[:10], "END", ""]))
-        command = ("-m", "hpcbackmap")
-        output = ("-o", str(Path(folder) / "a.pdb"), "--force")
-        for what, words in {
-            "import torch": ("-c", "import torch"),
-            "hpcbackmap --help": (*command, "--help"),
-            "a wrong file name": (*command, "backmap", "missing.pdb", *output),
-            "a wrong suffix": (*command, "backmap", str(peptide), "-o", "a.docx"),
-            "ten residues": (*command, "backmap", str(peptide), *output),
-        }.items():
-            print(f"start-up: {what:<52} {'':>9} {spent(*words):>9.2f} CPU-s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """What frames must be like, measured on the frames themselves."""
 
-from types import SimpleNamespace
-
-import mdtraj
 import numpy as np
 import pytest
 from as_beads import read
+from lysozyme import load_lysozyme
 
 from hpcbackmap.backmapping.trace_rules import (
     astray,
@@ -13,15 +11,11 @@ from hpcbackmap.backmapping.trace_rules import (
     handedness_in_words,
     measure_rules,
 )
-from hpcbackmap.protein.topology import topology_from_mdtraj
 
 
 @pytest.fixture(scope="module")
 def protein(data_dir):
-    folder = data_dir / "lambda_lysozyme"
-    frames = mdtraj.load(folder / "1am7_md.xtc", top=folder / "1am7_md_top.pdb")[::20]
-    topology, index, _ = topology_from_mdtraj(frames.topology, frames.xyz[0], "1am7")
-    return SimpleNamespace(topology=topology, positions=frames.xyz[:, index])
+    return load_lysozyme(data_dir)
 
 
 def test_cis_links_that_fluctuate_break_no_frame(protein):

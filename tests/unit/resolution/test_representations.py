@@ -1,14 +1,12 @@
 """Inputs of every representation, coarse-grained from a real protein, are told apart and read right."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
-import mdtraj
 import numpy as np
 import pytest
+from lysozyme import load_lysozyme
 
 from hpcbackmap.protein.residues import ELEMENT_MASS, RESIDUES
-from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.representations.bead_tables import MARTINI2, MARTINI3
 from hpcbackmap.resolution.representations.coarsen import coarse_grained
 from hpcbackmap.resolution.representations.detect import detect, read_as
@@ -22,12 +20,9 @@ BOND_NOISE = 0.018 / 2**0.5
 
 @pytest.fixture(scope="module")
 def protein(data_dir):
-    """Lambda lysozyme: 158 residues of all twenty kinds, topology and three frames of heavy atoms."""
-    folder = data_dir / "lambda_lysozyme"
-    frames = mdtraj.load(folder / "1am7_md.xtc", top=folder / "1am7_md_top.pdb")[::20]
-    topology, index, _ = topology_from_mdtraj(frames.topology, frames.xyz[0], "1am7")
-    assert set(topology.sequence) == set(RESIDUES)
-    return SimpleNamespace(topology=topology, positions=frames.xyz[:, index])
+    found = load_lysozyme(data_dir)
+    assert set(found.topology.sequence) == set(RESIDUES)
+    return found
 
 
 def particles(protein, name: str, noise: float = 0.0, **changed) -> Particles:

@@ -1,14 +1,11 @@
 """C-alpha atoms from other beads, and the closing of traces."""
 
-from types import SimpleNamespace
-
-import mdtraj
 import numpy as np
 import pytest
 from as_beads import read
+from lysozyme import load_lysozyme
 
 from hpcbackmap.backmapping.trace_rules import measure_rules
-from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.stages.calpha.closing import IDEAL, POSSIBLE
 from hpcbackmap.stages.calpha.trace import calpha_trace, to_calpha
 
@@ -17,11 +14,7 @@ BOND_NOISE = 0.018 / 2**0.5
 
 @pytest.fixture(scope="module")
 def protein(data_dir):
-    """Lambda lysozyme, three frames of heavy atoms."""
-    folder = data_dir / "lambda_lysozyme"
-    frames = mdtraj.load(folder / "1am7_md.xtc", top=folder / "1am7_md_top.pdb")[::20]
-    topology, index, _ = topology_from_mdtraj(frames.topology, frames.xyz[0], "1am7")
-    return SimpleNamespace(topology=topology, positions=frames.xyz[:, index])
+    return load_lysozyme(data_dir)
 
 
 def errors(protein, calpha: np.ndarray) -> np.ndarray:

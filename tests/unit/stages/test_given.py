@@ -3,16 +3,15 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import mdtraj
 import numpy as np
 import pytest
 import torch
 from as_beads import read
+from lysozyme import load_lysozyme
 
 from hpcbackmap.backmapping.chain import Chain, Descent
 from hpcbackmap.metrics.peptide import link_lengths
 from hpcbackmap.metrics.rotamers import chi_right
-from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
@@ -25,10 +24,9 @@ from hpcbackmap.stages.noise import frame_noise
 @pytest.fixture(scope="module")
 def protein(data_dir):
     """Lambda lysozyme, two frames of heavy atoms, and the shipped stage."""
-    folder = data_dir / "lambda_lysozyme"
-    frames = mdtraj.load(folder / "1am7_md.xtc", top=folder / "1am7_md_top.pdb")[::30]
-    topology, index, _ = topology_from_mdtraj(frames.topology, frames.xyz[0], "1am7")
-    positions = frames.xyz[:, index] - frames.xyz[:, index].mean(1, keepdims=True)
+    found = load_lysozyme(data_dir, stride=30)
+    topology = found.topology
+    positions = found.positions - found.positions.mean(1, keepdims=True)
     stage = load_artifact(shipped_artifact("ca-fg"))
     system = collate([stage.describe(build_ladder(topology, ["fg", "ca"]))])
     return SimpleNamespace(topology=topology, positions=positions, stage=stage, system=system)
