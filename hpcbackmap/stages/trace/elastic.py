@@ -49,13 +49,14 @@ GIVES, ASKED, SMOOTH = 15, 1.0, 0.0002
 @dataclass(frozen=True)
 class Carried:
     """positions [N, 3]: with the beads exact. known [N]: residues that the reference has. kept: share of its
-    contacts. error: expected, root mean square, nm. open: positions that give way to others which are asked
-    for, [N, 3]; beads stay.
+    contacts. strain: root mean square change of near distances, nm. error: expected, root mean square, nm.
+    open: positions that give way to others which are asked for, [N, 3]; beads stay.
     """
 
     positions: np.ndarray
     known: np.ndarray
     kept: float
+    strain: float
     error: float
     open: Callable[[np.ndarray], np.ndarray]
 
@@ -145,7 +146,7 @@ class Elastic:
                 y = loosened(pull + _pulls(np.ones(len(a)), a, b, tied, len(y)), beads)
             return y
 
-        return Carried(x, self.known, kept, float(expected), give_way)
+        return Carried(x, self.known, kept, strain, float(expected), give_way)
 
     def _start(self, beads: np.ndarray, answer: np.ndarray) -> np.ndarray:
         """Residues of the reference moved as the beads around them have; others as the stage has them."""

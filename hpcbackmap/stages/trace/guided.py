@@ -26,6 +26,8 @@ __all__ = ["Guided", "GuidedSystem"]
 MENDED_ANSWER, MENDED_MEMBER = 0.08, 0.15
 """Widths of noise (nm) that a carried trace is taken to be seen through: what is farther off is the reference's
 to say."""
+STRAINED = 0.02
+"""nm: a reference that beads strain less than so is nearer the truth than what the denoiser makes of it."""
 
 
 class GuidedSystem(TraceSystem):
@@ -88,8 +90,8 @@ class Guided(Trace):
                 draws[:, frame] = torch.from_numpy(members).to(draws)
         links = links.unflatten(0, (len(noises), -1))
         links = self._known_links(links, carried, known)
-        pairs = zip(draws, links, strict=True)
-        mended = [self._mended(*each, coarse, known, carried, MENDED_MEMBER) for each in pairs]
+        pairs, fits = zip(draws, links, strict=True), [found.fits for found in carried]
+        mended = [self._mended(*each, coarse, known, fits, MENDED_MEMBER) for each in pairs]
         closed = close_calpha(torch.cat(mended), known, links.flatten(0, 1), CLOSING)
         return list(closed.split(len(coarse))), carried
 
@@ -100,7 +102,8 @@ class Guided(Trace):
             if found.fits:
                 answer[frame] = torch.from_numpy(found.positions).to(answer)
         links = self._known_links(self._cis_links(context, known), carried, known)
-        answer = self._mended(answer, links, coarse, known, carried, MENDED_ANSWER)
+        bent = [found.fits and found.strain > STRAINED for found in carried]
+        answer = self._mended(answer, links, coarse, known, bent, MENDED_ANSWER)
         return [close_calpha(answer, known, links, CLOSING)], carried
 
     def _mended(
@@ -109,15 +112,15 @@ class Guided(Trace):
         links: Tensor,
         coarse: Tensor,
         system: GuidedSystem,
-        carried: list[Carried],
+        bent: list[bool],
         width: float,
     ) -> Tensor:
-        """Traces [F, N, 3] through the end of the flow where the reference was carried."""
-        fits = torch.tensor([found.fits for found in carried], device=traces.device)
-        if self.denoiser is None or not fits.any():
+        """Traces [F, N, 3] through the end of the flow, those of frames that are ``bent``."""
+        if self.denoiser is None or not any(bent):
             return traces
-        mended = self.denoiser.refined(traces[fits], coarse[fits], system, links[fits], width)
-        return traces.index_put((fits,), mended)
+        own = torch.tensor(bent, device=traces.device)
+        mended = self.denoiser.refined(traces[own], coarse[own], system, links[own], width)
+        return traces.index_put((own,), mended)
 
     def uncertainty(self, coarse: Tensor, system: TraceSystem) -> Tensor:
         """Expected error of the one answer, nm [F, N]; alike for all residues where the reference is used."""
