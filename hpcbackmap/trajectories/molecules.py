@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hpcbackmap.protein.residue_kinds import SMALL, residue_kind
+from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.trajectories.cells import usable_cells
 from hpcbackmap.trajectories.text import Rows
 
@@ -54,14 +55,16 @@ def split(
     """Residue of each particle (int64 [P]), residues and chains.
 
     positions: some frames [F, P, 3] with cells [F, 3, 3], or None. molecule: every so many residues, instead
-    of what numbers and distances tell.
+    of what numbers and distances tell. Raises InputError where they do not come out even.
     """
     index, first = _residues(rows)
     index, first = _rejoined(rows, index, first)
     index, first = _untangled(rows, index, first, positions, cells)
     numbers = _counted_on([rows.numbers[p] for p in first])
     starts = _starts(rows, index, first, numbers, positions, cells, molecule)
-    if not molecule:
+    if molecule:
+        _require_whole(rows, first, starts, molecule)
+    else:
         starts = _repeats_parted(rows, first, starts)
     chain_of = np.searchsorted(starts, np.arange(len(first)), side="right") - 1
     chains = [ChainRow(rows.chains[first[r]], rows.segments[first[r]]) for r in starts]
@@ -203,6 +206,17 @@ def _starts(
             seen = set()
         seen.add(key)
     return starts
+
+
+def _require_whole(rows: Rows, first: list[int], starts: list[int], molecule: int) -> None:
+    small = _small(rows, first)
+    for begin, end in zip(starts, [*starts[1:], len(first)], strict=True):
+        if end - begin != molecule and not small[begin]:
+            name, number = rows.residue_names[first[begin]], rows.numbers[first[begin]]
+            raise InputError(
+                f"--molecule {molecule}: {end - begin} residues are left over from {name} {number} on, before "
+                "the chain ends; give the number of residues of one molecule"
+            )
 
 
 def _repeats_parted(rows: Rows, first: list[int], starts: list[int]) -> list[int]:

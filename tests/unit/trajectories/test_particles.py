@@ -68,6 +68,8 @@ def test_numbers_that_go_on_do_not_join_molecules(calphas, tmp_path):
     assert found.residues[20].number == 21
     joined = read_particles(write(tmp_path / "on.pdb", lines), molecule=10)
     assert len(joined.chains) == 4
+    with pytest.raises(InputError, match=r"--molecule 7: 5 residues are left over from \w+ 36 on"):
+        read_particles(write(tmp_path / "on.pdb", lines), molecule=7)
 
 
 def test_one_torn_frame_of_several_makes_no_molecule(calphas, tmp_path):
