@@ -29,7 +29,6 @@ from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.representations.detect import detect, read_as
 from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import ConfigError, InputError
-from hpcbackmap.store.system import StoredSystem
 from hpcbackmap.trajectories.formats import may_be_crystal
 from hpcbackmap.trajectories.frames import FrameReader, Frames
 from hpcbackmap.trajectories.particles import Particles
@@ -116,7 +115,9 @@ def read_coarse(system: SourceSystem, resolution: str, frames: Sequence[int]) ->
 
 def _box_of(system: SourceSystem, resolution: str, frames: Sequence[int]) -> "Given | None":
     """The periodic box of frames of C-alpha atoms in a store that keeps it; None where there is none."""
+    # Here, not above: runs of files do without stores, and without Zarr, which takes long to load.
     from hpcbackmap.stages.given import boxed
+    from hpcbackmap.store.system import StoredSystem
 
     if resolution != "ca" or not isinstance(system, StoredSystem):
         return None
