@@ -1,6 +1,7 @@
 """What a user may ask of whole structures, looked at before anything heavy is loaded."""
 
 import re
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,8 +48,15 @@ def require_names(names: str, hydrogens: bool, output: Path | None) -> None:
 
 def require_openmm(relax: bool, name: str) -> None:
     """Raises ResourceError if a minimisation is asked for and nothing here can do it."""
-    if relax and find_spec("openmm") is None:
+    if not relax:
+        return
+    if find_spec("openmm") is None:
         raise ResourceError(f"{name}: needs OpenMM (pip install 'hpcbackmap[md]')")
+    try:
+        import_module("openmm")
+    except (ImportError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResourceError(f"{name}: OpenMM is installed and does not load: {reason}") from None
 
 
 def require_disulphides(text: str | None) -> None:

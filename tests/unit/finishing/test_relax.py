@@ -19,6 +19,7 @@ from hpcbackmap.finishing.protonation import protonation_states
 from hpcbackmap.protein.hydrogens import hydrogens_of
 from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
 from hpcbackmap.protein.torsions import omega_angles
+from hpcbackmap.runtime.errors import ResourceError
 
 SEQUENCE = "GPAVLIFYWSTCMNQDEKRHAG"
 needs_openmm = pytest.mark.skipif(
@@ -202,6 +203,16 @@ def test_without_openmm_it_is_refused_in_a_line_before_torch_is_loaded(tmp_path)
     assert ended.stdout.split() == ["5", "False"]
     assert ended.stderr.count("\n") == 1
     assert "hpcbackmap[md]" in ended.stderr
+
+
+def test_openmm_that_does_not_load_is_said(monkeypatch, tmp_path):
+    (tmp_path / "openmm").mkdir()
+    (tmp_path / "openmm" / "__init__.py").write_text("raise ImportError('libOpenMM.so: not there')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "openmm"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ResourceError, match=r"--relax: OpenMM .* does not load: libOpenMM\.so"):
+        options.require_openmm(True, "--relax")
 
 
 def test_a_campaign_relaxes_only_what_it_writes():
