@@ -5,19 +5,19 @@ r"""Train the denoiser of the shipped trace stage, whose other weights stay as t
 
 Chains, cuts and beads are those of `train_trace`. Every example is seen through two noises, of widths drawn
 evenly by logarithm, with secondary structure told for all of its residues, for some, or (mostly) for none.
-Minutes are of one thread's CPU time; the rate of AdamW falls over the last 45 % of them, and a moving
+Minutes are of one thread's CPU time; the rate of AdamW falls over the last 40 % of them, and a moving
 average of the weights is what is kept. FOLDER/denoiser.pt is written every minute and the same command goes
 on from it; at the end FOLDER/beads-ca is the artifact.
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from by_the_minute import Run
 from torch import Tensor
-from train_trace import batches, follow, load_chains, write_state
+from train_trace import batches, load_chains
 
 from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.runtime.allocator import keep_freed_memory
@@ -29,10 +29,9 @@ from hpcbackmap.stages.trace.system import STRUCTURES, TraceSystem
 
 RESIDUES_A_STEP, NOISES = 800, 2
 """Residues of a batch, about, and through how many noises it is seen."""
-RATE, DECAY, WARMUP, COOLDOWN, FLOOR = 2e-3, 0.01, 100, 0.45, 0.02
+RATE, DECAY = 2e-3, 0.01
 TOLD = (0.7, 0.15, 0.15)
 """How often secondary structure is told for no residue, for some, for all."""
-SAVE_SECONDS = 60
 HELIX = {2: (0.55, 0.05), 3: (0.53, 0.05), 4: (0.64, 0.06)}
 STRAND = {2: (0.67, 0.06), 3: (0.99, 0.09), 4: (1.24, 0.11)}
 """Distances (nm) of C-alpha atoms so many residues apart, and how far they may be off: P-SEA's (Labesse et al.
@@ -54,11 +53,15 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     start = arguments.start or shipped_artifact("beads-ca")
     chains = load_chains(arguments.folder / "chains.npz", arguments.chains)
-    run = Run(arguments.folder / "denoiser.pt", arguments.minutes * 60)
     stage, card = with_denoiser(start), read_artifact_config(start)["card"]
-    stage.denoiser.load_state_dict(run.train(chains))
-    stage.denoiser.half()  # as it is kept, for an artifact below 6 MB
-    told = {"steps": run.step, "cpu_minutes": round(run.cpu / 60, 1), "chains": len(chains)}
+    network, path = stage.denoiser, arguments.folder / "denoiser.pt"
+    adam = torch.optim.AdamW(network.parameters(), RATE, betas=(0.9, 0.98), weight_decay=DECAY)
+    run = Run(network, [adam], path, 60 * arguments.minutes)
+    rng = np.random.default_rng([1, run.step])
+    stream = batches(chains, rng, RESIDUES_A_STEP)
+    told = run.train(stream, lambda batch: loss_of(network, batch, rng))
+    network.half()  # as it is kept, for an artifact below 6 MB
+    told["chains"] = len(chains)
     save_artifact(stage, arguments.folder / "beads-ca", card | {"denoiser": told})
 
 
@@ -71,71 +74,12 @@ def with_denoiser(start: Path) -> Trace:
     return stage
 
 
-class Run:
-    """A training under way: network, optimiser, averaged weights, step, CPU-seconds of ``seconds``."""
-
-    def __init__(self, path: Path, seconds: float):
-        self.path, self.seconds = path, seconds
-        self.network = Denoiser(TraceConfig().denoiser)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), RATE, betas=(0.9, 0.98), weight_decay=DECAY
-        )
-        self.average = {key: value.clone() for key, value in self.network.state_dict().items()}
-        self.step, self.cpu, self.before = 0, 0.0, time.process_time()
-        if path.exists():
-            state = torch.load(path)
-            self.network.load_state_dict(state["weights"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.average, self.step, self.cpu = state["average"], state["step"], state["cpu"]
-
-    def train(self, chains: list[dict]) -> dict[str, Tensor]:
-        """The averaged weights."""
-        rng = np.random.default_rng([1, self.step])
-        stream, saved, losses = batches(chains, rng, RESIDUES_A_STEP), time.monotonic(), []
-        while (left := 1 - self.spent() / self.seconds) > 0:
-            losses.append(self.one(next(stream), left, rng))
-            if self.step % 100 == 0:
-                print(
-                    self.step, f"{self.cpu / 60:.1f} min {np.mean(losses[-300:]):.4f}", flush=True
-                )
-            if time.monotonic() - saved > SAVE_SECONDS:
-                self.save()
-                saved = time.monotonic()
-        self.save()
-        return self.average
-
-    def spent(self) -> float:
-        now = time.process_time()
-        self.cpu, self.before = self.cpu + now - self.before, now
-        return self.cpu
-
-    def one(self, batch: tuple, left: float, rng: np.random.Generator) -> float:
-        fine, coarse, system = batch
-        share = min(1.0, max(FLOOR, left / COOLDOWN)) * min(1, (self.step + 1) / WARMUP)
-        for group in self.optimiser.param_groups:
-            group["lr"] = RATE * share
-        self.optimiser.zero_grad()
-        tell(fine, system, rng)
-        fine, coarse = (each.repeat(NOISES, 1, 1) for each in (fine, coarse))
-        noise = rng.standard_normal((*fine.shape[:2], 4), dtype=np.float32)
-        loss = self.network.loss(fine, torch.from_numpy(noise), coarse, system)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-        self.step += 1
-        follow(self.average, self.network, self.step)
-        return float(loss.detach())
-
-    def save(self) -> None:
-        state = {
-            "weights": self.network.state_dict(),
-            "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "cpu": self.cpu,
-        }
-        write_state(self.path, state)
+def loss_of(network: Denoiser, batch: tuple, rng: np.random.Generator) -> dict[str, Tensor]:
+    fine, coarse, system = batch
+    tell(fine, system, rng)
+    fine, coarse = (each.repeat(NOISES, 1, 1) for each in (fine, coarse))
+    noise = torch.from_numpy(rng.standard_normal((*fine.shape[:2], 4), dtype=np.float32))
+    return {"loss": network.loss(fine, noise, coarse, system)}
 
 
 def tell(fine: Tensor, system: TraceSystem, rng: np.random.Generator) -> None:

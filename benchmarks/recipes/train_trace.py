@@ -16,13 +16,13 @@ time; random rungs are this script's.
 import argparse
 import gzip
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from by_the_minute import Run
 from campaign import read_chains
 
 from hpcbackmap.config.campaign import TraceConfig
@@ -43,9 +43,6 @@ SHARES = (0.6, 0.2, 0.2)
 """How often a bead is which of the `DEFINITIONS`."""
 RESIDUES_A_STEP, LONGEST = 400, 300
 """Residues of a batch, about, and of a chain at most; a longer one is cut at random."""
-WARMUP, COOLDOWN, FLOOR = 100, 0.4, 0.02
-AVERAGED = 0.998
-SAVE_SECONDS = 120
 
 
 def main() -> None:
@@ -69,92 +66,21 @@ def main() -> None:
         stage, card = load_artifact(arguments.start), read_artifact_config(arguments.start)["card"]
     chains = load_chains(arguments.folder / "chains.npz", arguments.chains)
     denoiser, stage.denoiser = stage.denoiser, None
-    run = Run(stage, arguments.folder / "checkpoint.pt", arguments.rate, arguments.minutes * 60)
-    told = run.train(chains)
+    path, seconds = arguments.folder / "checkpoint.pt", 60 * arguments.minutes
+    run = Run(stage, optimisers(stage, arguments.rate), path, seconds)
+    rng = np.random.default_rng([0, run.step])
+    told = run.train(batches(chains, rng), lambda batch: loss_of(stage, batch, run.step, rng))
     stage.denoiser = denoiser
+    told["chains"] = len(chains)
     save_artifact(stage, arguments.folder / "beads-ca", card | {"network": told})
 
 
-class Run:
-    """A training under way: stage, optimisers, averaged weights, step, CPU-seconds of ``seconds``."""
-
-    def __init__(self, stage: Trace, path: Path, rate: float, seconds: float):
-        self.stage, self.path, self.seconds = stage, path, seconds
-        self.optimisers = optimisers(stage, rate)
-        self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
-        self.average = {key: value.clone() for key, value in stage.state_dict().items()}
-        self.step, self.cpu, self.before = 0, 0.0, time.process_time()
-        if path.exists():
-            state = torch.load(path)
-            stage.load_state_dict(state["weights"])
-            self.average, self.step, self.cpu = state["average"], state["step"], state["cpu"]
-            for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(kept)
-
-    def train(self, chains: list[dict]) -> dict:
-        """Leave the averaged weights in the stage; returns what its card says."""
-        rng = np.random.default_rng([0, self.step])
-        stream, saved = batches(chains, rng), time.monotonic()
-        self.stage.train()
-        while (left := 1 - self.spent() / self.seconds) > 0:
-            self.one(next(stream), left, rng)
-            if time.monotonic() - saved > SAVE_SECONDS:
-                self.save()
-                saved = time.monotonic()
-        self.save()
-        self.stage.load_state_dict(self.average)
-        return {"chains": len(chains), "steps": self.step, "cpu_minutes": round(self.cpu / 60, 1)}
-
-    def spent(self) -> float:
-        now = time.process_time()
-        self.cpu, self.before = self.cpu + now - self.before, now
-        return self.cpu
-
-    def one(self, batch: tuple, left: float, rng: np.random.Generator) -> None:
-        fine, coarse, system = batch
-        share = min(1.0, max(FLOOR, left / COOLDOWN)) * min(1, (self.step + 1) / WARMUP)
-        for optimiser, rates in zip(self.optimisers, self.rates, strict=True):
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * share
-            optimiser.zero_grad()
-        shape = (1, coarse.shape[1], self.stage.elbo_noise)
-        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-        self.stage.at_step(self.step)
-        terms = self.stage.loss(fine, coarse, system, noise)
-        terms["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.stage.parameters(), 5.0)
-        if torch.isfinite(norm):
-            for optimiser in self.optimisers:
-                optimiser.step()
-        self.step += 1
-        follow(self.average, self.stage, self.step)
-        if self.step % 100 < 2:
-            shown = " ".join(f"{key} {float(value.detach()):.3f}" for key, value in terms.items())
-            print(self.step, f"{self.cpu / 60:.1f} min", shown, flush=True)
-
-    def save(self) -> None:
-        state = {
-            "weights": self.stage.state_dict(),
-            "average": self.average,
-            "step": self.step,
-            "cpu": self.cpu,
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-        }
-        write_state(self.path, state)
-
-
-def follow(average: dict[str, torch.Tensor], module: torch.nn.Module, step: int) -> None:
-    """Move averaged weights towards those of ``module`` after so many steps."""
-    kept = min(AVERAGED, step / (step + 9))
-    with torch.no_grad():
-        for key, value in module.state_dict().items():
-            average[key].lerp_(value, 1 - kept)
-
-
-def write_state(path: Path, state: dict) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
+def loss_of(stage: Trace, batch: tuple, step: int, rng: np.random.Generator) -> dict:
+    fine, coarse, system = batch
+    shape = (1, coarse.shape[1], stage.elbo_noise)
+    noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    stage.at_step(step)
+    return stage.loss(fine, coarse, system, noise)
 
 
 class Muon(torch.optim.Optimizer):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpcbackmap.cli.options import Json, absolute, load
+from hpcbackmap.cli.options import FILES, BeadCenter, Json, Segments, absolute, load
 from hpcbackmap.finishing.options import require_openmm
 from hpcbackmap.runtime import console
 from hpcbackmap.runtime.errors import ConfigError
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["backmap"]
 
 CAMPAIGN = "Of a campaign"
-FILES = "Of files"
 FINISH = "Finish"
 
 
@@ -112,15 +111,7 @@ def backmap(
             rich_help_panel=FILES,
         ),
     ] = None,
-    segments: Annotated[
-        str | None,
-        typer.Option(
-            "--segments",
-            metavar="8,12,10,…",
-            help="Residues of each bead, where one stands for several, or one number for all; default: even.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
+    segments: Segments = None,
     beads: Annotated[
         str | None,
         typer.Option(
@@ -130,15 +121,7 @@ def backmap(
             rich_help_panel=FILES,
         ),
     ] = None,
-    bead_center: Annotated[
-        str,
-        typer.Option(
-            "--bead-center",
-            metavar="ca|atoms|mass",
-            help="What such a bead is: mean of C-alpha atoms, mean or mass centre of heavy atoms.",
-            rich_help_panel=FILES,
-        ),
-    ] = "ca",
+    bead_center: BeadCenter = "ca",
     reference: Annotated[
         str | None,
         typer.Option(

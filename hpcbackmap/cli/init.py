@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import typer
 import yaml
 
+from hpcbackmap.cli.options import BeadCenter, Segments
 from hpcbackmap.cluster.scripts import batch_scripts
 from hpcbackmap.config.campaign import SystemConfig
 from hpcbackmap.config.load import load_campaign
@@ -54,22 +55,8 @@ def init(
             help="File or letters: the files hold beads of several residues of it.",
         ),
     ] = None,
-    segments: Annotated[
-        str | None,
-        typer.Option(
-            "--segments",
-            metavar="8,12,10,…",
-            help="Residues of each of these beads, or one number for all; default: even.",
-        ),
-    ] = None,
-    bead_center: Annotated[
-        str,
-        typer.Option(
-            "--bead-center",
-            metavar="ca|atoms|mass",
-            help="What such a bead is: mean of C-alpha atoms, mean or mass centre of heavy atoms.",
-        ),
-    ] = "ca",
+    segments: Segments = None,
+    bead_center: BeadCenter = "ca",
     site: Annotated[
         bool,
         typer.Option("--site", help="Write site.sh, for Slurm jobs, beside the campaign file."),

@@ -8,7 +8,18 @@ import typer
 if TYPE_CHECKING:
     from hpcbackmap.config.campaign import Campaign
 
-__all__ = ["CampaignFile", "Json", "Overrides", "absolute", "load"]
+__all__ = [
+    "FILES",
+    "BeadCenter",
+    "CampaignFile",
+    "Json",
+    "Overrides",
+    "Segments",
+    "absolute",
+    "load",
+]
+
+FILES = "Of files"
 
 CampaignFile = Annotated[
     Path, typer.Argument(metavar="CAMPAIGN", help="Campaign file, for example campaign.yaml.")
@@ -23,6 +34,25 @@ Overrides = Annotated[
 Json = Annotated[
     bool,
     typer.Option("--json", help="Result as JSON on standard output; all else on standard error."),
+]
+
+Segments = Annotated[
+    str | None,
+    typer.Option(
+        "--segments",
+        metavar="8,12,10,…",
+        help="Residues of each bead, where one stands for several, or one number for all; default: even.",
+        rich_help_panel=FILES,
+    ),
+]
+BeadCenter = Annotated[
+    str,
+    typer.Option(
+        "--bead-center",
+        metavar="ca|atoms|mass",
+        help="What such a bead is: mean of C-alpha atoms, mean or mass centre of heavy atoms.",
+        rich_help_panel=FILES,
+    ),
 ]
 
 

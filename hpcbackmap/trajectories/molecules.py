@@ -60,10 +60,10 @@ def split(
     index, first = _residues(rows)
     index, first = _rejoined(rows, index, first)
     index, first = _untangled(rows, index, first, positions, cells)
-    numbers = _counted_on([rows.numbers[p] for p in first])
-    starts = _starts(rows, index, first, numbers, positions, cells, molecule)
+    numbers, small = _counted_on([rows.numbers[p] for p in first]), _small(rows, first)
+    starts = _starts(rows, index, first, numbers, small, positions, cells, molecule)
     if molecule:
-        _require_whole(rows, first, starts, molecule)
+        _require_whole(rows, first, starts, small, molecule)
     else:
         starts = _repeats_parted(rows, first, starts)
     chain_of = np.searchsorted(starts, np.arange(len(first)), side="right") - 1
@@ -181,12 +181,12 @@ def _starts(
     index: np.ndarray,
     first: list[int],
     numbers: list[int],
+    small: list[bool],
     positions: np.ndarray | None,
     cells: np.ndarray | None,
     molecule: int | None,
 ) -> list[int]:
     """The residue that begins each molecule."""
-    small = _small(rows, first)
     steps = residue_steps(rows.names, index, len(first), positions, cells)
     linked = _peptide_links(rows.names, index, len(first), positions, cells)
     far = max(APART, 2 * float(np.nanmedian(steps))) if np.isfinite(steps).any() else np.inf
@@ -208,8 +208,9 @@ def _starts(
     return starts
 
 
-def _require_whole(rows: Rows, first: list[int], starts: list[int], molecule: int) -> None:
-    small = _small(rows, first)
+def _require_whole(
+    rows: Rows, first: list[int], starts: list[int], small: list[bool], molecule: int
+) -> None:
     for begin, end in zip(starts, [*starts[1:], len(first)], strict=True):
         if end - begin != molecule and not small[begin]:
             name, number = rows.residue_names[first[begin]], rows.numbers[first[begin]]

@@ -1,18 +1,9 @@
 """Ramachandran outliers: a helix and a strand are none, their mirror images are, glycine may be both."""
 
-import mdtraj
 import numpy as np
-import pytest
 
 from hpcbackmap.metrics.ramachandran import ramachandran_outliers
-from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
-
-
-@pytest.fixture(scope="module")
-def example(example_dir):
-    whole = mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))
-    topology, index, _ = topology_from_mdtraj(whole.topology, whole.xyz[0], "example")
-    return topology, whole.xyz[:100, index]
+from hpcbackmap.protein.topology import topology_from_sequence
 
 
 def test_a_simulation_has_few_and_its_mirror_image_many(example):

@@ -1,19 +1,9 @@
 """Rotamer outliers: a simulation has few, atoms anywhere have many, a flip of alike atoms is none."""
 
-import mdtraj
 import numpy as np
-import pytest
 
 from hpcbackmap.metrics.rotamer_regions import _region, place_of, rotamer_regions
 from hpcbackmap.protein.residues import RESIDUES
-from hpcbackmap.protein.topology import topology_from_mdtraj
-
-
-@pytest.fixture(scope="module")
-def example(example_dir):
-    whole = mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))
-    topology, index, _ = topology_from_mdtraj(whole.topology, whole.xyz[0], "example")
-    return topology, whole.xyz[:100, index]
 
 
 def test_a_simulation_has_few_and_atoms_anywhere_have_many(example):
