@@ -60,7 +60,12 @@ class BeadSystem(FileSystem):
             raise InputError(
                 f"{self.reader.label(frames[place])}: {reason}; leave such frames out with --on-bad-frame skip"
             )
-        return Coarse(filled(beads, unusable), unusable, np.zeros(len(beads), np.float32))
+        return Coarse(
+            filled(beads, unusable),
+            unusable,
+            np.zeros(len(beads), np.float32),
+            cells=read.cells,
+        )
 
     def _unusable(self, beads: np.ndarray) -> dict[int, str]:
         """Why frames of beads [F, B, 3] cannot be backmapped, by place."""
@@ -140,8 +145,9 @@ def bead_source(
     )
     gather, rules = not may_be_crystal(path), SiteRules("ucg", 0.0, TOGETHER, np.inf)
     system = BeadSystem(
-        reader, chosen, reading, ladder, rules, request.on_bad_frame, gather, links=links
-    )
+        reader, chosen, reading, ladder, rules, request.on_bad_frame, gather,
+        periodic=reader.read_at([0]).cells is not None, links=links,
+    )  # fmt: skip
     return FileSource(path, system, options, resolutions=(name,))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hpcbackmap.backmapping.confidence import EXPECTED_ERROR, known_kind
 from hpcbackmap.backmapping.plan import Plan
 from hpcbackmap.backmapping.records import Records
-from hpcbackmap.backmapping.source import Source
+from hpcbackmap.backmapping.source import Source, keeps_cells
 from hpcbackmap.backmapping.workspace import (
     Workspace,
     create_workspace,
@@ -75,10 +75,14 @@ def _create_plain(plan: Plan, source: Source, folder: Path) -> None:
 
 
 def _create_store(campaign: Campaign, plan: Plan, source: Source, folder: Path) -> None:
+    from hpcbackmap.store.layout import CELL
     from hpcbackmap.store.store import create_store
 
     known = [known_kind(plan, source.system(name)) for name in plan.frames]
     has_errors = "fg" in plan.resolutions and None not in known
+    observables = {"source_frame": "int64", "member": "int64"}
+    if any(keeps_cells(source.system(name)) for name in plan.frames):
+        observables |= dict.fromkeys(CELL, "float32")
     create_store(
         str(folder),
         {name: plan.written_ladder(name, source.system(name).ladder) for name in plan.frames},
@@ -87,6 +91,6 @@ def _create_store(campaign: Campaign, plan: Plan, source: Source, folder: Path) 
         campaign.store.model_copy(update={"quantise": False}),
         {"plan": plan.to_dict()},
         shard_frames=plan.shard_frames * plan.rows_per_frame,
-        observables={"source_frame": "int64", "member": "int64"},
+        observables=observables,
         residue_values={EXPECTED_ERROR: "float16"} if has_errors else None,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from hpcbackmap.backmapping.backbone_rules import impossible_backbone
 from hpcbackmap.backmapping.others import Others
 from hpcbackmap.backmapping.reading import WholeSites, require_unit
 from hpcbackmap.backmapping.trace_rules import (
@@ -44,11 +45,14 @@ __all__ = [
     "SourceSystem",
     "file_source",
     "filled",
+    "keeps_cells",
     "read_coarse",
 ]
 
 SYSTEM = "trajectory"
 """Name of the one system of a user's files."""
+FEWEST = 3
+"""Residues without which a molecule has no orientation."""
 SAMPLED = 32
 """Frames, evenly spaced, on which breaks and the scatter of bonds are measured."""
 
@@ -90,13 +94,15 @@ class Coarse(NamedTuple):
 
     positions: float32 [F, B, 3], nm, all numbers. unusable: why frames cannot be backmapped, by place; what
     stands there is another frame, computed and thrown away. moved: root mean square displacement (nm) by which
-    a frame was closed, [F]. given: what the frames hold beside, to be kept or reproduced.
+    a frame was closed, [F]. given: what the frames hold beside, to be kept or reproduced. cells: their periodic
+    boxes, [F, 3, 3] (nm), zeros where a frame has none; None where the source keeps none.
     """
 
     positions: np.ndarray
     unusable: dict[int, str]
     moved: np.ndarray
     given: "Given | None" = None
+    cells: np.ndarray | None = None
 
 
 def read_coarse(system: SourceSystem, resolution: str, frames: Sequence[int]) -> Coarse:
@@ -110,18 +116,30 @@ def read_coarse(system: SourceSystem, resolution: str, frames: Sequence[int]) ->
         bad = ~np.isfinite(positions).all(axis=(1, 2))
         unusable = dict.fromkeys(np.flatnonzero(bad).tolist(), "input is not finite")
     moved = np.zeros(len(positions), np.float32)
-    return Coarse(filled(positions, unusable), unusable, moved, _box_of(system, resolution, frames))
+    cells, given = _stored_cells(system, frames), None
+    if resolution == "ca" and cells is not None:
+        from hpcbackmap.stages.given import boxed
+
+        given = boxed(None, cells)
+    return Coarse(filled(positions, unusable), unusable, moved, given, cells)
 
 
-def _box_of(system: SourceSystem, resolution: str, frames: Sequence[int]) -> "Given | None":
-    """The periodic box of frames of C-alpha atoms in a store that keeps it; None where there is none."""
-    # Here, not above: runs of files do without stores, and without Zarr, which takes long to load.
-    from hpcbackmap.stages.given import boxed
+def keeps_cells(system: SourceSystem) -> bool:
+    """Whether frames of a source may have a periodic box."""
+    if isinstance(system, FileSystem):
+        return system.periodic
+    from hpcbackmap.store.layout import CELL
     from hpcbackmap.store.system import StoredSystem
 
-    if resolution != "ca" or not isinstance(system, StoredSystem):
-        return None
-    return boxed(None, system.read_cells_at(frames))
+    return isinstance(system, StoredSystem) and set(CELL) <= set(system.observables)
+
+
+def _stored_cells(system: SourceSystem, frames: Sequence[int]) -> np.ndarray | None:
+    """Boxes of frames of a store that keeps them, else None."""
+    # Here, not above: runs of files do without stores, and without Zarr, which takes long to load.
+    from hpcbackmap.store.system import StoredSystem
+
+    return system.read_cells_at(frames) if isinstance(system, StoredSystem) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +148,7 @@ class FileSystem:
 
     reader: the frames. chosen: particles of them that are read, int64. reading: what these are. rules: of
     their sites. on_bad_frame: ``skip``, ``repair`` or ``stop``. gather: chains are brought together. others:
-    what is passed through beside the protein.
+    what is passed through beside the protein. periodic: some frame that was looked at has a box.
     """
 
     reader: FrameReader
@@ -141,6 +159,7 @@ class FileSystem:
     on_bad_frame: str = "skip"
     gather: bool = True
     others: Others | None = None
+    periodic: bool = False
     name: str = SYSTEM
     first_frame: int = 0
 
@@ -167,7 +186,9 @@ class FileSystem:
         read, topology = self.reader.read_at(frames), self.ladder.topology
         particles = self._whole(read.positions[:, self.chosen], read.cells)
         sites = particles[:, self._whole.anchor]
-        strays = astray(self.reading, particles, sites)
+        strays = astray(self.reading, particles, sites) | impossible_backbone(
+            self.reading, particles
+        )
         unusable = strays | find_unusable(topology, sites, self.rules)
         if unusable and self.on_bad_frame == "stop":
             place, reason = min(unusable.items())
@@ -186,7 +207,7 @@ class FileSystem:
         given = given_of(self.reading, filled(particles, unusable), read.cells)
         moved[list(unusable)] = 0.0
         positions = filled(positions, unusable)
-        return Coarse(positions, unusable, moved.astype(np.float32), given)
+        return Coarse(positions, unusable, moved.astype(np.float32), given, read.cells)
 
     def _repair(
         self,
@@ -276,6 +297,11 @@ def file_source(
         reading = take(subset, shown)
     except (ConfigError, InputError) as error:
         raise type(error)(str(error) if path in str(error) else f"{path}: {error}") from None
+    if reading.topology.n_residues < FEWEST:
+        raise InputError(
+            f"{path}: {reading.topology.n_residues} residue(s) only; {FEWEST} at least are needed, fewer have "
+            "no orientation"
+        )
     gather = not may_be_crystal(path)
     whole = WholeSites(reading, gather)
     cells = None if read.cells is None else read.cells[good]
@@ -283,7 +309,16 @@ def file_source(
     rules = measure_rules(reading.topology, whole.site, sites)
     reading.words.extend(handedness_in_words(reading.topology, sites))
     ladder = build_ladder(reading.topology, ["fg", "ca"])
-    system = FileSystem(reader, chosen, reading, ladder, rules, on_bad_frame, gather)
+    system = FileSystem(
+        reader,
+        chosen,
+        reading,
+        ladder,
+        rules,
+        on_bad_frame,
+        gather,
+        periodic=read.cells is not None,
+    )
     return FileSource(path, system, options)
 
 

@@ -154,12 +154,19 @@ class Worker:
             "source_frame": np.repeat(np.array(frames, dtype=np.int64), rows),
             "member": np.tile(np.arange(rows, dtype=np.int64), len(frames)),
         }
+        stored = self.store.system(shard.system)
+        if set(stored.observables) - set(observables):
+            from hpcbackmap.store.layout import cell_columns  # Zarr: of stores alone
+
+            observables |= {
+                name: values.repeat(rows)
+                for name, values in cell_columns(coarse.cells, len(frames)).items()
+            }
         if told.set_aside and plan.source is None:
             log.warning(
                 "%s: %d of frames %d to %d are of another fold than the reference: made without it",
                 shard.system, len(told.set_aside), frames[0], frames[-1],
             )  # fmt: skip
-        stored = self.store.system(shard.system)
         facts, errors = None, None
         if "fg" in arrays:
             with _Timed(spent, "count"):

@@ -64,6 +64,7 @@ class Workspace:
 class ShardFiles:
     """Structures of one system: rows [n, particles, 3], nm, of every resolution, by shard."""
 
+    observables: tuple[str, ...] = ()
     residue_values: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, record: dict):

@@ -72,14 +72,7 @@ def _levels(
         else:
             levels = ladder.coarsen(positions, start=finest)
         known = {"step": piece.steps, "time": piece.times, MENDED: piece.mended}
-        yield levels, known | _cells(piece.cells, len(piece.steps))
-
-
-def _cells(cells: np.ndarray | None, count: int) -> dict[str, np.ndarray]:
-    """Components of boxes [n, 3, 3] by the names of their observables; zeros where there is none."""
-    if cells is None:
-        cells = np.zeros((count, 3, 3))
-    return dict(zip(layout.CELL, cells.reshape(-1, 9).T.astype(np.float32), strict=True))
+        yield levels, known | layout.cell_columns(piece.cells, len(piece.steps))
 
 
 def _regroup(pieces: Iterator[tuple[dict, dict]], size: int) -> Iterator[tuple[dict, dict]]:

@@ -51,7 +51,8 @@ def export(
     out if the store holds one. comm: ranks that share the work (collective). Beside XTC and DCD stands
     ``NAME_top.pdb``; beside members of a backmapping ``NAME.xtc.rows.csv``, which says of each frame of the
     file which member of which input frame it is. force: write over files that are there. Heavy atoms and
-    C-alpha have their names; beads are called CG in residues BEA, one each.
+    C-alpha have their names; beads are called CG in residues BEA, one each. Periodic boxes that the store keeps
+    are written.
     Frames without numbers (quarantined ones) are left out, and told.
     Returns the number of frames written. A file appears under its name when it is whole.
     Raises ConfigError for an unknown suffix, a URL or no system, InputError for frames that do not exist,
@@ -107,28 +108,29 @@ def _claim(output: Path, force: bool, held: ExitStack) -> None:
 
 
 class Piece(NamedTuple):
-    """What a writer appends: positions [n, particles, 3], numbers [n], times [n], no cells, expected error of
-    each residue [n, R] or None; nm, ps.
+    """What a writer appends: positions [n, particles, 3], numbers [n], times [n], cells [n, 3, 3] or None,
+    expected error of each residue [n, R] or None; nm, ps.
     """
 
     positions: np.ndarray
     numbers: np.ndarray
     times: np.ndarray
-    cells: None
+    cells: np.ndarray | None
     errors: np.ndarray | None
 
     def only(self, number: int) -> "Piece":
         """One of its frames."""
         row = slice(number, number + 1)
+        cells = None if self.cells is None else self.cells[row]
         errors = None if self.errors is None else self.errors[row]
-        return Piece(self.positions[row], self.numbers[row], self.times[row], None, errors)
+        return Piece(self.positions[row], self.numbers[row], self.times[row], cells, errors)
 
 
 class Wrote(NamedTuple):
-    """What a rank has written: frames of the store in order, int64, and the first of them [particles, 3]."""
+    """What a rank has written: frames of the store in order, int64, and the first of them."""
 
     rows: np.ndarray
-    first: np.ndarray | None
+    first: Piece | None
 
 
 def _written(
@@ -173,7 +175,7 @@ def _write(
         for piece in chain([first], pieces):
             file.append(*piece)
             rows.append(piece.numbers)
-    return Wrote(np.concatenate(rows), first.positions[0])
+    return Wrote(np.concatenate(rows), first.only(0))
 
 
 def _write_single(
@@ -197,7 +199,8 @@ def _beside(
     if topology is not None:
         first = next(each.first for each in wrote if each.first is not None)
         with TrajectoryWriter(topology, _topology(stored, resolution), force=True) as file:
-            file.append(first[None], np.zeros(1, dtype=np.int64), np.zeros(1))
+            numbers, times = np.zeros(1, dtype=np.int64), np.zeros(1)
+            file.append(first.positions, numbers, times, first.cells)
     if "member" not in stored.observables:
         return
     rows = np.concatenate([each.rows for each in wrote])
@@ -240,7 +243,9 @@ def _pieces(
             errors = None
             if confident:
                 errors = stored.read_of_residues(ERROR, part[0], part[-1] + 1)[:: part.step][good]
-            yield Piece(positions[good], numbers[good], times[good], None, errors)
+            cells = stored.read_cells_at(part)
+            cells = None if cells is None else cells[good]
+            yield Piece(positions[good], numbers[good], times[good], cells, errors)
 
 
 def _join(parts: list[Path | None], output: Path) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "RESIDUE_UNIT",
     "VERSION",
     "as_read",
+    "cell_columns",
     "chunk_frames",
     "compressors",
     "from_quanta",
@@ -85,6 +86,13 @@ def chunk_frames(n_particles: list[int], shard: int, config: StoreConfig) -> lis
             target = min(target, _CHUNK_GROWTH * chunks[-1])
         chunks.append(max(d for d in range(1, min(target, shard) + 1) if shard % d == 0))
     return chunks
+
+
+def cell_columns(cells: np.ndarray | None, count: int) -> dict[str, np.ndarray]:
+    """Components of boxes [n, 3, 3] by the names of their observables; zeros where there is none."""
+    if cells is None:
+        cells = np.zeros((count, 3, 3))
+    return dict(zip(CELL, cells.reshape(-1, 9).T.astype(np.float32), strict=True))
 
 
 def as_read(values: np.ndarray, dtype: str, quantised: bool) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.trajectories.text import Frame, Rows, bad_line, decode, lines_of
 
 __all__ = ["LammpsData"]
@@ -31,12 +32,18 @@ class LammpsData:
     def __init__(self, path: str):
         self.path = str(path)
         self._bounds: dict[str, list[float]] = {}
+        self._announced: int | None = None
         self._labels: dict[str, str] = {}
         self._style, self._atoms = "", list[tuple[int, list[str]]]()
         self._read()
         if not self._atoms:
             raise bad_line(
                 self.path, 1, "no section Atoms; this is no LAMMPS data file with particles"
+            )
+        if self._announced not in (None, len(self._atoms)):
+            raise InputError(
+                f"{path}: {self._announced} atoms are announced, {len(self._atoms)} are there; is the file "
+                "truncated?"
             )
         between = self._between()
         table = sorted((self._whole(row[0], line), line, row) for line, row in self._atoms)
@@ -87,6 +94,8 @@ class LammpsData:
                 self._header(number, words)
 
     def _header(self, number: int, words: list[str]) -> None:
+        if words[1:] == ["atoms"]:
+            self._announced = self._whole(words[0], number)
         for name in (*BOUNDS, "xy"):
             if name in words:
                 values = words[: words.index(name)]

@@ -1,5 +1,7 @@
 """PDBx/mmCIF files, through gemmi: names by author and by label, long chain names, frames by model number."""
 
+import codecs
+import gzip
 import math
 from collections.abc import Iterator
 from functools import cached_property
@@ -95,7 +97,7 @@ class MmcifFile:
 
 def _block(path: str) -> gemmi.cif.Block:
     try:
-        document = gemmi.cif.read(path)
+        document = _document(path)
     except Exception as error:  # gemmi's parser has no class of its own
         reason = " ".join(str(error).split())[-150:]
         raise InputError(f"{path}: is no mmCIF that can be read ({reason})") from None
@@ -105,6 +107,12 @@ def _block(path: str) -> gemmi.cif.Block:
     raise InputError(
         f"{path}: no _atom_site with coordinates; this is no mmCIF file of a structure"
     )
+
+
+def _document(path: str) -> gemmi.cif.Document:
+    with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as file:
+        begins = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+        return gemmi.cif.read_string(file.read().decode()) if begins else gemmi.cif.read(path)
 
 
 def _texts(column: gemmi.cif.Column) -> list[str]:

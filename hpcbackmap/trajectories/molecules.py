@@ -127,7 +127,8 @@ def _untangled(
     positions: np.ndarray | None,
     cells: np.ndarray | None,
 ) -> tuple[np.ndarray, list[int]]:
-    """Chains whose residues alternate in the file (A1 B1 A2 B2 …), one after the other.
+    """Chains whose residues alternate in the file (A1 B1 A2 B2 …), or have ions between them, one after the
+    other.
 
     A residue continues the chain of its letter when its number is the next one and it is near the last.
     """
@@ -140,7 +141,8 @@ def _untangled(
         q = last.get(key, r)
         if q < r - 1 and not small[r] and rows.numbers[p] == rows.numbers[first[q]] + 1:
             continues.append((q, r))
-        last[key] = r
+        if not small[r]:
+            last[key] = r
     if not continues:
         return index, first
     before, after = np.array(continues).T
@@ -149,7 +151,7 @@ def _untangled(
     joined = dict(zip(after[~(steps > far)].tolist(), before[~(steps > far)].tolist(), strict=True))
     run = np.empty(len(first), dtype=np.int64)
     for r, p in enumerate(first):
-        beside = r > 0 and not _parted(rows, first[r - 1], p)
+        beside = r > 0 and small[r] == small[r - 1] and not _parted(rows, first[r - 1], p)
         run[r] = run[r - 1] if beside else run[joined[r]] if r in joined else r
     order = np.argsort(run, kind="stable")
     place = np.empty_like(order)

@@ -6,8 +6,8 @@ that they cannot read becomes an InputError that names the file.
 
 import ctypes
 import os
-import struct
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -25,6 +25,12 @@ from hpcbackmap.runtime.files import ascii_name, require_file
 from hpcbackmap.trajectories.cells import cleaned
 from hpcbackmap.trajectories.formats import NAMED_TEXT, is_text, text_file, text_frames
 from hpcbackmap.trajectories.gsd import frame_count, is_gsd, read_gsd
+from hpcbackmap.trajectories.headers import (
+    announced_atoms,
+    require_same_atoms,
+    require_whole_dcd,
+    require_whole_xyz,
+)
 from hpcbackmap.trajectories.text import Frame, suffix_of
 from hpcbackmap.trajectories.units import frame_bytes
 
@@ -73,7 +79,7 @@ class Counted(Protocol):
 def count_particles(path: str) -> int:
     """Particles of a frame of a file of mdtraj's. Raises InputError."""
     with reading(path):
-        announced = _announced_atoms(path) if Path(path).exists() else None
+        announced = announced_atoms(path) if Path(path).exists() else None
         if announced is not None:
             return announced[0]
         with _no_c_output(), _open(path, None) as file:
@@ -241,11 +247,12 @@ def _count_frames(path: str, topology: Counted) -> int:
     """Frames of a file of mdtraj's. Raises InputError if its header or its last frame tells that it is cut."""
     with _no_c_output(), _open(path, topology) as file:
         n_frames = len(file)
-        promised = _promised_frames(path)
-        if n_frames < promised:
-            raise InputError(f"{path}: truncated, {n_frames} of {promised} frames are there")
+        if suffix_of(path) == ".dcd":
+            require_whole_dcd(path, n_frames)
         if n_frames == 0:
             return 0
+        if suffix_of(path) == ".xyz":
+            require_whole_xyz(path, topology.n_atoms)
         block = file.read(n_frames=1)
         _require_atoms(path, topology, (block if hasattr(block, "shape") else block[0]).shape[1])
         file.seek(n_frames - 1)
@@ -287,7 +294,17 @@ def _open(path: str, topology: Counted | None) -> Any:
     if Path(path).stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     _require_header(path, topology)
-    return kind(ascii_name(path))
+    if suffix_of(path) in _CHOOSING:
+        _looked_through(path, os.stat(path).st_mtime_ns, os.path.getsize(path))
+    with warnings.catch_warnings():  # that another package would be faster
+        warnings.simplefilter("ignore")
+        return kind(ascii_name(path))
+
+
+@lru_cache(maxsize=64)
+def _looked_through(path: str, _changed: int, _size: int) -> None:
+    """Once for every file: all headers of its frames are read."""
+    require_same_atoms(path)
 
 
 @contextmanager
@@ -324,7 +341,7 @@ def _require_atoms(path: str, topology: Counted, n_atoms: int) -> None:
 
 def _require_header(path: str, topology: Counted | None) -> None:
     """Hold the number of atoms that a header tells against the file's size and a topology, or None."""
-    announced = _announced_atoms(path)
+    announced = announced_atoms(path)
     if announced is None:
         return
     count, least = announced
@@ -336,28 +353,12 @@ def _require_header(path: str, topology: Counted | None) -> None:
         _require_atoms(path, topology, count)
 
 
-def _announced_atoms(path: str) -> tuple[int, int] | None:
-    """Atoms that the header of an XTC, TRR or DCD file tells of, and the least bits of one; None: not known."""
-    with open(path, "rb") as file:
-        header = file.read(400)
-    suffix = suffix_of(path)
-    if suffix == ".xtc" and header[:4] in (b"\0\0\x07\xcb", b"\0\0\x07\xe7") and len(header) >= 8:
-        return struct.unpack(">i", header[4:8])[0], 3
-    if suffix == ".dcd" and header[4:8] == b"CORD":
-        order = "<" if header[:4] == struct.pack("<i", 84) else ">"
-        (title,) = struct.unpack(order + "i", header[92:96])
-        at = 92 + 8 + title + 4
-        if title >= 0 and at + 4 <= len(header):
-            return struct.unpack(order + "i", header[at : at + 4])[0], 96
-    return None
-
-
 def _read(
     file: Any, path: str, topology: Counted, n_frames: int, atoms: np.ndarray | None = None
 ) -> mdtraj.Trajectory:
-    if holds_topology(path):
-        return file.read_as_traj(n_frames=n_frames, atom_indices=atoms)
-    return file.read_as_traj(_beads(topology.n_atoms), n_frames=n_frames, atom_indices=atoms)
+    named = () if holds_topology(path) else (_beads(topology.n_atoms),)
+    with _no_c_output():
+        return file.read_as_traj(*named, n_frames=n_frames, atom_indices=atoms)
 
 
 class _Anonymous(mdtraj.Topology):
@@ -375,15 +376,3 @@ def _beads(count: int) -> mdtraj.Topology:
     for _ in range(count):
         top.add_atom("X", _BEAD, residue)
     return top
-
-
-def _promised_frames(path: str) -> int:
-    """Frames that the header of a DCD file tells of (mdtraj goes by the file's size); 0 if it does not say."""
-    if suffix_of(path) != ".dcd":
-        return 0
-    with open(path, "rb") as file:
-        header = file.read(12)
-    if header[4:8] != b"CORD":
-        return 0
-    order = "<" if header[:4] == struct.pack("<i", 84) else ">"
-    return struct.unpack(order + "i", header[8:12])[0]

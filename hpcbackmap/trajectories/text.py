@@ -1,5 +1,6 @@
 """Text files of particles, plain or gzip: numbered lines in bounded memory, and errors that name them."""
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,14 @@ from hpcbackmap.runtime.files import require_file
 
 __all__ = ["Frame", "Rows", "TextFile", "bad_line", "decode", "lines_of", "numbers_of", "suffix_of"]
 
+NO_TEXT = {
+    codecs.BOM_UTF16_LE: "is UTF-16 text; save it as plain text (iconv -f UTF-16 -t UTF-8)",
+    codecs.BOM_UTF16_BE: "is UTF-16 text; save it as plain text (iconv -f UTF-16 -t UTF-8)",
+    b"\x1f\x8b": "is compressed by gzip; give it a name that ends in .gz",
+    b"BZh": "is compressed by bzip2; unpack it",
+    b"PK\x03\x04": "is a ZIP archive; unpack it",
+}
+"""First bytes of files that are not lines of plain text, and what to do about each."""
 LONGEST = 1 << 16
 """Bytes of a line; a longer one is no text of particles."""
 
@@ -80,20 +89,32 @@ def _opened(path: str) -> Iterator[BinaryIO | gzip.GzipFile]:
 def lines_of(path: str) -> Iterator[tuple[int, bytes]]:
     """Lines with their numbers from 1. Raises InputError for a file that is none, empty, HTML or not text."""
     with _opened(path) as file:
-        begin = file.read(1000).lstrip()
-        if not begin:
-            raise InputError(f"{path}: the file is empty")
-        if begin.startswith(b"<"):
-            raise InputError(
-                f"{path}: holds HTML or XML, no structure; was a web page saved in its place?"
-            )
-        file.seek(0)
+        begin = file.read(1000)
+        _require_plain(path, begin)
+        file.seek(len(codecs.BOM_UTF8) if begin.startswith(codecs.BOM_UTF8) else 0)
         number = 0
         while line := file.readline(LONGEST):
             number += 1
             if len(line) == LONGEST:
                 raise InputError(f"{path}: line {number} has over {LONGEST} bytes; this is no text")
             yield number, line
+
+
+def _require_plain(path: str, begin: bytes) -> None:
+    """Refuse a file that begins like none of lines of ASCII text."""
+    for mark, what in NO_TEXT.items():
+        if begin.startswith(mark):
+            raise InputError(f"{path}: {what}")
+    if not begin.strip():
+        raise InputError(f"{path}: the file is empty")
+    if begin.lstrip().startswith(b"<"):
+        raise InputError(
+            f"{path}: holds HTML or XML, no structure; was a web page saved in its place?"
+        )
+    if b"\r" in begin and b"\n" not in begin:
+        raise InputError(
+            f"{path}: its lines end with a carriage return alone; convert it (tr '\\r' '\\n')"
+        )
 
 
 def bad_line(path: str, number: int, what: str) -> InputError:

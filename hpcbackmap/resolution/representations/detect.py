@@ -8,9 +8,7 @@ from collections import Counter
 import numpy as np
 
 from hpcbackmap.protein.residue_kinds import sirah_parent
-from hpcbackmap.protein.residues import (
-    RESIDUES,
-)
+from hpcbackmap.protein.residues import RESIDUES, TRANS
 from hpcbackmap.resolution.representations.bond_statistics import (
     KINDS,
     kinds_of_residues,
@@ -40,6 +38,8 @@ SURE = 0.5
 """Nats a bond by which one reading must be likelier than the next to be taken without asking."""
 SURE_OF_BOTH = 0.35
 """The same by which both together must be likelier than one alone."""
+SEVERAL_BONDS, OFF = 4, 0.045
+"""Of more bonds than these, the median of C-alpha atoms is never so far from 0.38, nm."""
 FEW_BONDS = 3
 BONDED = 0.20
 """nm; CA and CB as atoms are nearer (0.153, of beads that jitter by 0.1 more), the centre of a side chain of
@@ -180,9 +180,11 @@ def _by_distances(protein: Protein, frames: np.ndarray) -> tuple[str, str]:
     first, _, lengths, nats = bonds(protein, beads, frames)
     names = sorted({next(iter(own)) for own in protein.members})
     called = "named " + ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
-    if len(first) < FEW_BONDS:
-        if names == ["CA"]:
-            return "ca", "the name, too few bonds to tell by distance"
+    if names == ["CA"] and not len(first):
+        return "ca", (
+            "the name; no neighbours to tell by distance, --representation com if these are centres of mass"
+        )
+    if names != ["CA"] and len(first) < FEW_BONDS:
         raise ConfigError(
             f"one bead per residue, {called}: too few neighbours to tell C-alpha atoms from centres of mass; "
             "say which with --representation ca or --representation com"
@@ -208,7 +210,12 @@ def _by_distances(protein: Protein, frames: np.ndarray) -> tuple[str, str]:
         raise ConfigError(
             f"{seen}: as likely {REPRESENTATIONS[best].meaning} (log likelihood {likely:.2f} a bond) as "
             f"{REPRESENTATIONS[second].meaning} ({next_likely:.2f}); say which with "
-            f"--representation {best} or --representation {second}"
+            + ", ".join(f"--representation {kind}" for kind in KINDS)
+        )
+    if best == "ca" and len(first) > SEVERAL_BONDS and abs(typical - TRANS) > OFF:
+        raise ConfigError(
+            f"{seen}: neither C-alpha atoms ({TRANS:.2f}) nor centres of these residues are so far apart; are "
+            "names and order of the residues right? --representation ca takes them for that all the same"
         )
     return best, f"{seen}, as those of {REPRESENTATIONS[best].meaning} are"
 

@@ -30,6 +30,8 @@ FEW_PARTICLES = 3
 """Residues of more particles have atoms, among which some are hydrogens; a bead may be called HIS."""
 SIRAH_ATOMS = {"GN": "N", "GC": "CA", "GO": "O"}
 """Backbone beads of SIRAH, which sit on these atoms (Darré et al. 2015)."""
+MARTINI_BACKBONES = {"BAS", "BN0", "BND", "BNA", "BNDA", "BC5", "BP4", "BP5", "BQD", "BQA"}
+"""Backbone beads of Martini 2 in older files: named by their type, which depends on the secondary structure."""
 CHARGE_SITES = ("SCP", "SCN", "BBM", "BBP")
 """Extra sites of polarisable Martini beads."""
 
@@ -99,6 +101,8 @@ def protein_of(particles: Particles) -> Protein:
 
 def _particle_name(particles: Particles, particle: int, parent: str) -> str:
     name = standard_atom_name(parent, particles.names[particle])
+    if name in MARTINI_BACKBONES:
+        return "BB"
     if sirah_parent(particles.residues[particles.residue[particle]].name):
         return SIRAH_ATOMS.get(name, name)
     return name

@@ -73,7 +73,7 @@ def _sites(name: str, entry: Representation, protein: Protein) -> dict[str, np.n
         if found is None and name in ALONE and len(own) == 1:
             found = next(iter(own.values()))
         if found is None:
-            wanted = " or ".join(entry.names) or "a single bead"
+            wanted = " or ".join(entry.names) or "single bead"
             raise InputError(
                 f"residue {protein.label(residue)} has no {wanted}, which {name} needs; it has "
                 f"{' '.join(sorted(own))}. Complete the model, or leave the residue out with --select"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import mdtraj
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.store.export import export
 from hpcbackmap.store.store import open_store
 
 
@@ -40,7 +42,13 @@ def test_frames_of_a_store_bring_their_box(example_dir, tmp_path):
     (system,) = (open_store(tmp_path / "frames.zarr").system(name) for name in ("s",))
     given = read_coarse(system, "ca", [0, 2]).given
     assert given.cells[0].tolist() == np.diag([3.0, 4.0, 5.0]).tolist()
-    assert driver.backmap(campaign, LocalComm())["structures"] == 4
+    made = driver.backmap(campaign, LocalComm())
+    assert made["structures"] == 4
+    rows = open_store(made["output"]).system("s").read_cells_at([1, 3])
+    assert rows.tolist() == [np.diag([3.0, 4.0, 5.0]).tolist()] * 2
+    export(open_store(made["output"]), "fg", tmp_path / "made.dcd")
+    found = mdtraj.load(str(tmp_path / "made.dcd"), top=str(tmp_path / "made_top.pdb"))
+    np.testing.assert_allclose(found.unitcell_lengths, [[3.0, 4.0, 5.0]] * 4, atol=1e-5)
 
 
 def test_chains_are_made_when_a_system_is_met():

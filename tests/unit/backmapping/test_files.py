@@ -264,6 +264,25 @@ def test_a_store_holds_all_members(trace, truth, artifact, tmp_path):
     assert "members of a frame" in result["rows"]
 
 
+def test_a_store_keeps_the_boxes(truth, artifact, tmp_path):
+    calpha = truth.atom_slice(truth.topology.select("name CA"))
+    calpha.unitcell_vectors = np.eye(3) * (5 + np.arange(FRAMES))[:, None, None]
+    calpha.save_xtc(str(tmp_path / "in.xtc"))
+    calpha[0].save_pdb(str(tmp_path / "in.pdb"))
+    backmap(tmp_path / "in.xtc", tmp_path / "o.zarr", tmp_path / "in.pdb", 2, artifact=artifact)
+    rows = open_store(tmp_path / "o.zarr").system("trajectory").read_cells_at(range(2 * FRAMES))
+    np.testing.assert_allclose(rows[:, 0, 0], np.repeat(5 + np.arange(FRAMES), 2), atol=1e-6)
+
+
+def test_two_residues_are_refused_and_leave_nothing(truth, artifact, tmp_path):
+    truth[0].atom_slice(truth.topology.select("name CA and resid < 2")).save_pdb(
+        str(tmp_path / "in.pdb")
+    )
+    with pytest.raises(InputError, match=r"2 residue\(s\) only; 3 at least"):
+        backmap(tmp_path / "in.pdb", tmp_path / "o.pdb", artifact=artifact)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.pdb"]
+
+
 def test_a_trajectory_in_memory_gives_the_same_bits(trace, artifact, tmp_path):
     calpha = mdtraj.load(str(trace[0]), top=str(trace[1]))
     request = Request(members=2, seed=3, stages=(str(artifact),))

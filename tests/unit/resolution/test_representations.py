@@ -18,6 +18,10 @@ BOND_NOISE = 0.018 / 2**0.5
 """nm; displacement along each axis that makes bonds fluctuate by 0.018."""
 
 
+SHORT = {("ca", 3): 0.9, ("ca", 4): 0.9, ("com", 3): 0.6, ("com", 4): 0.7}
+"""Least share of peptides of so many residues that are told right without asking."""
+
+
 @pytest.fixture(scope="module")
 def protein(data_dir):
     found = load_lysozyme(data_dir)
@@ -114,6 +118,43 @@ def test_what_fits_two_readings_is_asked_for_with_both(protein):
     for word in ("C-alpha", "centres of mass", "--representation ca", "--representation com"):
         assert word in str(error.value)
     assert read_as("ca", unclear).representation == "ca"
+
+
+@pytest.mark.parametrize("length", [3, 4])
+@pytest.mark.parametrize("name", ["ca", "com"])
+def test_short_chains_named_ca_are_told_by_distance_too(protein, name, length):
+    """Of short peptides few are taken for another kind; what could be several is asked for."""
+    whole, told, wrong = particles(protein, name), 0, 0
+    for start in range(0, 150, length):
+        rows = list(range(start, start + length))
+        try:
+            found = detect(
+                particles(
+                    protein, name, names=["CA"] * length, residue=np.arange(length),
+                    residues=[whole.residues[row] for row in rows], elements=[""] * length,
+                    positions=whole.positions[rows], steps=np.full(length, np.nan),
+                )
+            )  # fmt: skip
+        except ConfigError:
+            continue
+        told += found.representation == name
+        wrong += found.representation != name
+    count = len(range(0, 150, length))
+    assert told / count > SHORT[name, length]
+    assert wrong / count < 0.1
+
+
+def test_beads_far_from_any_reading_are_refused(protein):
+    """Centres of mass of residues that are all called glycine."""
+    rows = [ResidueRow("GLY", number + 1, "", 0) for number in range(protein.topology.n_residues)]
+    with pytest.raises(ConfigError, match=r"neither C-alpha atoms .* are names and order"):
+        detect(particles(protein, "com", residues=rows))
+
+
+def test_backbone_beads_named_by_their_type_are_those_of_martini(protein):
+    beads = particles(protein, "martini2")
+    named = replace(beads, names=["BN0" if name == "BB" else name for name in beads.names])
+    assert detect(named).representation == "martini2"
 
 
 def test_virtual_sites_of_a_go_model_are_named_and_left_out(protein):

@@ -14,6 +14,7 @@ from hpcbackmap.runtime.errors import ConfigError, InputError, Interrupted, Outp
 from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.store import export as module
 from hpcbackmap.store.export import export
+from hpcbackmap.store.layout import CELL, cell_columns
 from hpcbackmap.store.store import create_store, open_store
 
 
@@ -78,6 +79,23 @@ def test_a_file_of_members_says_which_is_which(store, tmp_path):
     with pytest.raises(ConfigError, match=r"out_top.pdb: there is another topology of this name"):
         export(members, "fg", tmp_path / "out.xtc")
     assert not (tmp_path / "out.xtc").exists()
+
+
+@pytest.mark.parametrize("suffix", ["xtc", "dcd", "pdb", "gro"])
+def test_boxes_of_frames_are_written(store, tmp_path, suffix):
+    """Where the store keeps them, of the first frame in the topology beside."""
+    kept = create_store(
+        tmp_path / "boxes.zarr", {"trpcage": store.system("trpcage").ladder}, {"trpcage": 5}, ["fg"],
+        StoreConfig(), {}, shard_frames=5, observables=dict.fromkeys(CELL, "float32"),
+    )  # fmt: skip
+    cells = np.eye(3) * (4 + np.arange(5))[:, None, None]
+    positions = store.system("trpcage").read("fg", 0, 5)
+    kept.system("trpcage").write_shard(0, {"fg": positions}, cell_columns(cells, 5))
+    export(kept, "fg", tmp_path / f"out.{suffix}", start=1, stride=2)
+    top = tmp_path / "out_top.pdb" if suffix in ("xtc", "dcd") else tmp_path / f"out.{suffix}"
+    assert mdtraj.load(str(top)).unitcell_lengths[0].tolist() == [5, 5, 5]
+    found = mdtraj.load(str(tmp_path / f"out.{suffix}"), top=str(top)).unitcell_lengths[:, 0]
+    np.testing.assert_allclose(found, [5, 5] if suffix == "pdb" else [5, 7], atol=1e-5)
 
 
 def test_names_and_times(store, tmp_path):

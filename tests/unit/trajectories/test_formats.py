@@ -241,9 +241,35 @@ def test_a_lammps_data_file_names_and_places_particles(tmp_path):
     assert [row.chain for row in found.residues] == [0, 0, 0, 1]
     np.testing.assert_allclose(found.positions[:, 0], [0.5, 0.9, 5.3, 0.7], atol=1e-6)
     np.testing.assert_allclose(found.cell, np.diag([5, 5, 6]))
+    (tmp_path / "cut.data").write_text(text.replace("\n4 atoms", "\n5 atoms"))
+    with pytest.raises(InputError, match=r"5 atoms are announced, 4 are there"):
+        read_particles(str(tmp_path / "cut.data"))
     (tmp_path / "bad.data").write_text(text.replace("2 1 2 0.5 9.0 1.0", "2 1 2 0.5 9.0 what"))
     with pytest.raises(InputError, match=r"line 17: 'what' is no number"):
         read_particles(str(tmp_path / "bad.data"))
+
+
+@pytest.mark.parametrize("suffix", ["pdb", "gro", "cif"])
+def test_text_of_other_encodings(calpha, tmp_path, suffix):
+    """A byte order mark hid the first atom of a PDB file."""
+    plain = tmp_path / f"a.{suffix}"
+    calpha[0].save(str(plain))
+    expected = read_particles(str(plain))
+    text = plain.read_text()
+    (tmp_path / f"b.{suffix}").write_text(text, encoding="utf-8-sig")
+    (tmp_path / f"c.{suffix}").write_bytes(text.replace("\n", "\r\n").encode())
+    for name in "bc":
+        found = read_particles(str(tmp_path / f"{name}.{suffix}"))
+        assert found.names == expected.names
+        assert [row.number for row in found.residues] == [row.number for row in expected.residues]
+    for content, reason in (
+        (text.encode("utf-16"), "is UTF-16 text"),
+        (text.replace("\n", "\r").encode(), "a carriage return alone"),
+        (gzip.compress(text.encode()), "is compressed by gzip"),
+    ):
+        plain.write_bytes(content)
+        with pytest.raises(InputError, match=rf"a.{suffix}: .*{reason}"):
+            read_particles(str(plain))
 
 
 def test_columns_of_stars_are_no_numbers(calpha, tmp_path):

@@ -341,6 +341,14 @@ def test_chains_whose_residues_alternate_are_whole(calphas, tmp_path):
     np.testing.assert_array_equal(found.steps[:40], plain.steps)
 
 
+def test_an_ion_between_residues_parts_no_chain(calphas, tmp_path):
+    lines = relabelled(calphas, numbers(1))
+    ion = "HETATM  900 CA    CA A 900      90.000  90.000  90.000  1.00  0.00          CA  "
+    found = read_particles(write(tmp_path / "ion.pdb", [*lines[:9], ion, *lines[9:]]))
+    assert [row.chain for row in found.residues if row.number < 900] == [0] * 20
+    assert len(found.chains) == 2
+
+
 def test_another_unit_of_length(calphas, tmp_path):
     lines = [
         line[:30] + "".join(f"{float(line[k : k + 8]) / 10:8.3f}" for k in (30, 38, 46)) + line[54:]
