@@ -1,10 +1,11 @@
 """Run the real command in a process of its own."""
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
+
+from forked import Forked
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "trpcage"
@@ -18,14 +19,18 @@ def hpcbackmap(
 ) -> subprocess.CompletedProcess:
     """Run one command. launcher: words before it. limit: largest file (bytes) that it may write."""
     inherited = {key: value for key, value in os.environ.items() if key not in RANK_SETTINGS}
-    return subprocess.run(
-        [*launcher, sys.executable, "-m", "hpcbackmap", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
-        env=inherited | SETTINGS | environment,
-    )
+    words, env = ["-m", "hpcbackmap", *map(str, arguments)], inherited | SETTINGS | environment
+    if launcher:
+        return subprocess.run(
+            [*launcher, sys.executable, *words],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=env,
+        )
+    run = Forked(words, env, apart=True, limit=limit)
+    output, errors = run.communicate(timeout)
+    return subprocess.CompletedProcess(words, run.returncode, output, errors)
 
 
 def succeed(*arguments, **options) -> subprocess.CompletedProcess:
