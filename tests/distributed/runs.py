@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from forked import Forked
 
 from hpcbackmap.config.load import load_campaign
 
 STAGE = "ucg5-ca"
-STEPS = 90
+STEPS = 60
 SETTINGS = [
     f"stages.{STAGE}.model={{kind: cgvae, width: 8, layers: 1, latent: 2}}",
     f"stages.{STAGE}.train={{batch_size: 8, max_steps: {STEPS}, zero_stage: 2, warmup_steps: 5, "
@@ -25,6 +26,8 @@ SETTINGS = [
 ]
 LAUNCH = str(Path(__file__).resolve().parents[2] / "launch" / "train.py")
 DEEPSPEED = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2"]
+ALONE: list[str] = []
+"""No launcher: one process, or ranks that tests start by hand."""
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
@@ -36,10 +39,14 @@ def start(
     program: str = LAUNCH,
     **environ: str,
 ):
+    words = [program, *example, "--stage", STAGE, f"workdir={folder}", *overrides]
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environ
+    if launcher is ALONE:
+        return Forked(words, env)
     port = ["--master_port", str(free_port())] if launcher is DEEPSPEED else []
     return subprocess.Popen(
-        [*launcher, *port, program, *example, "--stage", STAGE, f"workdir={folder}", *overrides],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environ,
+        [*launcher, *port, *words],
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -96,7 +103,23 @@ def assert_close(found: dict, expected: dict, tolerance: float) -> None:
 
 def start_ranks(example: list[str], folder: Path, environs: list[dict], *overrides: str) -> list:
     """Ranks without a launcher: one process for each environment."""
-    return [start([sys.executable], example, folder, *overrides, **each) for each in environs]
+    return [start(ALONE, example, folder, *overrides, **each) for each in environs]
+
+
+def by_hand(ranks: list[int], size: int, **environ: str) -> list[dict]:
+    """Environments of ranks that find each other."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    return [{"RANK": str(rank), "LOCAL_RANK": str(rank)} | meeting | environ for rank in ranks]
+
+
+def finish_two(
+    example: list[str], folder: Path, *overrides: str, timeout: float = 300, **more
+) -> str:
+    """What two ranks say, one after the other."""
+    ranks = [
+        start(ALONE, example, folder, *overrides, **more, **each) for each in by_hand([0, 1], 2)
+    ]
+    return "".join([finish(rank, timeout=timeout) for rank in ranks])
 
 
 def records(folder: Path, name: str = "metrics.jsonl") -> list[dict]:

@@ -1,18 +1,30 @@
 """Nothing is lost: resumed trainings repeat the undisturbed one, on any number of ranks, whatever broke."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from forked import Forked
 from many_runs import CHAINS, COMPLETE, FULL, SAME, STEPS, WHOLE
-from runs import STAGE, TORCHRUN, alone, assert_close, curve, records, stage_folder, start, wait_for
+from runs import (
+    STAGE,
+    TORCHRUN,
+    alone,
+    assert_close,
+    curve,
+    finish,
+    records,
+    stage_folder,
+    start,
+    wait_for,
+)
 
 from hpcbackmap.cli.app import main
 from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
@@ -27,9 +39,8 @@ def many(example, tmp_path_factory) -> Path:
 
 
 def run_many(which: str, example: list[str], folder: Path) -> Path:
-    program = [sys.executable, str(HERE / "many_runs.py"), str(folder), which]
-    done = subprocess.run([*program, *example], capture_output=True, text=True, timeout=550)
-    assert done.returncode == 0, done.stderr + done.stdout
+    words = [HERE / "many_runs.py", folder, which, *example]
+    finish(Forked(words, os.environ), timeout=550)
     return folder
 
 
@@ -234,7 +245,5 @@ def test_rank_that_loses_the_other_says_so_and_ends(example, tmp_path):
 
 def test_killed_where_it_hurts_it_ends_with_the_same_weights(tmp_path):
     """Four of the points of the benchmark, which has them all."""
-    command = [sys.executable, str(KILLS), str(tmp_path), "--every", "12", "--steps", "40"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 kills" in done.stdout
+    words = [KILLS, tmp_path, "--every", "12", "--steps", "40"]
+    assert "4 kills" in finish(Forked(words, os.environ), timeout=300)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from runs import STAGE, TORCHRUN, alone, finish, records, stage_folder, start
+from runs import STAGE, alone, finish_two, records, stage_folder
 from safetensors.torch import load_file
 
 from hpcbackmap.cli.app import main
@@ -59,9 +59,7 @@ def test_weights_that_are_no_numbers_end_the_training_on_all_ranks(example, tmp_
     """Found at the next step, under every ZeRO stage; checkpoints from before it are whole, none came after."""
     program = tmp_path / "broken.py"
     program.write_text(BROKEN_AFTER_7)
-    output = finish(
-        start(TORCHRUN, [*example, *SHORT], tmp_path, program=str(program)), timeout=300
-    )
+    output = finish_two([*example, *SHORT], tmp_path, program=str(program))
     for zero in range(4):
         said = (
             f"zero {zero}: {STAGE}: weights that are not finite since step 7; lower stages.{STAGE}"

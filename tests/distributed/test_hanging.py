@@ -3,11 +3,9 @@
 import os
 import re
 import signal
-import sys
 
 import pytest
-from runs import STAGE, alone, finish, kill_tree, stage_folder, start, wait_for
-from test_launchers import by_hand
+from runs import ALONE, STAGE, alone, by_hand, finish, kill_tree, stage_folder, start, wait_for
 
 from hpcbackmap.training.checkpoints.checkpoints import last_published
 from hpcbackmap.training.trainer import train
@@ -39,7 +37,7 @@ main(["train", *sys.argv[1:]])
 
 def two_ranks(example, folder, **more):
     environs = by_hand([0, 1], 2, HPCBACKMAP_WAITING_SECONDS=SECONDS)
-    return [start([sys.executable], example, folder, LONG, **more, **each) for each in environs]
+    return [start(ALONE, example, folder, LONG, **more, **each) for each in environs]
 
 
 @pytest.mark.parametrize("stopped", [1, 0])

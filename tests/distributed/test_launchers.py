@@ -11,9 +11,9 @@ from runs import (
     STAGE,
     TORCHRUN,
     alone,
+    by_hand,
     curve,
     finish,
-    free_port,
     records,
     stage_folder,
     start,
@@ -39,11 +39,6 @@ def as_srun(n_ranks: int) -> list[dict]:
         step | {"SLURM_PROCID": str(rank), "SLURMD_NODENAME": f"node{rank}"}
         for rank in range(n_ranks)
     ]
-
-
-def by_hand(ranks: list[int], size: int, **environ: str) -> list[dict]:
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
-    return [{"RANK": str(rank), "LOCAL_RANK": str(rank)} | meeting | environ for rank in ranks]
 
 
 def test_torchrun_trains_to_the_bits_of_deepspeed(example, undisturbed, tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import LAUNCH, STAGE, TORCHRUN, assert_close, start
+from runs import LAUNCH, STAGE, assert_close, finish_two
 from typer.testing import CliRunner
 
 from hpcbackmap.cli.app import app
@@ -88,9 +88,7 @@ def train_all(table, example, folder):
     program.write_text(EVERY_WAY)
     found = [*example, f"stages.{STAGE}.train.max_steps=3"]
     words = [GENZPROT, str(cut_all), json.dumps(table)]
-    run = start(TORCHRUN, found, folder, *words, program=str(program))
-    output, _ = run.communicate(timeout=600)
-    assert run.returncode == 0, output
+    finish_two(found, folder, *words, program=str(program), timeout=600)
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,25 @@
 """Training is the same after kill, damage, stop and on other ranks and ZeRO stages."""
 
 import signal
-import sys
 
 import numpy as np
 import pytest
 from runs import (
+    ALONE,
     DEEPSPEED,
     STAGE,
     STEPS,
-    TORCHRUN,
     alone,
     assert_close,
+    by_hand,
     curve,
     finish,
-    free_port,
+    finish_two,
     kill_tree,
     records,
     stage_folder,
     start,
+    start_ranks,
     wait_for,
 )
 
@@ -36,7 +37,7 @@ def test_killed_run_continues_the_undisturbed_curve(example, undisturbed, tmp_pa
     half = checkpoints / f"step_{last}" / "mp_rank_00_model_states.pt"
     half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
 
-    output = finish(start(DEEPSPEED, example, tmp_path))
+    output = finish_two(example, tmp_path)
     assert f"checkpoint step_{last} is damaged (mp_rank_00_model_states.pt has" in output
     assert f"continuing after step {last - 10}" in output
     assert curve(tmp_path) == undisturbed
@@ -46,17 +47,13 @@ def test_killed_run_continues_the_undisturbed_curve(example, undisturbed, tmp_pa
 def test_stop_signal_to_one_rank_stops_all_and_another_number_of_ranks_continues(
     example, undisturbed, tmp_path
 ):
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    ranks = [
-        start([sys.executable], example, tmp_path, RANK=str(rank), LOCAL_RANK=str(rank), **meeting)
-        for rank in range(2)
-    ]
+    ranks = start_ranks(example, tmp_path, by_hand([0, 1], 2))
     wait_for(stage_folder(tmp_path) / "checkpoints" / "step_10" / "manifest.json", ranks[0])
     ranks[1].send_signal(signal.SIGUSR1)
     outputs = [finish(rank, code=75) for rank in ranks]
     assert "the same command continues" in outputs[0]
 
-    output = finish(start([sys.executable], example, tmp_path))
+    output = finish(start(ALONE, example, tmp_path))
     assert "checkpoint of 2 ranks, reshaped for 1" in output
     assert_close(curve(tmp_path), undisturbed, 1e-4)
 
@@ -92,8 +89,7 @@ def test_step_that_is_not_finite_on_one_rank_is_skipped_by_all(example, tmp_path
     program = tmp_path / "one_bad_loss.py"
     program.write_text(ONE_BAD_LOSS)
     short = [f"stages.{STAGE}.train.{it}" for it in ("max_steps=20", "accumulation=2")]
-    run = start(TORCHRUN, [*example, *short], tmp_path, program=str(program))
-    output = finish(run)
+    output = finish_two([*example, *short], tmp_path, program=str(program))
     assert output.count("step 3: loss or gradient is not finite, skipped") == 4
     curves = {}
     for zero in range(4):
