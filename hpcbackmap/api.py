@@ -21,14 +21,14 @@ __all__ = ["backmap", "evaluate", "load_stage", "open_store"]
 
 
 def backmap(
-    trajectory: "mdtraj.Trajectory | str | PathLike | Sequence[str | PathLike]",
+    trajectory: "mdtraj.Trajectory | str | PathLike[str] | Sequence[str | PathLike[str]]",
     members: int = 1,
     mode: bool = False,
     seed: int = 0,
     representation: str = "auto",
     *,
-    output: "str | PathLike | None" = None,
-    top: "str | PathLike | None" = None,
+    output: "str | PathLike[str] | None" = None,
+    top: "str | PathLike[str] | None" = None,
     frames: str | None = None,
     chains: Sequence[str] = (),
     select: str | None = None,
@@ -37,14 +37,14 @@ def backmap(
     unit: str | None = None,
     segments: "str | int | Sequence[int] | None" = None,
     bead_center: str = "ca",
-    stage: "str | PathLike" = "shipped",
+    stage: "str | PathLike[str]" = "shipped",
     hydrogens: bool = False,
     relax: bool = False,
     ph: float = 7.0,
     names: str = "pdb",
     disulphides: str | None = None,
     coherence: int = 1,
-    reference: "str | PathLike | None" = None,
+    reference: "str | PathLike[str] | None" = None,
     secondary_structure: str | None = None,
     device: str = "auto",
     on_bad_frame: str = "skip",
@@ -185,11 +185,11 @@ def backmap(
 
 
 def evaluate(
-    truth: "mdtraj.Trajectory | str | PathLike",
-    generated: "mdtraj.Trajectory | str | PathLike | Sequence[str | PathLike]",
-    truth_top: "str | PathLike | None" = None,
-    generated_top: "str | PathLike | None" = None,
-) -> dict:
+    truth: "mdtraj.Trajectory | str | PathLike[str]",
+    generated: "mdtraj.Trajectory | str | PathLike[str] | Sequence[str | PathLike[str]]",
+    truth_top: "str | PathLike[str] | None" = None,
+    generated_top: "str | PathLike[str] | None" = None,
+) -> dict[str, Any]:
     """Judge structures against the truth frame by frame, as `hpcbackmap evaluate TRUTH GENERATED` does.
 
     Trajectories, files (with the topologies that they need) or frame stores of one molecule; several files of
@@ -211,7 +211,7 @@ def evaluate(
         return evaluate_files(real[0], made, real_top, made_top)
 
 
-def load_stage(artifact: "str | PathLike" = "shipped", name: str = "ca-fg") -> "Stage":
+def load_stage(artifact: "str | PathLike[str]" = "shipped", name: str = "ca-fg") -> "Stage[Any]":
     """A trained stage, in evaluation mode, on the CPU; ``shipped``: stage ``name`` of the package.
 
     `sample`, `samples` and `mode` of the stage make fine positions of coarse ones, `elbo` and `log_weight`
@@ -245,7 +245,7 @@ def load_stage(artifact: "str | PathLike" = "shipped", name: str = "ca-fg") -> "
     return load_artifact(shipped_artifact(name) if artifact == "shipped" else Path(artifact))
 
 
-def open_store(path: "str | PathLike") -> "FrameStore":
+def open_store(path: "str | PathLike[str]") -> "FrameStore":
     """Open a frame store for reading: ``open_store("frames.zarr").system(name).read("fg", 0, 10)``, in nm.
 
     Raises InputError if it is missing, no frame store, of a newer format, or incomplete.
@@ -271,7 +271,7 @@ def _inputs(trajectory: Any) -> "list[str] | mdtraj.Trajectory":
 
 
 def _as_files(
-    item: Any, top: str | PathLike | None, folder: Path, name: str
+    item: Any, top: str | PathLike[str] | None, folder: Path, name: str
 ) -> tuple[list[str], str | None]:
     """Paths and topology of what may be a trajectory in memory, which is written to ``folder``."""
     if not hasattr(item, "xyz"):

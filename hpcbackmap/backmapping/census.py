@@ -5,6 +5,7 @@ Shapes: S structures, A heavy atoms; positions nm.
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def count_structures(topology: Topology, positions: np.ndarray) -> dict[str, int
     return {name: int(count) for name, count in counts.items()}
 
 
-def in_words(counts: Mapping[str, float]) -> dict:
+def in_words(counts: Mapping[str, float]) -> dict[str, Any]:
     """The counts of a whole run as a user reads them."""
     if not counts.get("structures"):
         return {}

@@ -7,6 +7,7 @@ its leaves, numbered so that the finest stage counts fastest.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class Chain:
 
     def __init__(
         self,
-        stages: list[Stage],
+        stages: list[Stage[Any]],
         ladder: Ladder,
         device: torch.device,
         draws: Sequence[int] | None = None,
@@ -97,7 +98,7 @@ class Chain:
         descent.nodes = {key: _with_numbers(fine) for key, fine in made.items()}
 
     def _children(
-        self, stage: Stage, number: int, parent: int | None, descent: "Descent", beads: int
+        self, stage: Stage[Any], number: int, parent: int | None, descent: "Descent", beads: int
     ) -> tuple[list[int | None], list[Tensor] | None]:
         """The samples of stage ``number`` that hang on sample ``parent``, and their noise; of the mode None."""
         if parent is None:
@@ -143,7 +144,7 @@ class Chains(Mapping[str, Chain]):
 
     def __init__(
         self,
-        stages: list[Stage],
+        stages: list[Stage[Any]],
         ladders: Callable[[str], Ladder],
         names: Iterable[str],
         device: torch.device,
@@ -208,13 +209,13 @@ class Descent:
         same = (self.coarse, self.frames, self.members, self.seed)
         return Descent(*same, attempt, self.given, self.coherence)
 
-    def given_to(self, stage: Stage, device: torch.device) -> Given | None:
+    def given_to(self, stage: Stage[Any], device: torch.device) -> Given | None:
         """What ``stage`` is to keep and to reproduce, about the frames' centres."""
         if self.given is None or not stage.takes_given:
             return None
         return self.given.moved(-self.centre).to(device)
 
-    def noise(self, stage: Stage, sample: int, beads: int) -> np.ndarray:
+    def noise(self, stage: Stage[Any], sample: int, beads: int) -> np.ndarray:
         """Of one sample of a stage, float32 [F, beads, width]."""
         stream = f"{stage.name}/attempt {self.attempt}" if self.attempt else stage.name
         shape = (beads, stage.noise_width)
@@ -230,7 +231,7 @@ def _with_numbers(positions: Tensor) -> Tensor:
     return torch.where(good[:, None, None], positions, filler)
 
 
-def load_chain(folders: dict[str, Path], rungs: list[str]) -> list[Stage]:
+def load_chain(folders: dict[str, Path], rungs: list[str]) -> list[Stage[Any]]:
     """Trained stages of the rungs, in their order.
 
     Raises InputError naming a rung without an artifact that can be read, or an artifact of another rung.

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class Piece(NamedTuple):
     cells: np.ndarray | None
     errors: np.ndarray | None = None
 
-    def of(self, rows: "np.ndarray | slice", member: int) -> tuple:
+    def of(self, rows: "np.ndarray | slice", member: int) -> tuple[Any, ...]:
         """What a writer appends of some frames of one member."""
         return (
             self.positions[rows, member],

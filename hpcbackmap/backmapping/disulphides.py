@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def _named(source: FileSource, text: str, path: str) -> tuple[tuple[int, int], .
     return tuple(sorted(pairs))
 
 
-def _cysteine(topology: Topology, end: tuple, word: str, path: str) -> int:
+def _cysteine(topology: Topology, end: tuple[Any, ...], word: str, path: str) -> int:
     chain, number, insertion = end
     found = [
         i
@@ -133,4 +134,5 @@ def _implied_beta(calpha: np.ndarray) -> np.ndarray:
     side = np.cross(calpha - before, after - calpha)
     out /= np.linalg.norm(out, axis=-1, keepdims=True).clip(1e-6)
     side /= np.linalg.norm(side, axis=-1, keepdims=True).clip(1e-6)
-    return calpha + 0.113 * out - 0.096 * side
+    found: np.ndarray = calpha + 0.113 * out - 0.096 * side
+    return found

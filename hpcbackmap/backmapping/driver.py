@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcbackmap.backmapping.chain import Chains, load_chain
 from hpcbackmap.backmapping.output import create_output, open_output, stored_plan
@@ -53,7 +53,7 @@ def backmap(
     part: tuple[int, int] = (0, 1),
     pipeline: list[int] | None = None,
     device: str = "auto",
-) -> dict:
+) -> dict[str, Any]:
     """Backmap the campaign's coarse frames; collective over ``comm``.
 
     time_limit: seconds after which no shard is begun that would not end before. part: (i, n), the i-th of n
@@ -100,7 +100,7 @@ def descend(
     pipeline: list[int] | None = None,
     plain: bool = False,
     device: str = "auto",
-) -> dict:
+) -> dict[str, Any]:
     """`backmap` of the frames of ``source``. plain: into a `Workspace`. device: ``auto``, ``cpu``, ``cuda``."""
     require_openmm(campaign.backmap.relax, "backmap.relax")
     started = time.monotonic()
@@ -136,7 +136,7 @@ def descend(
         )
 
 
-def _told(campaign: Campaign, stages: list, comm: Comm) -> list:
+def _told(campaign: Campaign, stages: list[Any], comm: Comm) -> list[Any]:
     """Stages with the secondary structure that the campaign tells. Collective."""
     from hpcbackmap.backmapping.secondary_structure import read_secondary_structure, told
 
@@ -146,7 +146,7 @@ def _told(campaign: Campaign, stages: list, comm: Comm) -> list:
     )
 
 
-def _guided(campaign: Campaign, stages: list, source: Source, comm: Comm) -> list:
+def _guided(campaign: Campaign, stages: list[Any], source: Source, comm: Comm) -> list[Any]:
     """Stages with the campaign's reference; how it lies on the chains is said. Collective."""
     from hpcbackmap.backmapping.reference import guided, read_reference
 
@@ -164,7 +164,7 @@ def _guided(campaign: Campaign, stages: list, source: Source, comm: Comm) -> lis
 
 
 def _chains(
-    stages: list["Stage"],
+    stages: list["Stage[Any]"],
     source: Source,
     names: Iterable[str],
     device: "torch.device",
@@ -267,7 +267,7 @@ def _work(
 
 def _finish(
     plan: Plan, source: Source, output: Path, part: tuple[int, int], seconds: float
-) -> dict:
+) -> dict[str, Any]:
     """Audit the records; the summary. Raises Stopped if this run leaves work."""
     records = Records(plan, output)
     missing, quarantined = records.audit()
@@ -293,7 +293,7 @@ def _finish(
     }
 
 
-def _for_readers(found: dict) -> dict[str, dict]:
+def _for_readers(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What of it a finished store keeps, under ``structures``: no list that grows with the frames."""
     relaxation = {
         key: value for key, value in found.get("relaxation", {}).items() if key != "unrelaxed"

@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def backmap_files(
     comm: Comm,
     time_limit: float | None = None,
     part: tuple[int, int] = (0, 1),
-) -> dict:
+) -> dict[str, Any]:
     """Heavy atoms for every frame of ``inputs`` into files; collective over ``comm``.
 
     inputs: files of one topology, in order, or a trajectory that a program has at hand. time_limit, part: see
@@ -110,7 +110,7 @@ def backmap_files(
 
 def backmap_in_memory(
     inputs: "list[str] | mdtraj.Trajectory", request: Request, comm: Comm
-) -> tuple[list["mdtraj.Trajectory"], dict]:
+) -> tuple[list["mdtraj.Trajectory"], dict[str, Any]]:
     """The same as trajectories, one for each member, and what a user is told.
 
     Structures that could not be made are left out of them.
@@ -374,7 +374,7 @@ def _shard(frames: int, residues: int, batch: int, relax: bool) -> int:
     return batch * max(1, round(most / batch))
 
 
-def _told(done: Finished, source: FileSource, targets: Targets) -> dict:
+def _told(done: Finished, source: FileSource, targets: Targets) -> dict[str, Any]:
     """`summarise` and where things are. A run that made nothing leaves nothing that would be in the way of one
     with better options.
     """
@@ -402,7 +402,7 @@ def _move(made: Path, output: Path) -> None:
     made.rename(output)
 
 
-def _leave(targets: Targets, request: Request, plan: Plan, summary: dict) -> None:
+def _leave(targets: Targets, request: Request, plan: Plan, summary: dict[str, Any]) -> None:
     """The record of the run; then what it worked in goes."""
     options = {
         key: str(value) if isinstance(value, Path) else value

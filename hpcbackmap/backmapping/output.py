@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcbackmap.backmapping.confidence import EXPECTED_ERROR, known_kind
 from hpcbackmap.backmapping.plan import Plan
@@ -34,11 +34,14 @@ def open_output(output: Path) -> "FrameStore | Workspace":
     return open_store(output, incomplete_ok=True)
 
 
-def stored_plan(output: Path) -> dict | None:
+def stored_plan(output: Path) -> dict[str, Any] | None:
     """The plan that an output was made by, None where there is no output."""
     if not output.exists():
         return None
-    return open_output(output).attributes.get("provenance", {}).get("plan", {})
+    found: dict[str, Any] | None = (
+        open_output(output).attributes.get("provenance", {}).get("plan", {})
+    )
+    return found
 
 
 def create_output(

@@ -59,6 +59,7 @@ class Link:
         self._under_way += 1
 
     def answer(self) -> Descent:
+        descent: Descent
         _, (_, descent) = self._comm.receive()
         self._under_way -= 1
         return descent

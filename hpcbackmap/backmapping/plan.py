@@ -5,6 +5,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 from hpcbackmap.protein.hydrogens import HYDROGENS
 from hpcbackmap.resolution.ladder import Ladder
@@ -57,8 +58,8 @@ class Plan:
     batch_frames: int
     shard_frames: int
     device: str
-    source: dict | None = None
-    finish: dict | None = None
+    source: dict[str, Any] | None = None
+    finish: dict[str, Any] | None = None
     protonation: dict[str, list[str]] | None = None
     reference: str | None = None
     coherence: int = 1
@@ -123,8 +124,8 @@ class Plan:
     def relaxes(self) -> bool:
         return bool(self.finish and self.finish.get("relax"))
 
-    def to_dict(self) -> dict:
-        record = json.loads(json.dumps(asdict(self)))
+    def to_dict(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         for key in ("source", "finish", "protonation", "reference", "secondary_structure"):
             if record[key] is None:
                 del record[key]
@@ -136,7 +137,7 @@ class Plan:
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
-    def first_difference(self, other: dict) -> str | None:
+    def first_difference(self, other: dict[str, Any]) -> str | None:
         """What a stored plan (`to_dict`) has different, in words; None if it is this plan."""
         mine = self.to_dict()
         if self.source is not None:  # says more than the hash of it, so first

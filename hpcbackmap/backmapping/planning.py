@@ -39,7 +39,7 @@ def make_plan(
     frames: dict[str, list[list[int]]],
     chains: "Chains",
     ranks: int,
-    there: dict | None,
+    there: dict[str, Any] | None,
 ) -> Plan:
     """The campaign's plan. Sizes that are ``auto`` come from the stored plan ``there``, or are measured.
 
@@ -68,7 +68,7 @@ def make_plan(
     return _with_sizes(plan, source, chains, ranks, sizes) if measure else plan
 
 
-def settled_plan(campaign: Campaign, source: Source) -> dict:
+def settled_plan(campaign: Campaign, source: Source) -> dict[str, Any]:
     """What of a plan the campaign, its input and its artifacts settle, as the plan in an output has it
     (`Plan.to_dict`): without the device, and without sizes that are ``auto``.
 
@@ -79,10 +79,13 @@ def settled_plan(campaign: Campaign, source: Source) -> dict:
     for key in ("batch_frames", "shard_frames"):
         if getattr(campaign.backmap, key) != "auto":
             settled[key] = getattr(campaign.backmap, key)
-    return json.loads(json.dumps(settled))
+    found: dict[str, Any] = json.loads(json.dumps(settled))
+    return found
 
 
-def _settled(campaign: Campaign, source: Source, folders: dict[str, Path], frames: dict) -> dict:
+def _settled(
+    campaign: Campaign, source: Source, folders: dict[str, Path], frames: dict[str, Any]
+) -> dict[str, Any]:
     settings, known = campaign.backmap, campaign.resolutions()
     start = start_resolution(campaign, source)
     made = known[: known.index(start)]
@@ -102,7 +105,7 @@ def _settled(campaign: Campaign, source: Source, folders: dict[str, Path], frame
     } | ({"source": source.facts} if isinstance(source, FileSource) else {})
 
 
-def _finish(settings: BackmapConfig) -> dict:
+def _finish(settings: BackmapConfig) -> dict[str, Any]:
     asked = {"hydrogens": settings.hydrogens, "relax": settings.relax}
     return {name: True for name, wanted in asked.items() if wanted} | {"ph": settings.ph}
 
@@ -126,7 +129,9 @@ def stage_folders(campaign: Campaign) -> dict[str, Path]:
     return folders
 
 
-def _with_sizes(plan: Plan, source: Source, chains: "Chains", ranks: int, sizes: dict) -> Plan:
+def _with_sizes(
+    plan: Plan, source: Source, chains: "Chains", ranks: int, sizes: dict[str, Any]
+) -> Plan:
     """The plan with measured sizes, for the largest of its systems."""
     from hpcbackmap.backmapping.sizing import choose_batch, choose_shard, seconds_per_frame
 

@@ -216,7 +216,8 @@ def _within_proteins(particles: Particles) -> np.ndarray:
     chain = np.array([row.chain for row in rows])
     follows = np.zeros(len(rows), dtype=bool)
     follows[1:] = protein[1:] & protein[:-1] & (chain[1:] == chain[:-1])
-    return np.isfinite(particles.steps) & follows
+    found: np.ndarray = np.isfinite(particles.steps) & follows
+    return found
 
 
 def _selected(atoms: "mdtraj.Topology", select: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.runtime.errors import IncompleteError, InputError
@@ -55,9 +55,9 @@ class Records:
         self,
         store: "FrameStore | Workspace",
         shard: Shard,
-        quarantined: list[dict],
-        facts: dict | None = None,
-        relaxation: dict | None = None,
+        quarantined: list[dict[str, Any]],
+        facts: dict[str, Any] | None = None,
+        relaxation: dict[str, Any] | None = None,
     ) -> None:
         """Read a shard back and declare it done. relaxation: of the method of that name.
 
@@ -77,7 +77,7 @@ class Records:
         """SHA-256 of all that a shard holds."""
         return store.system(shard.system).digest(shard.number)
 
-    def audit(self) -> tuple[int, list[dict]]:
+    def audit(self) -> tuple[int, list[dict[str, Any]]]:
         """Shards without a record, and the quarantined structures of all others.
 
         Raises IncompleteError if all shards are there but their structures do not add up.
@@ -104,7 +104,7 @@ class Records:
                 total[key] = max(before, value) if key.startswith("most_") else before + value
         return total
 
-    def relaxation(self) -> tuple[list[list[float]], list[dict]]:
+    def relaxation(self) -> tuple[list[list[float]], list[dict[str, Any]]]:
         """Of the structures of the recorded shards: energies before and after (kJ/mol a residue) of those that
         were relaxed, and those that were not: system, frame, member, reason.
         """
@@ -120,7 +120,7 @@ class Records:
         records = {(s.system, s.number): self._read(s) for s in self.plan.shards}
         return {place: record["sha256"] for place, record in records.items() if record}
 
-    def _read(self, shard: Shard) -> dict | None:
+    def _read(self, shard: Shard) -> dict[str, Any] | None:
         """The record of a shard; None where there is none. Raises InputError for one that is damaged."""
         path = self.path(shard)
         try:

@@ -46,7 +46,7 @@ def read_reference(path: str) -> Reference:
     return Reference(path, digest.hexdigest(), topology, calpha)
 
 
-def guided(stages: list[Stage], reference: Reference) -> list[Stage]:
+def guided(stages: list[Stage[Any]], reference: Reference) -> list[Stage[Any]]:
     """The stages, with the one that makes C-alpha traces of beads guided by ``reference``.
 
     Raises InputError where there is none.

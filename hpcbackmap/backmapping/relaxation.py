@@ -1,6 +1,7 @@
 """What a user is told of structures that were relaxed, and of those that could not be."""
 
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from hpcbackmap.runtime.errors import IncompleteError
 __all__ = ["relaxation_in_words", "require_relaxed"]
 
 
-def relaxation_in_words(records: Records) -> dict[str, dict]:
+def relaxation_in_words(records: Records) -> dict[str, dict[str, Any]]:
     """Under ``relaxation``: counts, median energies, and what was left as it was; empty without relaxation."""
     if not records.plan.relaxes:
         return {}
@@ -29,7 +30,7 @@ def relaxation_in_words(records: Records) -> dict[str, dict]:
     }
 
 
-def require_relaxed(result: dict) -> None:
+def require_relaxed(result: dict[str, Any]) -> None:
     """Raises IncompleteError if a finished run has structures that could not be relaxed."""
     found = result.get("relaxation") or {}
     if found.get("failed"):

@@ -1,6 +1,7 @@
 """``--secondary-structure``: letters, or a file of them, told to the stage that makes traces of beads."""
 
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.protein.sequences import text_option
 from hpcbackmap.runtime.errors import InputError
@@ -32,7 +33,7 @@ def read_secondary_structure(given: str, folder: Path) -> SecondaryStructure:
         raise InputError(f"{path}: {error}") from None
 
 
-def told(stages: list[Stage], structure: SecondaryStructure) -> list[Stage]:
+def told(stages: list[Stage[Any]], structure: SecondaryStructure) -> list[Stage[Any]]:
     """The stages, of which the one that makes C-alpha traces of beads knows ``structure``.
 
     Raises InputError where there is none, or one that cannot use it.

@@ -82,7 +82,8 @@ def choose_shard(seconds: float, frame_bytes: int, batch: int, frames: int, rank
         SHARD_BYTES / frame_bytes,
         frames / (SHARDS_PER_RANK * ranks),
     )
-    return batch * max(1, 2 ** int(np.log2(max(1.0, most / batch))))
+    found: int = batch * max(1, 2 ** int(np.log2(max(1.0, most / batch))))
+    return found
 
 
 def _measure(chain: Chain, coarse: np.ndarray, members: list[int | None]) -> tuple[float, float]:
@@ -107,7 +108,8 @@ def _reset_peak(device: torch.device) -> float:
         OSError
     ):  # another system than Linux, or a closed /proc: the peak is that of the process
         Path("/proc/self/clear_refs").write_text(RESET_PEAK)
-    return psutil.Process().memory_info().rss
+    found: float = psutil.Process().memory_info().rss
+    return found
 
 
 def _peak_bytes(device: torch.device) -> float:
@@ -118,10 +120,12 @@ def _peak_bytes(device: torch.device) -> float:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return 1024.0 * int(line.split()[1])
-    return psutil.Process().memory_info().rss
+    found: float = psutil.Process().memory_info().rss
+    return found
 
 
 def _free_bytes(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    found: float = psutil.virtual_memory().available
+    return found

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -243,7 +243,7 @@ class FileSource:
 
     path: str
     only: FileSystem
-    options: dict
+    options: dict[str, Any]
     resolutions: tuple[str, ...] = ("ca",)
     systems: tuple[str, ...] = (SYSTEM,)
 
@@ -251,7 +251,7 @@ class FileSource:
         return self.only
 
     @cached_property
-    def facts(self) -> dict:
+    def facts(self) -> dict[str, Any]:
         """What decides what is read, for a plan to remember."""
         return {
             "files": self.only.reader.facts,
@@ -273,7 +273,7 @@ def file_source(
     path: str,
     representation: str,
     on_bad_frame: str,
-    options: dict,
+    options: dict[str, Any],
     chosen: np.ndarray,
 ) -> FileSource:
     """A source of the ``chosen`` ones among ``particles``, taken as ``representation``; ``auto``: as what they
@@ -327,7 +327,8 @@ def _typical(frames: np.ndarray, steps: np.ndarray, particles: Particles) -> np.
     first = np.array([rows[0] for rows in particles.members()])
     lengths = np.linalg.norm(np.diff(frames[:, first], axis=1), axis=-1)
     off = np.nan_to_num(np.abs(lengths - steps[1:]))
-    return frames[int(off.max(axis=1, initial=0.0).argmin())]
+    found: np.ndarray = frames[int(off.max(axis=1, initial=0.0).argmin())]
+    return found
 
 
 def filled(positions: np.ndarray, unusable: dict[int, str]) -> np.ndarray:

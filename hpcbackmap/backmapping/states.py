@@ -47,4 +47,5 @@ def _likely(plan: Plan, source: Source, chains: "Chains", name: str) -> np.ndarr
             found.append(levels["fg"])
     shape = (0, system.ladder.topology.n_atoms, 3)
     heavy = np.concatenate([np.zeros(shape, dtype=np.float32), *found])
-    return heavy[np.isfinite(heavy).all(axis=(1, 2))]
+    result: np.ndarray = heavy[np.isfinite(heavy).all(axis=(1, 2))]
+    return result

@@ -35,10 +35,10 @@ class Finished(NamedTuple):
     plan: Plan
     made: Path
     missing: int
-    quarantined: list[dict]
+    quarantined: list[dict[str, Any]]
 
 
-def summarise(done: Finished, source: FileSource) -> dict:
+def summarise(done: Finished, source: FileSource) -> dict[str, Any]:
     """What a user is told of the structures. Raises NothingMade if no frame could be used."""
     system, topology, plan = source.only, source.only.ladder.topology, done.plan
     records = Records(plan, done.made)
@@ -141,7 +141,7 @@ def _finished_in_words(plan: Plan, source: Source) -> dict[str, Any]:
     }
 
 
-def places(targets: Targets, plan: Plan) -> dict:
+def places(targets: Targets, plan: Plan) -> dict[str, Any]:
     return {
         "output": [str(file) for file in targets.files],
         "topology": str(targets.topology or targets.files[0]),
@@ -158,12 +158,12 @@ def _rows_in_words(targets: Targets, plan: Plan) -> str:
     return "one file a member, frames in the order of the input"
 
 
-def _by_frame(quarantined: list[dict], members: int) -> list[dict]:
+def _by_frame(quarantined: list[dict[str, Any]], members: int) -> list[dict[str, Any]]:
     """One entry for each bad frame, or each bad member where the others of its frame are good."""
-    frames: dict[int, list[dict]] = {}
+    frames: dict[int, list[dict[str, Any]]] = {}
     for item in quarantined:
         frames.setdefault(item["frame"], []).append(item)
-    found: list[dict] = []
+    found: list[dict[str, Any]] = []
     for frame, items in sorted(frames.items()):
         if len(items) == members:
             found.append({"frame": frame, "reason": items[0]["reason"]})

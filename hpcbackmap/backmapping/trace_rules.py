@@ -193,4 +193,5 @@ def repaired(topology: Topology, traces: np.ndarray) -> np.ndarray:
 def _distances(positions: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Distances [F, L] of residues ``second`` to the ones before them."""
     gap = positions[:, second].astype(np.float64) - positions[:, second - 1]
-    return np.linalg.norm(gap, axis=-1)
+    found: np.ndarray = np.linalg.norm(gap, axis=-1)
+    return found

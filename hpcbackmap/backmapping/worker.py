@@ -43,9 +43,9 @@ class Told(NamedTuple):
     (kJ/mol a residue, before and after), and those that could not be; frames made without the reference.
     """
 
-    quarantined: list[dict]
+    quarantined: list[dict[str, Any]]
     energies: list[list[float]]
-    unrelaxed: list[dict]
+    unrelaxed: list[dict[str, Any]]
     set_aside: list[int]
 
 
@@ -334,7 +334,9 @@ class Worker:
             )
 
 
-def _first_failure(drawn: list[dict], chain: Chain | RemoteChain) -> dict[tuple[int, int], str]:
+def _first_failure(
+    drawn: list[dict[str, Any]], chain: Chain | RemoteChain
+) -> dict[tuple[int, int], str]:
     """The coarsest stage whose positions are not finite, by (place in the batch, place among members)."""
     failed: dict[tuple[int, int], str] = {}
     for stage in chain.stages:

@@ -6,6 +6,7 @@ know which of the two they fill; it costs nothing to make, read or leave behind.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,12 @@ def is_workspace(folder: Path) -> bool:
 
 
 def create_workspace(
-    folder: Path, plan: dict, system: str, rows: int, particles: dict[str, int], shard_rows: int
+    folder: Path,
+    plan: dict[str, Any],
+    system: str,
+    rows: int,
+    particles: dict[str, int],
+    shard_rows: int,
 ) -> None:
     """An empty one. particles: of each resolution. shard_rows: structures of a shard."""
     record = {
@@ -50,7 +56,7 @@ def open_workspace(folder: Path) -> "Workspace":
 class Workspace:
     """attributes: as of a frame store."""
 
-    def __init__(self, folder: Path, record: dict):
+    def __init__(self, folder: Path, record: dict[str, Any]):
         self.path, self.attributes = str(folder), record
         self._system = ShardFiles(folder, record)
 
@@ -67,7 +73,7 @@ class ShardFiles:
     observables: tuple[str, ...] = ()
     residue_values: tuple[str, ...] = ()
 
-    def __init__(self, folder: Path, record: dict):
+    def __init__(self, folder: Path, record: dict[str, Any]):
         self.name: str = record["system"]
         self.n_frames: int = record["rows"]
         self.shard_frames: int = record["shard_rows"]
@@ -108,7 +114,7 @@ class ShardFiles:
         path = self._file(resolution, shard)
         rows = min(self.n_frames - shard * self.shard_frames, self.shard_frames)
         try:
-            values = np.load(path, mmap_mode="r")
+            values: np.ndarray = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path}: missing or damaged ({error})") from None
         if values.shape != (rows, self._particles[resolution], 3):

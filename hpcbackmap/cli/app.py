@@ -78,7 +78,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def function_of(name: str) -> Callable[..., None]:
     """The function that is a command; loads its module."""
-    return getattr(import_module(f"hpcbackmap.cli.{name}"), name)
+    found: Callable[..., None] = getattr(import_module(f"hpcbackmap.cli.{name}"), name)
+    return found
 
 
 def _version(wanted: bool) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -348,7 +348,7 @@ def backmap(
     _tell(result, quiet, as_json)
 
 
-def _tell(result: dict, quiet: bool, as_json: bool) -> None:
+def _tell(result: dict[str, Any], quiet: bool, as_json: bool) -> None:
     """The result; then the exit code says whether all structures were relaxed, where that was asked for."""
     from hpcbackmap.backmapping.relaxation import require_relaxed
 
@@ -370,7 +370,7 @@ def _check_choices(mode: bool, members: int | None, coherence: int | None, devic
 
 def _backmap_files(
     inputs: list[str], request: "Request", time_limit: float | None, part: tuple[int, int]
-) -> dict:
+) -> dict[str, Any]:
     from hpcbackmap.backmapping.request import check_request
 
     check_request(request, inputs)  # before what takes a second to load

@@ -232,7 +232,8 @@ def _place(file: Path, folder: Path) -> str:
 
 def _text(value: str) -> str:
     """A YAML scalar, quoted where it has to be."""
-    return yaml.safe_dump(value, default_style='"', width=10**6, allow_unicode=True).strip()
+    found: str = yaml.safe_dump(value, default_style='"', width=10**6, allow_unicode=True).strip()
+    return found
 
 
 SPLIT_TIME = """by: time                        # the last frames; or source (whole files), system

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["describe_campaign", "describe_folder", "describe_store"]
 
 
-def describe_campaign(campaign: Campaign) -> dict:
+def describe_campaign(campaign: Campaign) -> dict[str, Any]:
     """Systems, stages, backmapping and steps of a campaign; runs and writes nothing.
 
     Sizes that only the frame store knows are left out until it exists.
@@ -40,7 +40,7 @@ def describe_campaign(campaign: Campaign) -> dict:
     return described
 
 
-def describe_folder(path: Path) -> dict:
+def describe_folder(path: Path) -> dict[str, Any]:
     """A frame store or an artifact. Raises InputError if ``path`` is neither."""
     if (path / "model.safetensors").exists():
         return _artifact(path)
@@ -49,7 +49,7 @@ def describe_folder(path: Path) -> dict:
     return describe_store(str(path))
 
 
-def describe_store(place: str) -> dict:
+def describe_store(place: str) -> dict[str, Any]:
     """A frame store in a folder or, by its URL, in object storage. Raises InputError."""
     from hpcbackmap.store.store import open_store
 
@@ -66,7 +66,7 @@ def describe_store(place: str) -> dict:
     }
 
 
-def _planned_systems(campaign: Campaign) -> dict:
+def _planned_systems(campaign: Campaign) -> dict[str, Any]:
     """Trajectory files that `ingest` would read, with globs resolved; of beads, which is which."""
     planned: dict[str, dict[str, Any]] = {}
     for system in campaign.systems:
@@ -79,7 +79,7 @@ def _planned_systems(campaign: Campaign) -> dict:
     return planned
 
 
-def _store_systems(store: "FrameStore") -> dict:
+def _store_systems(store: "FrameStore") -> dict[str, Any]:
     described = {}
     for name in store.systems:
         system = store.system(name)
@@ -93,7 +93,7 @@ def _store_systems(store: "FrameStore") -> dict:
     return described
 
 
-def _stage(campaign: Campaign, name: str, store: "FrameStore | None") -> dict:
+def _stage(campaign: Campaign, name: str, store: "FrameStore | None") -> dict[str, Any]:
     stage = campaign.stages[name]
     described: dict[str, Any] = {"kind": stage.model.kind}
     if stage.artifact:
@@ -108,14 +108,14 @@ def _stage(campaign: Campaign, name: str, store: "FrameStore | None") -> dict:
     return described | stage.train.model_dump(include=set(shown), exclude_none=True)
 
 
-def _split(campaign: Campaign, store: "FrameStore") -> dict:
+def _split(campaign: Campaign, store: "FrameStore") -> dict[str, Any]:
     from hpcbackmap.store.split import split_frames
 
     ranges = split_frames(store, campaign.split)
     return {name: sum(part.stop - part.start for part in parts) for name, parts in ranges.items()}
 
 
-def _backmapping(campaign: Campaign, store: "FrameStore") -> dict:
+def _backmapping(campaign: Campaign, store: "FrameStore") -> dict[str, Any]:
     settings = campaign.backmap
     if settings.input:
         from hpcbackmap.store.store import open_store
@@ -140,7 +140,7 @@ def _backmapping(campaign: Campaign, store: "FrameStore") -> dict:
     }
 
 
-def _artifact(path: Path) -> dict:
+def _artifact(path: Path) -> dict[str, Any]:
     from hpcbackmap.stages.artifact import load_artifact, read_artifact_config
 
     stage, config = load_artifact(path), read_artifact_config(path)

@@ -18,7 +18,7 @@ class Ledger:
 
     def __init__(self, campaign: Campaign):
         self.path = campaign.path(f"{FOLDER}/jobs.json")
-        self.records: dict[str, dict] = {}
+        self.records: dict[str, dict[str, Any]] = {}
         if self.path.exists():
             try:
                 self.records = _records(json_value(read_regular(self.path)))
@@ -27,7 +27,7 @@ class Ledger:
                     f"{self.path}: damaged; remove it once `squeue` is empty"
                 ) from None
 
-    def add(self, name: str, record: dict) -> None:
+    def add(self, name: str, record: dict[str, Any]) -> None:
         self.records[name] = record
         write_json(self.path, self.records)
 

@@ -115,7 +115,7 @@ def cancel(numbers: set[int]) -> None:
         raise ResourceError(f"scancel: {_words(answer)}")
 
 
-def _slurm(*command: str) -> subprocess.CompletedProcess:
+def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     except FileNotFoundError:
@@ -126,7 +126,7 @@ def _slurm(*command: str) -> subprocess.CompletedProcess:
         raise ResourceError(f"Slurm does not answer: {command[0]} took {SECONDS} s") from None
 
 
-def _words(answer: subprocess.CompletedProcess) -> str:
+def _words(answer: subprocess.CompletedProcess[str]) -> str:
     """What Slurm said of an error, in one line."""
     lines = answer.stderr.splitlines() or [f"exit code {answer.returncode}"]
     texts = (re.sub(r"^((\w+: )*error|allocation failure): ", "", line) for line in lines)

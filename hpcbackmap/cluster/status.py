@@ -4,6 +4,7 @@ import re
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.cluster import scheduler
 from hpcbackmap.cluster.ledger import Ledger
@@ -129,7 +130,7 @@ def _read_training(campaign: Campaign, row: Row) -> None:
     row.seconds_left = max(0, round(left))
 
 
-def _records(path: Path) -> list[dict]:
+def _records(path: Path) -> list[dict[str, Any]]:
     """Whole lines of a file that may be growing."""
     try:
         lines = read_regular(path).decode().splitlines()
@@ -212,5 +213,5 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (row.step, state, row.group, row.nodes, progress, loss, restarts, left, row.note)
 
 
-def as_record(rows: list[Row]) -> dict:
+def as_record(rows: list[Row]) -> dict[str, Any]:
     return {"steps": [asdict(row) for row in rows]}

@@ -6,6 +6,7 @@ older than what it was made from. The commands check more; this is the quick ans
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.backmapping.planning import settled_plan
 from hpcbackmap.config.campaign import Campaign
@@ -104,7 +105,7 @@ def _written(campaign: Campaign, name: str) -> float | None:
     return _modified(path) if same else None
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     """A JSON record; empty where there is none that can be read, so that its step runs again."""
     try:
         record = json_value(read_regular(path))

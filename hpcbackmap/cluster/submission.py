@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.cluster import scheduler
 from hpcbackmap.cluster.ledger import Ledger
@@ -113,7 +114,7 @@ def _write(campaign: Campaign, job: PlannedJob) -> Path:
     return path
 
 
-def _record(campaign: Campaign, job: PlannedJob, number: int, component: int) -> dict:
+def _record(campaign: Campaign, job: PlannedJob, number: int, component: int) -> dict[str, Any]:
     return {
         "id": number,
         "component": component,

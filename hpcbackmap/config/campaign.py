@@ -290,7 +290,7 @@ def _current_stage(name: Any, stage: Any) -> Any:
     return stage | {"model": current_model(stage["model"], fine, f"stages.{name}.model")}
 
 
-def with_paths(record: dict, change: Callable[[str], str]) -> dict:
+def with_paths(record: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     """A campaign's dump, with ``change(path)`` for every path in it."""
     record["workdir"] = change(record["workdir"])
     record["ladder"] = [

@@ -1,6 +1,7 @@
 """Settings of former versions in today's words, for campaigns, artifacts and records of trainings."""
 
 import logging
+from typing import Any
 
 __all__ = ["current_identity", "current_model"]
 
@@ -11,7 +12,7 @@ OF_TRACE = ("neighbours", "rounds", "draws_weight")
 KEPT_BY_TRACE = ("width", "layers", "neighbours", "rounds")
 
 
-def current_model(model: dict, fine: str, where: str) -> dict:
+def current_model(model: dict[str, Any], fine: str, where: str) -> dict[str, Any]:
     """Settings of a stage's model; what was changed is said in a log line that starts with ``where``.
 
     Before version 0.2 one kind, `cgvae`, had two models: one protein (``per_system: true``) and C-alpha traces
@@ -26,14 +27,14 @@ def current_model(model: dict, fine: str, where: str) -> dict:
     return current
 
 
-def current_identity(identity: dict) -> dict:
+def current_identity(identity: dict[str, Any]) -> dict[str, Any]:
     """The same for the record of what a training is; nothing is said, the campaign has said it."""
     model, fine = identity.get("model"), str(identity.get("stage")).partition("-")[2]
     current = _converted(model, fine)[0] if isinstance(model, dict) else None
     return identity if current is None else identity | {"model": current}
 
 
-def _converted(model: dict, fine: str) -> tuple[dict | None, str]:
+def _converted(model: dict[str, Any], fine: str) -> tuple[dict[str, Any] | None, str]:
     """Settings, None where there are none today, and in words what was changed."""
     if model.get("kind") == "genzprot":
         return {"per_system": False} | model, ""

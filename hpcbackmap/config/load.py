@@ -56,10 +56,11 @@ def load_campaign(path: str | Path, overrides: Sequence[str] = ()) -> Campaign:
 
 def resolved_yaml(campaign: Campaign) -> str:
     """The campaign with every default written out."""
-    return yaml.safe_dump(json.loads(campaign.model_dump_json()), sort_keys=False)
+    found: str = yaml.safe_dump(json.loads(campaign.model_dump_json()), sort_keys=False)
+    return found
 
 
-def _apply_override(record: dict, override: str) -> None:
+def _apply_override(record: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: write dotted.key=value")
@@ -92,7 +93,7 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-def _fields_at(location: tuple) -> list[str]:
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
     """Field names of the model at a pydantic error location."""
     models: list[Any] = [Campaign]
     for part in location:

@@ -66,7 +66,8 @@ def cis_links(topology: Topology, calpha: np.ndarray) -> np.ndarray:
     """Whether the link to the residue before is cis in most frames: bool [R]; calpha [F, R, 3]."""
     length = np.linalg.norm(np.diff(calpha, axis=1), axis=-1)
     cis = np.median(length, axis=0) < CIS_BORDER
-    return np.append(False, cis) & np.array(topology.bonded)
+    found: np.ndarray = np.append(False, cis) & np.array(topology.bonded)
+    return found
 
 
 def close_trace(

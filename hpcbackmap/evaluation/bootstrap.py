@@ -13,6 +13,7 @@ numbers with their intervals come from these totals.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,9 @@ class Totals:
             known[block] = item.reduce.join(known[block], total) if block in known else total.copy()
 
 
-def summarise(totals: Totals, n_blocks: int, bootstrap: int, seed: int) -> dict[str, dict]:
+def summarise(
+    totals: Totals, n_blocks: int, bootstrap: int, seed: int
+) -> dict[str, dict[str, Any]]:
     """``value``, ``unit``, ``std``, ``interval_95`` and ``n`` of every metric that has totals.
 
     The interval comes from ``bootstrap`` resamples of the blocks; None if there is one block only. The
@@ -126,7 +129,9 @@ def _interval(values: np.ndarray) -> list[float]:
     return [float(x) for x in np.percentile(values, INTERVAL)]
 
 
-def _summary(item: Metric, systems: dict[str, dict[int, np.ndarray]], draws: np.ndarray) -> dict:
+def _summary(
+    item: Metric, systems: dict[str, dict[int, np.ndarray]], draws: np.ndarray
+) -> dict[str, Any]:
     tables = [_table(sums) for _, sums in sorted(systems.items())]
     once = np.ones((1, draws.shape[1]), dtype=draws.dtype)
     values = _values(item, tables, draws) if draws.shape[1] > 1 else np.empty(0)
@@ -169,8 +174,10 @@ def _values(item: Metric, tables: list[Table], draws: np.ndarray) -> np.ndarray:
 def _drawn(item: Metric, weights: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Totals [resamples, s] of ``table`` [blocks, s] with each block counted ``weights`` times."""
     if item.reduce.join is np.maximum:
-        return np.where(weights > 0, table[:, 0], -np.inf).max(1)[:, None]
-    return weights @ table
+        totals: np.ndarray = np.where(weights > 0, table[:, 0], -np.inf).max(1)[:, None]
+    else:
+        totals = weights @ table
+    return totals
 
 
 def _number(value: np.ndarray) -> float | None:

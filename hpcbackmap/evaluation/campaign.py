@@ -2,7 +2,7 @@
 
 import logging
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Sources(NamedTuple):
     truth: FrameStore
     generated: FrameStore
     own: FrameStore
-    ranges: dict
+    ranges: dict[str, Any]
     pairs: list[Pairs]
     held_out: str
 
@@ -74,7 +74,7 @@ class Judged:
         metrics = METRICS if resolution == "fg" else RUNG_METRICS
         return self.tables.setdefault(resolution, {}).setdefault(row, Totals(metrics))
 
-    def sums(self) -> tuple[int, dict]:
+    def sums(self) -> tuple[int, dict[str, Any]]:
         """Numbers alone, for another rank to `take`."""
         tables = {
             resolution: {row: totals.blocks for row, totals in rows.items()}
@@ -82,7 +82,7 @@ class Judged:
         }
         return self.given_up, tables
 
-    def take(self, sums: tuple[int, dict]) -> None:
+    def take(self, sums: tuple[int, dict[str, Any]]) -> None:
         given_up, tables = sums
         self.given_up += given_up
         for resolution, rows in tables.items():
@@ -90,7 +90,7 @@ class Judged:
                 self.totals(resolution, row).take(blocks)
 
 
-def evaluate_campaign(campaign: Campaign, comm: Comm) -> dict:
+def evaluate_campaign(campaign: Campaign, comm: Comm) -> dict[str, Any]:
     """Judge the backmapped store of a campaign and write ``metrics.json`` in its working folder.
 
     Collective: ranks share the frames; every rank returns the whole record, rank 0 writes it. Memory
@@ -122,7 +122,8 @@ def evaluate_campaign(campaign: Campaign, comm: Comm) -> dict:
         except HpcbackmapError as failure:
             error = failure
     raise_together(comm, error)
-    return comm.bcast(record)
+    found: dict[str, Any] = comm.bcast(record)
+    return found
 
 
 def open_sources(campaign: Campaign) -> Sources:
@@ -222,14 +223,14 @@ def _judge_piece(sources: Sources, piece: Piece, judged: Judged) -> None:
             judged.totals(resolution, name).add(rows, pairs.system, blocks)
 
 
-def _record(campaign: Campaign, sources: Sources, judged: Judged, n_blocks: int) -> dict:
+def _record(campaign: Campaign, sources: Sources, judged: Judged, n_blocks: int) -> dict[str, Any]:
     if not judged.tables:
         raise InputError(f"{sources.generated.path}: no frame has coordinates that are numbers")
     plan = sources.generated.attributes.get("provenance", {}).get("plan", {})
     answer = "mode" if plan.get("mode", campaign.backmap.mode) else "prior samples"
     kinds = {"model": answer, "truth": "truth"}
 
-    def table(rows: dict[str, Totals]) -> list[dict]:
+    def table(rows: dict[str, Totals]) -> list[dict[str, Any]]:
         return [
             {
                 "row": name,

@@ -4,7 +4,7 @@ Shape legend: F frames, B beads, U latent units; rows of a table are the frames 
 """
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -70,10 +70,10 @@ class Rows(NamedTuple):
 def elbo_record(
     campaign: Campaign,
     store: FrameStore,
-    stages: list[Stage],
+    stages: list[Stage[Any]],
     blocks: list[Block],
     judged: list[dict[str, StageNats]],
-) -> dict:
+) -> dict[str, Any]:
     """Content of ``elbo.json``: one row a stage, and the ladder's total if every rung has a stage.
 
     judged: by stage name, one for each block.
@@ -106,7 +106,7 @@ def elbo_record(
     }
 
 
-def elbo_lines(record: dict) -> list[str]:
+def elbo_lines(record: dict[str, Any]) -> list[str]:
     """The record as a table for a terminal."""
     head = f"{'':<16}{'ELBO/frame':>12}{'95 %':>22}{'/particle':>11}{'IWAE':>12}{'KL':>10}"
     lines = [head + f"{'active units':>16}  collapse"]
@@ -128,7 +128,7 @@ def elbo_lines(record: dict) -> list[str]:
 
 def _ladder(
     rows: Rows, rungs: list[str], elbo: np.ndarray, iwae: np.ndarray, kl: np.ndarray
-) -> dict:
+) -> dict[str, Any]:
     """Sums of the stages less the constant that puts ladders with different rungs on one footing."""
     volume = {name: ladder_log_volume(ladder).sum() for name, ladder in rows.ladders.items()}
     volumes = np.array([volume[name] for name in rows.owner])
@@ -138,12 +138,12 @@ def _ladder(
 
 def _figures(
     rows: Rows, elbo: np.ndarray, iwae: np.ndarray, kl: np.ndarray, resolution: str
-) -> dict:
+) -> dict[str, Any]:
     """Means over frames and their intervals, and the means of every system where there are several."""
     particles = {name: ladder.n_particles(resolution) for name, ladder in rows.ladders.items()}
     sizes = np.array([particles[name] for name in rows.owner])
 
-    def means(chosen: np.ndarray) -> dict:
+    def means(chosen: np.ndarray) -> dict[str, Any]:
         return {
             "elbo_nats_per_frame": float(elbo[chosen].mean()),
             "elbo_nats_per_particle": float(elbo[chosen].sum() / sizes[chosen].sum()),
@@ -161,7 +161,7 @@ def _figures(
     return found
 
 
-def _latents(parts: list[StageNats], names: list[str]) -> dict:
+def _latents(parts: list[StageNats], names: list[str]) -> dict[str, Any]:
     """Use of the latents over all beads of all systems, spread of members, error of the mode."""
     sums: dict[str, np.ndarray] = {}
     frames: dict[str, int] = {}

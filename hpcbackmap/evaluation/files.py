@@ -48,10 +48,10 @@ class Structures(NamedTuple):
 
 
 def evaluate_files(
-    truth: str | PathLike,
-    generated: str | PathLike | Sequence[str | PathLike],
-    truth_top: str | PathLike | None = None,
-    generated_top: str | PathLike | None = None,
+    truth: str | PathLike[str],
+    generated: str | PathLike[str] | Sequence[str | PathLike[str]],
+    truth_top: str | PathLike[str] | None = None,
+    generated_top: str | PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Judge ``generated`` against ``truth`` frame by frame.
 
@@ -87,8 +87,8 @@ def evaluate_files(
 
 
 def evaluate_structures(
-    generated: str | PathLike | Sequence[str | PathLike],
-    generated_top: str | PathLike | None = None,
+    generated: str | PathLike[str] | Sequence[str | PathLike[str]],
+    generated_top: str | PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Judge structures by themselves, without a truth: a row of the record for each trajectory or store.
 
@@ -121,7 +121,7 @@ def evaluate_structures(
     }
 
 
-def _named(generated: str | PathLike | Sequence[str | PathLike]) -> list[str]:
+def _named(generated: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[str]:
     """Files to judge; for ``made.pdb`` that is not there, ``made_1.pdb`` and on, as a run names its members."""
     paths = [generated] if isinstance(generated, str | PathLike) else list(generated)
     named: list[str] = []
@@ -195,7 +195,7 @@ def _record(
     }
 
 
-def _open(path: str | PathLike, top: str | PathLike | None, option: str) -> Structures:
+def _open(path: str | PathLike[str], top: str | PathLike[str] | None, option: str) -> Structures:
     """option: what a message calls the topology of this file."""
     path = str(path)
     if "://" in path or Path(path).is_dir():
@@ -284,4 +284,5 @@ def _inner_bonds(topology: Topology) -> np.ndarray:
     same = (
         topology.atom_residue[topology.bonds[:, 0]] == topology.atom_residue[topology.bonds[:, 1]]
     )
-    return topology.bonds[same]
+    found: np.ndarray = topology.bonds[same]
+    return found

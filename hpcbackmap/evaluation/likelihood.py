@@ -8,6 +8,7 @@ Shape legend: F frames of a block, K noise draws, N fine particles, B beads, U l
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ BLOCK_ATOMS = 16_000
 """Heavy atoms of the frames in a block; it bounds the memory of a pass."""
 
 
-def evaluate_elbo(campaign: Campaign, comm: Comm) -> dict:
+def evaluate_elbo(campaign: Campaign, comm: Comm) -> dict[str, Any]:
     """ELBO, importance-weighted bound, KL and use of the latents, stage by stage and for the ladder.
 
     The frames are the held-out test frames, at most ``evaluate.max_frames``. Collective: ranks share the
@@ -65,11 +66,12 @@ def evaluate_elbo(campaign: Campaign, comm: Comm) -> dict:
         except HpcbackmapError as failure:
             error = failure
     raise_together(comm, error)
-    return comm.bcast(record)
+    found: dict[str, Any] = comm.bcast(record)
+    return found
 
 
 def stage_nats(
-    stage: Stage,
+    stage: Stage[Any],
     fine: Tensor,
     coarse: Tensor,
     system: System,
@@ -118,7 +120,7 @@ def _device(comm: Comm) -> torch.device:
     return torch.device("cuda", comm.local_rank % torch.cuda.device_count())
 
 
-def _load_stages(campaign: Campaign, device: torch.device) -> list[Stage]:
+def _load_stages(campaign: Campaign, device: torch.device) -> list[Stage[Any]]:
     """The trained stages of the campaign, fine to coarse."""
     if not campaign.stages:
         raise ConfigError("stages: the campaign has none, so there is no ELBO to evaluate")
@@ -166,7 +168,9 @@ def _blocks(store: FrameStore, parts: list[Block]) -> list[Block]:
     return blocks
 
 
-def _judge(store: FrameStore, stages: list[Stage], block: Block, seed: int) -> dict[str, StageNats]:
+def _judge(
+    store: FrameStore, stages: list[Stage[Any]], block: Block, seed: int
+) -> dict[str, StageNats]:
     stored = store.system(block.system)
     numbers = [int(number) for number in stored.first_frame + block.frames]
     nats = {}

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hpcbackmap.metrics.judge import metric
 from hpcbackmap.runtime.files import write_whole
@@ -76,7 +76,7 @@ def _line(label: str, values: Iterable[tuple[str, float | None]]) -> str:
     return f"{label:<42}" + " ".join(shown).rstrip()
 
 
-def five_figures(record: dict) -> list[Figure]:
+def five_figures(record: dict[str, Any]) -> list[Figure]:
     """The five figures that sum up a record of `evaluate_campaign` or `evaluate_files`."""
     judged = _judged(record)
     return [
@@ -92,7 +92,7 @@ def five_figures(record: dict) -> list[Figure]:
     ]
 
 
-def validation_lines(record: dict) -> list[str]:
+def validation_lines(record: dict[str, Any]) -> list[str]:
     """Aligned lines for a terminal: what each row of a record is worth as a structure, without a truth."""
     ours = _judged(record) or "ours"
     rows = [
@@ -105,23 +105,23 @@ def validation_lines(record: dict) -> list[str]:
     return lines
 
 
-def _judged(record: dict) -> str | None:
+def _judged(record: dict[str, Any]) -> str | None:
     """What lines call the file or files of a record of `evaluate_files`."""
     if "generated" not in record:
         return None
     return Path(record["generated"]).name if record.get("members", 1) == 1 else "members"
 
 
-def find_row(rows: list[dict], name: str) -> dict | None:
+def find_row(rows: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
     """The row of this name, None if there is none."""
     return next((row for row in rows if row["row"] == name), None)
 
 
-def _value(record: dict, row: str, name: str) -> float | None:
+def _value(record: dict[str, Any], row: str, name: str) -> float | None:
     found = find_row(record["rows"], row)
     return found["metrics"].get(name, {}).get("value") if found else None
 
 
-def write_record(record: dict, path: Path) -> None:
+def write_record(record: dict[str, Any], path: Path) -> None:
     """Write ``path`` as JSON, whole or not at all. Raises OutputError."""
     write_whole(path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))

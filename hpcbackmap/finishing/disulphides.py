@@ -47,7 +47,8 @@ def bonded_sulphurs(topology: Topology, heavy: np.ndarray) -> np.ndarray:
     sites = np.array([[topology.atom_index[int(r), "SG"] for r in pair] for pair in pairs])
     sites = sites.reshape(-1, 2)
     length = np.linalg.norm(heavy[:, sites[:, 0]] - heavy[:, sites[:, 1]], axis=-1)
-    return (length > BONDED[0]) & (length < BONDED[1])
+    found: np.ndarray = (length > BONDED[0]) & (length < BONDED[1])
+    return found
 
 
 def _closed(frame: np.ndarray, ends: list[list[int]], others: np.ndarray) -> np.ndarray | None:
@@ -84,7 +85,8 @@ def _turned(sites: np.ndarray, radians: np.ndarray, bent: float) -> np.ndarray:
     across /= np.linalg.norm(across)
     third = np.cross(axis, across)
     round_axis = np.cos(radians)[:, None] * across + np.sin(radians)[:, None] * third
-    return beta + length * (np.cos(angle) * axis + np.sin(angle) * round_axis)
+    found: np.ndarray = beta + length * (np.cos(angle) * axis + np.sin(angle) * round_axis)
+    return found
 
 
 def _cost(betas: np.ndarray, tried: list[np.ndarray], near: np.ndarray) -> np.ndarray:
@@ -92,7 +94,7 @@ def _cost(betas: np.ndarray, tried: list[np.ndarray], near: np.ndarray) -> np.nd
     first, second = tried
     bond = second[None] - first[:, None]
     length = np.linalg.norm(bond, axis=-1)
-    cost = np.square((length - LENGTH) / LENGTH_WIDTH)
+    cost: np.ndarray = np.square((length - LENGTH) / LENGTH_WIDTH)
     across = []
     for at, sign, row in ((0, 1.0, first[:, None]), (1, -1.0, second[None])):
         arm = betas[at] - row

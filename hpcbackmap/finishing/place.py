@@ -5,7 +5,7 @@ Shapes: F structures, A heavy atoms, H hydrogens, K groups of one kind; position
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,7 +65,8 @@ def turned_about(
         - np.sin(dihedral)[..., None] * third[..., None, :]
     )
     direction = np.cos(angle) * axis[..., None, :] + np.sin(angle) * round_axis
-    return parent[..., None, :] + LENGTH[kind] * direction
+    found: np.ndarray = parent[..., None, :] + LENGTH[kind] * direction
+    return found
 
 
 def _positions(group: _Kind, sites: np.ndarray) -> list[np.ndarray]:
@@ -90,12 +91,13 @@ def _directions(parent: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.sqrt(np.square(vectors).sum(-1, keepdims=True))
+    found: np.ndarray = vectors / np.sqrt(np.square(vectors).sum(-1, keepdims=True))
+    return found
 
 
 @lru_cache(maxsize=8)
 def _by_kind(hydrogens: Hydrogens) -> list[_Kind]:
-    rows: dict[tuple, list[tuple[tuple[int, ...], int]]] = {}
+    rows: dict[tuple[Any, ...], list[tuple[tuple[int, ...], int]]] = {}
     at = 0
     for group in hydrogens.groups:
         element = hydrogens.topology.elements[group.atoms[0]]

@@ -74,7 +74,10 @@ def _wanted(
     ring = [heavy[:, index[residue, name]].astype(np.float64) for name in beside]
     outward = place - (ring[0] + ring[1]) / 2
     outward /= np.linalg.norm(outward, axis=-1, keepdims=True)
-    return _bound(heavy[:, accepts], place, outward) - _bound(heavy[:, gives], place, outward)
+    found: np.ndarray = _bound(heavy[:, accepts], place, outward) - _bound(
+        heavy[:, gives], place, outward
+    )
+    return found
 
 
 def _gives(topology: Topology, atom: int) -> bool:
@@ -88,4 +91,5 @@ def _bound(others: np.ndarray, place: np.ndarray, outward: np.ndarray) -> np.nda
     gap = others - place[:, None]
     distance = np.linalg.norm(gap, axis=-1)
     along = (gap * outward[:, None]).sum(-1)
-    return ((distance < REACH) & (along > CONE * distance)).sum(-1)
+    found: np.ndarray = ((distance < REACH) & (along > CONE * distance)).sum(-1)
+    return found

@@ -155,7 +155,8 @@ def _integrator() -> "openmm.Integrator":
 def _energy(context: "openmm.Context", solvent: "openmm.State") -> float:
     """Of the force field in its solvent, without restraints."""
     dry = context.getState(getEnergy=True, groups={0}).getPotentialEnergy()._value
-    return dry + solvent.getPotentialEnergy()._value
+    found: float = dry + solvent.getPotentialEnergy()._value
+    return found
 
 
 @lru_cache(maxsize=4)

@@ -125,7 +125,8 @@ def _tried(rotors: _Rotors, sites: np.ndarray) -> np.ndarray:
 
 def _by_dihedral(rotors: _Rotors, k: int, energy: np.ndarray) -> np.ndarray:
     """Energies [TRIED] of the hydrogens of group ``k`` as those of its dihedrals."""
-    return energy.reshape(-1, rotors.counts[k]).sum(-1)
+    found: np.ndarray = energy.reshape(-1, rotors.counts[k]).sum(-1)
+    return found
 
 
 def _interaction(
@@ -139,7 +140,10 @@ def _interaction(
     ratio = (RADIUS["H"] + rotors.radius[site][:, None]) ** 2 * inverse
     ratio = ratio * ratio * ratio
     steric = np.sqrt(WELL["H"] * rotors.well[site])[:, None] * ratio * (ratio - 2)
-    return steric + (COULOMB * rotors.polar[group] * rotors.charge[site])[:, None] * inverse
+    found: np.ndarray = (
+        steric + (COULOMB * rotors.polar[group] * rotors.charge[site])[:, None] * inverse
+    )
+    return found
 
 
 @lru_cache(maxsize=16)

@@ -5,6 +5,7 @@ B beads, R residues; positions in nm.
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -51,7 +52,7 @@ def match_beads(
     return ladder, index
 
 
-def bead_table(ladder: Ladder, resolution: str, particles: list) -> dict[str, str]:
+def bead_table(ladder: Ladder, resolution: str, particles: list[Any]) -> dict[str, str]:
     """Of each bead, the particle of the file that stands for it, and its residues."""
     table = {}
     groups = bead_residues(ladder, resolution)
@@ -64,7 +65,7 @@ def bead_table(ladder: Ladder, resolution: str, particles: list) -> dict[str, st
     return table
 
 
-def _refuse_backbones(config: SystemConfig, spec: str, particles: list, source: str) -> None:
+def _refuse_backbones(config: SystemConfig, spec: str, particles: list[Any], source: str) -> None:
     """Martini's backbone beads are neither C-alpha atoms nor centres of whole residues."""
     if spec == "bb" or spec.startswith("file:"):
         return
@@ -75,7 +76,7 @@ def _refuse_backbones(config: SystemConfig, spec: str, particles: list, source: 
         )
 
 
-def _ladder(config: SystemConfig, specs: list[str], particles: list, source: str) -> Ladder:
+def _ladder(config: SystemConfig, specs: list[str], particles: list[Any], source: str) -> Ladder:
     assert config.resolution is not None
     place = [resolution_name(spec) for spec in specs].index(config.resolution)
     if config.molecule and _is_store(config.molecule):
@@ -113,7 +114,7 @@ def _stored_ladder(config: SystemConfig, molecule: str, specs: list[str]) -> Lad
     return ladder
 
 
-def _molecule(config: SystemConfig, particles: list, source: str) -> Topology:
+def _molecule(config: SystemConfig, particles: list[Any], source: str) -> Topology:
     if config.molecule:
         found = load_topology(config.molecule)
         _, first = describe_file(config.molecule, found)
@@ -126,7 +127,7 @@ def _molecule(config: SystemConfig, particles: list, source: str) -> Topology:
     return _named_residues(config, particles, source)
 
 
-def _named_residues(config: SystemConfig, particles: list, source: str) -> Topology:
+def _named_residues(config: SystemConfig, particles: list[Any], source: str) -> Topology:
     """The molecule that the residue names of a file with one particle per residue imply."""
     parents = [_parent(particle.residue.name) for particle in particles]
     names = [name for name in parents if name is not None]
@@ -148,7 +149,9 @@ def _parent(name: str) -> str | None:
     return standard_residue_name(name) or modified_parent(name)
 
 
-def _require_residues(config: SystemConfig, ladder: Ladder, particles: list, source: str) -> None:
+def _require_residues(
+    config: SystemConfig, ladder: Ladder, particles: list[Any], source: str
+) -> None:
     """Of one bead per residue, names must be those of the sequence, unless all are one dummy name."""
     assert config.resolution is not None
     sequence = ladder.topology.sequence

@@ -59,7 +59,7 @@ LADDER_FRAMES = 200
 """Training frames that structure-based beads (blobs, cgae) are made from."""
 
 
-def ingest(campaign: Campaign, comm: Comm) -> dict:
+def ingest(campaign: Campaign, comm: Comm) -> dict[str, Any]:
     """Read the campaign's trajectories into its frame store. Collective over ``comm``.
 
     Returns counts: systems, chains, residues, frames in the files and in the store, frames made whole, atoms
@@ -88,7 +88,7 @@ def ingest(campaign: Campaign, comm: Comm) -> dict:
 
 
 def _write_store(
-    campaign: Campaign, comm: Comm, place: str, surveys: list[SystemSurvey], request: dict
+    campaign: Campaign, comm: Comm, place: str, surveys: list[SystemSurvey], request: dict[str, Any]
 ) -> None:
     partial = place if is_url(place) else place + ".partial"
     training = split_systems(surveys, campaign.split)["train"]
@@ -147,7 +147,7 @@ def _fill(store: FrameStore, surveys: list[SystemSurvey], comm: Comm) -> list[tu
     return done
 
 
-def _share(comm: Comm, items: list, work: Callable[[Any], Any]) -> list:
+def _share(comm: Comm, items: list[Any], work: Callable[[Any], Any]) -> list[Any]:
     """``work(item)`` of every item, on all ranks; each rank does some."""
     mine, error = [], None
     try:
@@ -159,7 +159,7 @@ def _share(comm: Comm, items: list, work: Callable[[Any], Any]) -> list:
     return [parts[i % comm.size][i // comm.size] for i in range(len(items))]
 
 
-def _request(campaign: Campaign, surveys: list[SystemSurvey]) -> dict:
+def _request(campaign: Campaign, surveys: list[SystemSurvey]) -> dict[str, Any]:
     """Everything that decides what the store will hold. Files count by content, not by place."""
     request: dict[str, Any] = {
         "ladder": [_without_place(spec) for spec in campaign.ladder],
@@ -178,10 +178,11 @@ def _request(campaign: Campaign, surveys: list[SystemSurvey]) -> dict:
     }
     if _from_structures(campaign):
         request |= {"split": campaign.split.model_dump(), "seed": campaign.seed}
-    return json.loads(json.dumps(request))
+    found: dict[str, Any] = json.loads(json.dumps(request))
+    return found
 
 
-def _beads(survey: SystemSurvey) -> dict:
+def _beads(survey: SystemSurvey) -> dict[str, Any]:
     """Of a system of beads: what they are, and the file particle of each."""
     if survey.ladder is None:
         return {}
@@ -205,7 +206,7 @@ def _from_structures(campaign: Campaign) -> bool:
     return any(spec.endswith((":blobs", ":cgae")) for spec in campaign.ladder)
 
 
-def _find_finished(place: str, request: dict) -> FrameStore | None:
+def _find_finished(place: str, request: dict[str, Any]) -> FrameStore | None:
     """The store that this request would make, if it exists. Refuses to touch anything else at its place but an
     unfinished store at a URL, where ingest writes in place.
     """
@@ -224,7 +225,7 @@ def _find_finished(place: str, request: dict) -> FrameStore | None:
     return store
 
 
-def _build_ladder(campaign: Campaign, survey: SystemSurvey, training: list) -> Ladder:
+def _build_ladder(campaign: Campaign, survey: SystemSurvey, training: list[Any]) -> Ladder:
     if survey.ladder is not None and len(survey.ladder.resolutions) == len(campaign.ladder):
         return survey.ladder
     if survey.resolution == "ca" and survey.ladder is None and campaign.ladder[1] != "ca":
@@ -260,7 +261,7 @@ def _prepare(
     partial: str,
     surveys: list[SystemSurvey],
     ladders: list[Ladder],
-    request: dict,
+    request: dict[str, Any],
 ) -> None:
     """An empty store for this request at ``partial``, or what an interrupted ingest has left of it there."""
     _require_one_resolution(surveys)
@@ -300,7 +301,7 @@ def _require_one_resolution(surveys: list[SystemSurvey]) -> None:
     raise InputError(f"system {first.name} has {held}, others do not; ingest them into two stores")
 
 
-def _continues(partial: str, ladders: list[Ladder], request: dict) -> bool:
+def _continues(partial: str, ladders: list[Ladder], request: dict[str, Any]) -> bool:
     """Whether an unfinished store was begun for the same request, by this version."""
     try:
         store = open_store(partial, incomplete_ok=True)
@@ -317,7 +318,11 @@ def _continues(partial: str, ladders: list[Ladder], request: dict) -> bool:
 
 
 def _create(
-    campaign: Campaign, path: str, surveys: list[SystemSurvey], ladders: list[Ladder], request: dict
+    campaign: Campaign,
+    path: str,
+    surveys: list[SystemSurvey],
+    ladders: list[Ladder],
+    request: dict[str, Any],
 ) -> None:
     provenance = {
         "request": request,
@@ -363,7 +368,7 @@ def _finish(
         flush(Path(place).parent)
 
 
-def _summary(place: str, surveys: list[SystemSurvey], status: str) -> dict:
+def _summary(place: str, surveys: list[SystemSurvey], status: str) -> dict[str, Any]:
     dropped: Counter[str] = Counter()
     for survey in surveys:
         dropped.update(survey.dropped)

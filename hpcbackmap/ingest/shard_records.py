@@ -116,7 +116,8 @@ def _read(place: str) -> str:
     """Raises FileNotFoundError."""
     if is_url(place):
         files, path = filesystem(place)
-        return files.cat_file(path).decode()
+        found: str = files.cat_file(path).decode()
+        return found
     return Path(place).read_text()
 
 

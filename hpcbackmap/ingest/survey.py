@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mdtraj
 import numpy as np
@@ -110,7 +110,7 @@ class SystemSurvey:
         chains = np.array(self.topology.chain_index)
         return chains if self.resolution == "ca" else chains[self.topology.atom_residue]
 
-    def read(self, start: int, stop: int) -> Iterator[tuple]:
+    def read(self, start: int, stop: int) -> Iterator[tuple[Any, ...]]:
         """Positions, steps, times and cells of the `read_pieces` of frames ``start`` to ``stop``."""
         for piece in self.read_pieces(start, stop):
             yield piece[:4]
@@ -229,7 +229,7 @@ def _atoms(
     path: str,
     first: np.ndarray,
     cells: np.ndarray | None,
-) -> tuple[Topology, np.ndarray, dict]:
+) -> tuple[Topology, np.ndarray, dict[str, Any]]:
     """Topology, file indices and dropped atoms of files with atoms; first [atoms, 3] and cells [1, 3, 3] of
     their first frame.
     """

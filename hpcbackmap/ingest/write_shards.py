@@ -1,6 +1,7 @@
 """Filling a frame store: pieces of trajectories in, coarsened, whole shards out."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def _fill_pack(store: FrameStore, by_name: dict[str, SystemSurvey], pack: int) -
 
 def _levels(
     store: FrameStore, survey: SystemSurvey, start: int, stop: int
-) -> Iterator[tuple[dict, dict]]:
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Pieces of frames at every stored resolution, and their observables."""
     ladder = store.system(survey.name).ladder
     for piece in survey.read_pieces(start, stop):
@@ -75,9 +76,11 @@ def _levels(
         yield levels, known | layout.cell_columns(piece.cells, len(piece.steps))
 
 
-def _regroup(pieces: Iterator[tuple[dict, dict]], size: int) -> Iterator[tuple[dict, dict]]:
+def _regroup(
+    pieces: Iterator[tuple[dict[str, Any], dict[str, Any]]], size: int
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The same frames in groups of ``size``; the last may be smaller."""
-    held: list[tuple[dict, dict]] = []
+    held: list[tuple[dict[str, Any], dict[str, Any]]] = []
     count = 0
     for piece in pieces:
         length, start = len(piece[1]["step"]), 0
@@ -95,7 +98,9 @@ def _regroup(pieces: Iterator[tuple[dict, dict]], size: int) -> Iterator[tuple[d
         yield _joined(held)
 
 
-def _joined(pieces: list[tuple[dict, dict]]) -> tuple[dict, dict]:
+def _joined(
+    pieces: list[tuple[dict[str, Any], dict[str, Any]]],
+) -> tuple[dict[str, Any], dict[str, Any]]:
     levels, observables = (
         {key: np.concatenate([piece[part][key] for piece in pieces]) for key in pieces[0][part]}
         for part in (0, 1)

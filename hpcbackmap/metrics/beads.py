@@ -15,4 +15,5 @@ def bead_error(
     positions: [F, particles, 3] at ``resolution``; beads: [F, beads, 3], the coarsest resolution.
     """
     coarsened = ladder.coarsen(positions.astype(np.float64), resolution)[ladder.resolutions[-1]]
-    return np.linalg.norm(coarsened - beads, axis=-1).max(-1)
+    found: np.ndarray = np.linalg.norm(coarsened - beads, axis=-1).max(-1)
+    return found

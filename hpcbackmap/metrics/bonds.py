@@ -53,17 +53,20 @@ def net_bond_ratio(generated: np.ndarray, truth: np.ndarray) -> float:
 def bond_lengths(topology: Topology, positions: np.ndarray) -> np.ndarray:
     """Lengths of the bonds of the topology, nm, [F, B]; positions [F, A, 3]."""
     first, second = topology.bonds.T
-    return np.linalg.norm(positions[:, first] - positions[:, second], axis=-1)
+    found: np.ndarray = np.linalg.norm(positions[:, first] - positions[:, second], axis=-1)
+    return found
 
 
 def off_lengths(generated: np.ndarray, truth: np.ndarray, tolerance: float = 0.1) -> np.ndarray:
     """Share of lengths [F, B] off the truth's by more than ``tolerance`` of it, [F]."""
-    return (np.abs(generated - truth) > tolerance * truth).mean(-1)
+    found: np.ndarray = (np.abs(generated - truth) > tolerance * truth).mean(-1)
+    return found
 
 
 def bond_rmsd(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Root mean square difference of lengths [F, B], nm, [F]."""
-    return np.sqrt(((generated - truth) ** 2).mean(-1))
+    found: np.ndarray = np.sqrt(((generated - truth) ** 2).mean(-1))
+    return found
 
 
 def bond_fraction_auc(generated: np.ndarray, truth: np.ndarray, limit: float = 0.2) -> np.ndarray:
@@ -72,4 +75,5 @@ def bond_fraction_auc(generated: np.ndarray, truth: np.ndarray, limit: float = 0
     A length off by the share d counts for the tolerances above d: 1 - d / limit.
     """
     off = np.abs(generated - truth) / truth
-    return np.maximum(0, 1 - off / limit).mean(-1)
+    found: np.ndarray = np.maximum(0, 1 - off / limit).mean(-1)
+    return found

@@ -42,7 +42,8 @@ def cbeta_deviations(topology: Topology, positions: np.ndarray) -> np.ndarray:
     direction = (first + second) / 2 - calpha
     size = np.linalg.norm(direction, axis=-1, keepdims=True)
     direction = direction / np.where(size > 0, size, np.nan)
-    return np.linalg.norm(calpha + length * direction - cbeta, axis=-1)
+    found: np.ndarray = np.linalg.norm(calpha + length * direction - cbeta, axis=-1)
+    return found
 
 
 def _placed(
@@ -63,4 +64,7 @@ def _placed(
     normal = unit(np.cross(grandparent - great, axis))
     across = np.cross(normal, axis)
     turned = np.cos(dihedral)[:, None] * across + np.sin(dihedral)[:, None] * normal
-    return parent + length * (np.sin(angle)[:, None] * turned - np.cos(angle)[:, None] * axis)
+    found: np.ndarray = parent + length * (
+        np.sin(angle)[:, None] * turned - np.cos(angle)[:, None] * axis
+    )
+    return found

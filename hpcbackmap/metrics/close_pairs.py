@@ -36,7 +36,8 @@ def count_pairs(positions: np.ndarray, radius: float) -> int:
 
 def pair_keys(pairs: np.ndarray, n_atoms: int) -> np.ndarray:
     """One number per pair [P, 2] with first < second: [P]."""
-    return pairs[:, 0] * n_atoms + pairs[:, 1]
+    found: np.ndarray = pairs[:, 0] * n_atoms + pairs[:, 1]
+    return found
 
 
 @lru_cache(maxsize=16)

@@ -46,6 +46,8 @@ def jensen_shannon(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     def relative_entropy(a: np.ndarray) -> np.ndarray:
         ratio = np.divide(a, middle, out=np.ones_like(middle), where=a > 0)
-        return (a * np.log(ratio)).sum(-1)
+        found: np.ndarray = (a * np.log(ratio)).sum(-1)
+        return found
 
-    return 0.5 * (relative_entropy(p) + relative_entropy(q))
+    found: np.ndarray = 0.5 * (relative_entropy(p) + relative_entropy(q))
+    return found

@@ -14,7 +14,10 @@ def member_spread(members: np.ndarray) -> np.ndarray:
     pairs = list(combinations(range(members.shape[1]), 2))
     if not pairs:
         return np.full(len(members), np.nan)
-    return np.mean([aligned_rmsd(members[:, i], members[:, j]) for i, j in pairs], axis=0)
+    found: np.ndarray = np.mean(
+        [aligned_rmsd(members[:, i], members[:, j]) for i, j in pairs], axis=0
+    )
+    return found
 
 
 def spread_and_error(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -42,4 +45,5 @@ def crps(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
     rank = 2 * np.arange(number) - number + 1
     between = np.einsum("m,fmax->fax", rank, ordered) / (number * (number - 1))
     error = np.abs(members - truth[:, None]).mean(1)
-    return (error - between).mean((1, 2))
+    found: np.ndarray = (error - between).mean((1, 2))
+    return found

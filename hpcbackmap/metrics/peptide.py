@@ -19,7 +19,8 @@ def link_lengths(topology: Topology, positions: np.ndarray) -> np.ndarray:
     after = np.flatnonzero(topology.bonded)
     carbon = [topology.atom_index[i - 1, "C"] for i in after.tolist()]
     nitrogen = [topology.atom_index[i, "N"] for i in after.tolist()]
-    return np.linalg.norm(positions[:, carbon] - positions[:, nitrogen], axis=-1)
+    found: np.ndarray = np.linalg.norm(positions[:, carbon] - positions[:, nitrogen], axis=-1)
+    return found
 
 
 def nonplanar(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -30,7 +31,10 @@ def nonplanar(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """
     counted = (np.abs(truth) >= PLANAR) & np.isfinite(generated)
     number = counted.sum(-1)
-    return (counted & (np.abs(generated) < PLANAR)).sum(-1) / np.where(number, number, np.nan)
+    found: np.ndarray = (counted & (np.abs(generated) < PLANAR)).sum(-1) / np.where(
+        number, number, np.nan
+    )
+    return found
 
 
 def cis_bonds(omega: np.ndarray) -> np.ndarray:
@@ -46,7 +50,8 @@ def cis_trans_wrong(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
     known = np.isfinite(generated) & np.isfinite(truth)
     number = known.sum(-1)
     differs = (np.abs(generated) < np.pi / 2) != (np.abs(truth) < np.pi / 2)
-    return (known & differs).sum(-1) / np.where(number, number, np.nan)
+    found: np.ndarray = (known & differs).sum(-1) / np.where(number, number, np.nan)
+    return found
 
 
 def calpha_distances(topology: Topology, positions: np.ndarray) -> np.ndarray:
@@ -58,4 +63,5 @@ def calpha_distances(topology: Topology, positions: np.ndarray) -> np.ndarray:
         positions if positions.shape[1] == topology.n_residues else positions[:, topology.ca_index]
     )
     after = np.flatnonzero(topology.bonded)
-    return np.linalg.norm(trace[:, after] - trace[:, after - 1], axis=-1)
+    found: np.ndarray = np.linalg.norm(trace[:, after] - trace[:, after - 1], axis=-1)
+    return found

@@ -22,13 +22,15 @@ KINDS = ("general", "glycine", "proline", "before proline")
 def ramachandran_outliers(topology: Topology, positions: np.ndarray) -> np.ndarray:
     """Which residues with phi and psi are outside the allowed regions, positions [F, A, 3]: bool [F, Q]."""
     known, inside = _inside(topology, positions, "allowed")
-    return known & ~inside
+    found: np.ndarray = known & ~inside
+    return found
 
 
 def ramachandran_favoured(topology: Topology, positions: np.ndarray) -> np.ndarray:
     """Which residues with phi and psi are in the favoured regions, bool [F, Q]."""
     known, inside = _inside(topology, positions, "favoured")
-    return known & inside
+    found: np.ndarray = known & inside
+    return found
 
 
 def _inside(topology: Topology, positions: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +44,8 @@ def _inside(topology: Topology, positions: np.ndarray, name: str) -> tuple[np.nd
 
 def allowed_region(kind: str = "general") -> np.ndarray:
     """Where 99 % of residues of this kind (one of `KINDS`) lie, bool [BINS, BINS], phi by psi from -pi."""
-    return _regions("allowed")[KINDS.index(kind)]
+    found: np.ndarray = _regions("allowed")[KINDS.index(kind)]
+    return found
 
 
 def _bin(angle: np.ndarray) -> np.ndarray:

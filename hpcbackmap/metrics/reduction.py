@@ -60,7 +60,10 @@ def _moments(rows: np.ndarray) -> np.ndarray:
 
 
 def _largest(rows: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(rows), rows, -np.inf).max(-1, keepdims=True, initial=-np.inf)
+    found: np.ndarray = np.where(np.isfinite(rows), rows, -np.inf).max(
+        -1, keepdims=True, initial=-np.inf
+    )
+    return found
 
 
 def _defined(rows: np.ndarray) -> np.ndarray:

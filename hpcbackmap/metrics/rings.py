@@ -67,8 +67,10 @@ def _crosses(
     """Does the segment cross the triangle? All [P, 3]; signs of the volumes that they span, [P]."""
 
     def volume(p: np.ndarray, q: np.ndarray, r: np.ndarray, s: np.ndarray) -> np.ndarray:
-        return (np.cross(q - p, r - p) * (s - p)).sum(-1)
+        found: np.ndarray = (np.cross(q - p, r - p) * (s - p)).sum(-1)
+        return found
 
     sides = volume(a, b, c, begin) * volume(a, b, c, end) < 0
     edges = np.stack([volume(begin, end, *edge) for edge in ((a, b), (b, c), (c, a))])
-    return sides & ((edges > 0).all(0) | (edges < 0).all(0))
+    found: np.ndarray = sides & ((edges > 0).all(0) | (edges < 0).all(0))
+    return found

@@ -12,7 +12,8 @@ __all__ = ["aligned_rmsd", "pairwise_rmsd", "rmsd", "superpose"]
 
 def rmsd(mobile: np.ndarray, target: np.ndarray) -> np.ndarray:
     """RMSD of every frame as it lies, [F]; mobile and target [F, A, 3]."""
-    return np.sqrt(((mobile - target) ** 2).sum(-1).mean(-1))
+    found: np.ndarray = np.sqrt(((mobile - target) ** 2).sum(-1).mean(-1))
+    return found
 
 
 def aligned_rmsd(mobile: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -31,4 +32,5 @@ def pairwise_rmsd(mobile: np.ndarray, target: np.ndarray) -> np.ndarray:
     values = np.linalg.svd(covariance, compute_uv=False)
     values[..., 2] *= np.sign(np.linalg.det(covariance))
     squares = (mobile**2).sum((1, 2))[:, None] + (target**2).sum((1, 2))[None, :]
-    return np.sqrt(np.maximum(squares - 2 * values.sum(-1), 0) / mobile.shape[1])
+    found: np.ndarray = np.sqrt(np.maximum(squares - 2 * values.sum(-1), 0) / mobile.shape[1])
+    return found

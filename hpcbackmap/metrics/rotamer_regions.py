@@ -81,4 +81,7 @@ def _region(name: str, which: str) -> np.ndarray:
 
 @cache
 def _table() -> dict[str, dict[str, str]]:
-    return json.loads(resources.files("hpcbackmap.metrics").joinpath("rotamers.json").read_text())
+    found: dict[str, dict[str, str]] = json.loads(
+        resources.files("hpcbackmap.metrics").joinpath("rotamers.json").read_text()
+    )
+    return found

@@ -70,7 +70,8 @@ def rotamer_rows(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _counts(states: np.ndarray) -> np.ndarray:
     """[F, residues, STATES] from [F, M, residues]."""
-    return (states[..., None] == np.arange(STATES)).sum(1, dtype=np.float32)
+    found: np.ndarray = (states[..., None] == np.arange(STATES)).sum(1, dtype=np.float32)
+    return found
 
 
 def total_variation(totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,8 @@ def secondary_structure(topology: Topology, positions: np.ndarray) -> np.ndarray
 
     keep = np.isin(topology.atom_names, ("N", "CA", "C", "O"))
     trajectory = mdtraj.Trajectory(positions[:, keep], _backbone(topology))
-    return mdtraj.compute_dssp(trajectory, simplified=True)
+    found: np.ndarray = mdtraj.compute_dssp(trajectory, simplified=True)
+    return found
 
 
 @lru_cache(maxsize=16)
@@ -40,11 +41,13 @@ def _backbone(topology: Topology) -> "mdtraj.Topology":
 
 def agreement(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Share of residues in the state of the truth, [F]; both [F, R]."""
-    return (generated == truth).mean(-1)
+    found: np.ndarray = (generated == truth).mean(-1)
+    return found
 
 
 def helix_recovered(generated: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Share of the helical residues of the truth that are helical, [F]; NaN where there are none."""
     helix = truth == "H"
     number = helix.sum(-1)
-    return (helix & (generated == "H")).sum(-1) / np.where(number, number, np.nan)
+    found: np.ndarray = (helix & (generated == "H")).sum(-1) / np.where(number, number, np.nan)
+    return found

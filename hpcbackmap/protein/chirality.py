@@ -27,7 +27,8 @@ def chiral_volumes(topology: Topology, positions: np.ndarray, centre: str = "CA"
             atoms.append([topology.atom_index[i, atom] for atom in (centre, *neighbours)])
     points = positions[:, np.array(atoms, dtype=np.int64).reshape(-1, 4)].astype(np.float64)
     first, second, third = (points[:, :, k] - points[:, :, 0] for k in (1, 2, 3))
-    return (first * np.cross(second, third)).sum(-1)
+    found: np.ndarray = (first * np.cross(second, third)).sum(-1)
+    return found
 
 
 def handedness(volumes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,8 @@ def superpose(
     covariance = np.swapaxes(mobile_sites - mobile_centre, -1, -2) @ (target_sites - target_centre)
     u, _, vt = np.linalg.svd(covariance)
     u[..., :, -1] *= np.sign(np.linalg.det(u) * np.linalg.det(vt))[..., None]
-    return (mobile - mobile_centre) @ (u @ vt) + target_centre
+    found: np.ndarray = (mobile - mobile_centre) @ (u @ vt) + target_centre
+    return found
 
 
 def turned(positions: "Tensor", reference: "Tensor", weight: "Tensor") -> "Tensor":
@@ -51,7 +52,8 @@ def turned(positions: "Tensor", reference: "Tensor", weight: "Tensor") -> "Tenso
     u, _, vt = torch.linalg.svd(covariance.transpose(-1, -2))
     sign = torch.sign(torch.linalg.det(u @ vt))
     u = torch.cat([u[..., :2], u[..., 2:] * sign[..., None, None]], -1)
-    return u @ vt
+    found: Tensor = u @ vt
+    return found
 
 
 def superposed(positions: "Tensor", reference: "Tensor") -> "Tensor":

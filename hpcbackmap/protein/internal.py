@@ -68,7 +68,8 @@ def attach(parent: Tensor, grandparent: Tensor, great: Tensor, vector: Tensor) -
     normal = torch.nn.functional.normalize(normal, dim=-1)
     inplane = torch.linalg.cross(normal, axis)
     along, across, out = vector.split(1, -1)
-    return parent + along * axis + across * inplane + out * normal
+    found: Tensor = parent + along * axis + across * inplane + out * normal
+    return found
 
 
 def positions_from_internal(

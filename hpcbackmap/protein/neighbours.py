@@ -20,4 +20,5 @@ def pairs_within(points: np.ndarray, radius: float) -> np.ndarray:
         return np.stack([first[once], second[once]], axis=1)
     from scipy.spatial import cKDTree
 
-    return cKDTree(points).query_pairs(radius, output_type="ndarray").astype(np.int64)
+    found: np.ndarray = cKDTree(points).query_pairs(radius, output_type="ndarray").astype(np.int64)
+    return found

@@ -40,7 +40,10 @@ def _table(kind: str, dtype: torch.dtype, device: torch.device) -> tuple[float, 
 
 
 def _angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.arccos((u * v).sum(-1) / np.linalg.norm(u, axis=-1) / np.linalg.norm(v, axis=-1))
+    found: np.ndarray = np.arccos(
+        (u * v).sum(-1) / np.linalg.norm(u, axis=-1) / np.linalg.norm(v, axis=-1)
+    )
+    return found
 
 
 def link_angles(length: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class Topology:
     def insertion(self, residue: int) -> str:
         return self.insertion_codes[residue] if self.insertion_codes else ""
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-ready description; `from_dict` restores it."""
         record = asdict(self)
         for key in ("insertion_codes", "protonation"):
@@ -152,7 +152,7 @@ class Topology:
         return record
 
     @classmethod
-    def from_dict(cls, record: dict) -> "Topology":
+    def from_dict(cls, record: dict[str, Any]) -> "Topology":
         fields = {key: tuple(value) for key, value in record.items()}
         fields["disulphides"] = tuple((int(i), int(j)) for i, j in fields.get("disulphides", ()))
         return cls(**fields)
@@ -240,7 +240,7 @@ class NamedResidue(NamedTuple):
 
 def topology_from_mdtraj(
     top: "mdtraj.Topology", positions: np.ndarray, source: str
-) -> tuple[Topology, np.ndarray, dict]:
+) -> tuple[Topology, np.ndarray, dict[str, Any]]:
     """`topology_from_residues` of an mdtraj topology."""
     residues = [
         NamedResidue(
@@ -265,7 +265,7 @@ def topology_from_residues(
     positions: np.ndarray,
     source: str,
     steps: np.ndarray | None = None,
-) -> tuple[Topology, np.ndarray, dict]:
+) -> tuple[Topology, np.ndarray, dict[str, Any]]:
     """Heavy-atom system of the residues of a file and one frame of coordinates.
 
     chain_ids: of each chain row, empty where it has none. positions: [atoms in file, 3], nm; decides chain
@@ -316,9 +316,9 @@ def topology_from_residues(
 
 def _read_residues(
     residues: Sequence[NamedResidue], chain_ids: Sequence[str], source: str
-) -> tuple[list[tuple[int, str, dict]], dict]:
+) -> tuple[list[tuple[int, str, dict[str, Any]]], dict[str, Any]]:
     """(place in ``residues``, standard name, atoms by name) of those of protein, and what is left out."""
-    found: list[tuple[int, str, dict]] = []
+    found: list[tuple[int, str, dict[str, Any]]] = []
     dropped: Counter[str] = Counter()
     for place, residue in enumerate(residues):
         parent = modified_parent(residue.name)
@@ -367,7 +367,7 @@ def _left_out(residue: NamedResidue, chain_ids: Sequence[str], source: str) -> s
 
 
 def _require_all_atoms(
-    found: list[tuple[int, str, dict]],
+    found: list[tuple[int, str, dict[str, Any]]],
     residues: Sequence[NamedResidue],
     chain_ids: Sequence[str],
     source: str,
@@ -397,7 +397,7 @@ def _letter(chain: int) -> str:
 
 
 def _bonded(
-    atoms: Sequence[dict],
+    atoms: Sequence[dict[str, Any]],
     chain_index: Sequence[int],
     positions: np.ndarray,
     ca_only: bool,
@@ -414,7 +414,7 @@ def _bonded(
 
 
 def _disulphides(
-    residues: list[tuple[int, str, dict]], positions: np.ndarray
+    residues: list[tuple[int, str, dict[str, Any]]], positions: np.ndarray
 ) -> tuple[tuple[int, int], ...]:
     """Pairs of cysteines within reach, the nearest first, each cysteine in one pair; ascending."""
     cysteines = [i for i, (_, name, _) in enumerate(residues) if name == "CYS"]

@@ -47,7 +47,8 @@ def angle_between(first: np.ndarray, second: np.ndarray, symmetric: np.ndarray) 
     """Unsigned angle, radians in [0, pi]; where ``symmetric`` modulo half a turn, in [0, pi/2]."""
     apart = np.abs(first - second) % (2 * np.pi)
     apart = np.minimum(apart, 2 * np.pi - apart)
-    return np.where(symmetric, np.minimum(apart, np.pi - apart), apart)
+    found: np.ndarray = np.where(symmetric, np.minimum(apart, np.pi - apart), apart)
+    return found
 
 
 def is_symmetric(topology: Topology, kind: str, residues: np.ndarray) -> np.ndarray:

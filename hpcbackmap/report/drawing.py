@@ -61,7 +61,8 @@ class View:
 
     def project(self, positions: np.ndarray) -> np.ndarray:
         """Page coordinates and height above the page, [..., 3]."""
-        return (positions - self.centre) @ self.rotation
+        found: np.ndarray = (positions - self.centre) @ self.rotation
+        return found
 
 
 class Scene:

@@ -210,7 +210,8 @@ def _share(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     counts, _, _ = np.histogram2d(
         np.rad2deg(y[known]), np.rad2deg(x[known]), bins=ANGLE_CELLS, range=(TURN, TURN)
     )
-    return 100 * counts / max(counts.sum(), 1)
+    found: np.ndarray = 100 * counts / max(counts.sum(), 1)
+    return found
 
 
 def _bond_kinds(topology: Topology) -> np.ndarray:

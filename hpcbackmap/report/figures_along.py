@@ -120,7 +120,7 @@ def frame_figure(
     return figure
 
 
-def training_figure(curves: dict[str, list[dict]]) -> "Figure":
+def training_figure(curves: dict[str, list[dict[str, Any]]]) -> "Figure":
     """Loss, and validation nats per frame, against optimiser step; a column for each stage.
 
     curves: records of each stage's ``metrics.jsonl``.
@@ -166,13 +166,20 @@ def _log_axis(ax: "Axes") -> None:
 
 
 def _curve(
-    ax: "Axes", records: list[dict], kind: str, key: str, label: str, colour: str, width: float
+    ax: "Axes",
+    records: list[dict[str, Any]],
+    kind: str,
+    key: str,
+    label: str,
+    colour: str,
+    width: float,
 ) -> np.ndarray:
     """Draws one curve and returns its values, [] if there is none."""
     points = [(r["step"], r[key]) for r in records if r.get("kind") == kind and _known(r.get(key))]
     if not points:
         return np.zeros(0)
-    steps, values = np.array(points).T
+    table = np.array(points)
+    steps, values = table[:, 0], table[:, 1]
     ax.plot(steps, values, color=colour, lw=width, label=label)
     return values
 

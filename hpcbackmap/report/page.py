@@ -54,10 +54,10 @@ class Section(NamedTuple):
 
 
 def page(
-    record: dict,
+    record: dict[str, Any],
     sections: list[Section],
     training: Section | None,
-    elbo: dict | None,
+    elbo: dict[str, Any] | None,
     structures: dict[str, Any] | None = None,
 ) -> str:
     """The whole page. record: see `evaluate_campaign`; elbo: see `evaluate_elbo`, None if not made. structures:
@@ -115,7 +115,7 @@ def _source(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def _lead(record: dict) -> str:
+def _lead(record: dict[str, Any]) -> str:
     frames, systems = sum(record["n_frames"].values()), len(record["n_frames"])
     ladder = " → ".join(reversed(record["ladder"]))
     members = record["members"]
@@ -127,7 +127,7 @@ def _lead(record: dict) -> str:
     )
 
 
-def _elbo(elbo: dict) -> dict[str, Any]:
+def _elbo(elbo: dict[str, Any]) -> dict[str, Any]:
     what = elbo.get("what") or ""
     return {
         "what": what[:1].upper() + what[1:],
@@ -138,7 +138,7 @@ def _elbo(elbo: dict) -> dict[str, Any]:
     }
 
 
-def _tiles(record: dict) -> list[dict[str, Any]]:
+def _tiles(record: dict[str, Any]) -> list[dict[str, Any]]:
     tiles = []
     for item in five_figures(record):
         beside = [
@@ -235,7 +235,7 @@ def _plain(value: float | None) -> str:
     return number(value, 0) if abs(value) >= 1000 else f"{value:.3g}".replace("-", "−")
 
 
-def _provenance(record: dict) -> list[tuple[str, str]]:
+def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
     split = record["split"]
     return [
         (

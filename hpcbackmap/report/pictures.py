@@ -127,7 +127,8 @@ def _bead_radii(ladder: Ladder, name: str, truth: np.ndarray) -> np.ndarray:
     """Four fifths of the ball that is spread as widely as the atoms of the bead, nm, [B]."""
     bead = ladder.composed(name).bead
     spread = _bead_means(bead, (truth - _bead_means(bead, truth)[bead]) ** 2).sum(1)
-    return 0.8 * np.sqrt(5 / 3 * spread)
+    found: np.ndarray = 0.8 * np.sqrt(5 / 3 * spread)
+    return found
 
 
 def _bead_colours(ladder: Ladder, name: str, colours: np.ndarray) -> np.ndarray:
@@ -158,7 +159,8 @@ def _rims(ladder: Ladder, truth: np.ndarray, name: str, beads: np.ndarray) -> np
     """Points on the outlines of the bead spheres as seen in the picture."""
     axes = View.along_axes(truth).rotation[:, :2].T
     reach = _bead_radii(ladder, name, truth)[:, None, None] * np.concatenate([axes, -axes])
-    return (beads[:, None] + reach).reshape(-1, 3)
+    found: np.ndarray = (beads[:, None] + reach).reshape(-1, 3)
+    return found
 
 
 def _caption_of(ladder: Ladder, name: str, names: list[str]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def write_report(campaign: Campaign, output: str | Path) -> Path:
     return output
 
 
-def _read_record(path: Path) -> dict:
+def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json_value(read_regular(path))
     except FileNotFoundError:
@@ -130,7 +131,7 @@ def _read_record(path: Path) -> dict:
     return record
 
 
-def _read_elbo(campaign: Campaign, sources: Sources) -> dict | None:
+def _read_elbo(campaign: Campaign, sources: Sources) -> dict[str, Any] | None:
     """The ELBO of this campaign's stages if it was evaluated on the frames of its store."""
     path = campaign.path("elbo.json")
     if not path.exists():
@@ -170,7 +171,7 @@ def _view_text(members: int) -> str:
     return text
 
 
-def _drawings(shown: Shown) -> dict[str, Callable]:
+def _drawings(shown: Shown) -> dict[str, Callable[..., Any]]:
     """What draws each figure of one system, by its name, in the order of the page."""
     topology, frame = shown.ladder.topology, shown.pictured
     answers = {"model": shown.members}
@@ -205,7 +206,7 @@ def _pooled_section(sources: Sources, folder: Path) -> Section:
     return Section("all-systems", "All systems", text, items)
 
 
-def _distributions(shown: list[Shown]) -> dict[str, Callable]:
+def _distributions(shown: list[Shown]) -> dict[str, Callable[..., Any]]:
     """Maps show one member of each frame, so that all panels have the same number of points."""
     one = [_ensemble(item, 1) for item in shown]
     every = [_ensemble(item, item.members.shape[1]) for item in shown]
@@ -225,7 +226,7 @@ def _ensemble(shown: Shown, members: int) -> tuple[Topology, dict[str, np.ndarra
     return shown.ladder.topology, structures
 
 
-def _draw(drawings: dict[str, Callable], folder: Path, prefix: str) -> list[FigureOnPage]:
+def _draw(drawings: dict[str, Callable[..., Any]], folder: Path, prefix: str) -> list[FigureOnPage]:
     """Draw, write ``folder/<prefix><name>.png``, and return what the page needs."""
     from matplotlib import rc_context
 
@@ -254,7 +255,7 @@ def _training_section(campaign: Campaign, folder: Path) -> Section | None:
     return Section("training-curves", "Training", "", items)
 
 
-def _records(lines: Iterable[str]) -> Iterable[dict]:
+def _records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
     """Records of a run; a line cut off by a crash is left out."""
     for line in lines:
         try:

@@ -148,7 +148,7 @@ class ElboTable(NamedTuple):
     lines: list[ElboLine]
 
 
-def measures_table(metrics: tuple[Metric, ...], rows: list[dict]) -> MeasuresTable:
+def measures_table(metrics: tuple[Metric, ...], rows: list[dict[str, Any]]) -> MeasuresTable:
     """All metrics that some row has, by topic; those of no topic come last."""
     rest, topics = list(metrics), []
     for topic in (*TOPICS, OTHER):
@@ -160,14 +160,14 @@ def measures_table(metrics: tuple[Metric, ...], rows: list[dict]) -> MeasuresTab
     return MeasuresTable([row["label"] for row in rows], topics)
 
 
-def metric_table(metrics: tuple[Metric, ...], rows: list[dict]) -> MeasuresTable:
+def metric_table(metrics: tuple[Metric, ...], rows: list[dict[str, Any]]) -> MeasuresTable:
     """The same without topics."""
     return MeasuresTable(
         [row["label"] for row in rows], [TopicLines("", "", _lines(metrics, rows))]
     )
 
 
-def elbo_table(record: dict) -> ElboTable:
+def elbo_table(record: dict[str, Any]) -> ElboTable:
     """The rows of ``elbo.json`` and their sum, with the columns that they have."""
     ladder = record.get("ladder") or None
     rows = [*record["rows"], *([ladder] if ladder else [])]
@@ -190,7 +190,7 @@ def number(value: float, digits: int) -> str:
     return text.replace("-", "−")
 
 
-def _lines(metrics: Iterable[Metric], rows: list[dict]) -> list[Line]:
+def _lines(metrics: Iterable[Metric], rows: list[dict[str, Any]]) -> list[Line]:
     lines = []
     for item in metrics:
         cells = [row["metrics"].get(item.name) for row in rows]
@@ -217,7 +217,9 @@ def _better(item: Metric) -> str:
     return "higher ↑" if any(part in item.name for part in HIGHER) else "lower ↓"
 
 
-def _best(item: Metric, rows: list[dict], cells: list, natural: dict | None) -> set[int]:
+def _best(
+    item: Metric, rows: list[dict[str, Any]], cells: list[Any], natural: dict[str, Any] | None
+) -> set[int]:
     """Columns of the best answers as printed; none where all are equal or the aim is unknown."""
     values = {
         k: round(cell["value"], item.digits)
@@ -239,14 +241,14 @@ def _best(item: Metric, rows: list[dict], cells: list, natural: dict | None) -> 
     return best if len(best) < len(cost) else set()
 
 
-def _cell(item: Metric, cell: dict | None, row: str, best: bool) -> Cell:
+def _cell(item: Metric, cell: dict[str, Any] | None, row: str, best: bool) -> Cell:
     if not cell or cell["value"] is None:
         return Cell("–", row=row, best=best)
     interval = _interval(cell.get("interval_95"), item.digits)
     return Cell(number(cell["value"], item.digits), interval, row, best)
 
 
-def _elbo_cell(row: dict, key: str, digits: int) -> Cell:
+def _elbo_cell(row: dict[str, Any], key: str, digits: int) -> Cell:
     value = row.get(key)
     if value is None:
         return Cell("–")

@@ -6,6 +6,7 @@ Shapes: F frames, M members, S structures (truth, members, nearest training fram
 import base64
 import json
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def _shown_errors(shown: Shown) -> np.ndarray | None:
     return np.clip(steps.round(), 0, 255).astype(np.uint8)
 
 
-def _structures(shown: Shown) -> tuple[list[dict], np.ndarray]:
+def _structures(shown: Shown) -> tuple[list[dict[str, Any]], np.ndarray]:
     """What can be switched on and off, and its positions [F, S, A, 3]."""
     members = shown.members[:, :MAX_MEMBERS]
     structures = [{"label": "truth", "colour": TRUTH_COLOUR, "shown": True}]

@@ -51,7 +51,8 @@ def _renumber(groups: np.ndarray) -> np.ndarray:
     _, first = np.unique(groups, return_index=True)
     order = np.empty(len(first), dtype=np.int64)
     order[np.argsort(first)] = np.arange(len(first))
-    return order[groups]
+    found: np.ndarray = order[groups]
+    return found
 
 
 def cgae(sites: np.ndarray, n_beads: int, seed: int, steps: int = 1500) -> np.ndarray:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,7 @@ class Ladder:
         """The same of a structure with hydrogens, or without for (); see `Topology`."""
         return replace(self, topology=replace(self.topology, protonation=tuple(states)))
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         record = {
             "topology": self.topology.to_dict(),
             "resolutions": list(self.resolutions),
@@ -125,7 +126,7 @@ class Ladder:
         return record | ({"definitions": self.definitions} if self.definitions else {})
 
     @classmethod
-    def from_dict(cls, record: dict) -> "Ladder":
+    def from_dict(cls, record: dict[str, Any]) -> "Ladder":
         """What `to_dict` described. Raises InputError for a record that is none."""
         try:
             return cls(

@@ -63,11 +63,12 @@ class Mapping:
         columns = np.moveaxis(fine.reshape(-1, self.n_fine, 3), 1, 0).reshape(self.n_fine, -1)
         product = self.matrix @ columns.astype(np.float64)
         coarse = np.moveaxis(product.reshape(self.n_coarse, -1, 3), 0, 1)
-        return coarse.reshape(*leading, self.n_coarse, 3).astype(fine.dtype)
+        found: np.ndarray = coarse.reshape(*leading, self.n_coarse, 3).astype(fine.dtype)
+        return found
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return {"bead": self.bead.tolist(), "weight": self.weight.tolist()}
 
     @classmethod
-    def from_dict(cls, record: dict) -> "Mapping":
+    def from_dict(cls, record: dict[str, Any]) -> "Mapping":
         return cls(np.array(record["bead"]), np.array(record["weight"]))

@@ -74,19 +74,19 @@ def configure_logging(verbose: bool, quiet: bool = False) -> None:
     logger.setLevel(level if launched_rank() == 0 else logging.WARNING)
 
 
-def show(result: dict, as_json: bool) -> None:
+def show(result: dict[str, Any], as_json: bool) -> None:
     """Print a result once: one JSON document, or indented ``key  value`` lines."""
     show_lines([json.dumps(result, indent=2, default=str)] if as_json else _lines(result))
 
 
-def show_lines(lines: list) -> None:
+def show_lines(lines: list[Any]) -> None:
     """Print lines once, whatever the number of ranks."""
     if launched_rank() == 0:
         for line in lines:
             typer.echo(printable(str(line)))
 
 
-def _lines(result: dict, indent: str = "") -> list[str]:
+def _lines(result: dict[str, Any], indent: str = "") -> list[str]:
     width = max((len(str(key)) for key in result), default=0)
     lines = []
     for key, value in result.items():

@@ -126,7 +126,7 @@ def _link(path: str) -> str:
 
 
 @cache
-def _links() -> tempfile.TemporaryDirectory:
+def _links() -> tempfile.TemporaryDirectory[str]:
     place = tempfile.gettempdir()
     return tempfile.TemporaryDirectory(
         prefix="hpcbackmap-",

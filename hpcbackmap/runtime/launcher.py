@@ -130,7 +130,8 @@ def free_port() -> int:
     """A TCP port of this host that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("", 0))
-        return probe.getsockname()[1]
+        found: int = probe.getsockname()[1]
+        return found
 
 
 def launched_by_mpi(environ: Mapping[str, str] = os.environ) -> bool:

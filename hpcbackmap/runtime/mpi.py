@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from functools import cache
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, OutputError, ResourceError
 from hpcbackmap.runtime.launcher import asked_ranks, launched_by_mpi
@@ -31,6 +31,7 @@ __all__ = [
     "waiting_seconds",
 ]
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2e-4
@@ -99,7 +100,7 @@ class LocalComm:
     def bcast(self, value: Any = None) -> Any:
         return value
 
-    def gather(self, value: Any) -> list:
+    def gather(self, value: Any) -> list[Any]:
         return [value]
 
     def allreduce(self, value: Any, op: str = "sum") -> Any:
@@ -122,7 +123,7 @@ class MpiComm:
         self._mpi, self._comm = mpi, mpi.COMM_WORLD
         self.rank, self.size = self._comm.rank, self._comm.size
         self.local_rank = self._comm.Split_type(mpi.COMM_TYPE_SHARED).rank
-        self._sent: list = []
+        self._sent: list[Any] = []
         self._roll = _RollCall(mpi, self._comm)
 
     def barrier(self) -> None:
@@ -142,10 +143,11 @@ class MpiComm:
         self.barrier()
         return self._comm.bcast(value, root=0)
 
-    def gather(self, value: Any) -> list | None:
+    def gather(self, value: Any) -> list[Any] | None:
         """The values of all ranks in order on rank 0, None elsewhere."""
         self.barrier()
-        return self._comm.gather(value, root=0)
+        found: list[Any] | None = self._comm.gather(value, root=0)
+        return found
 
     def allreduce(self, value: Any, op: str = "sum") -> Any:
         """``sum``, ``min`` or ``max`` over all ranks."""
@@ -203,7 +205,7 @@ class _RollCall:
     def __init__(self, mpi: Any, comm: Any):
         self._mpi, self._comm = mpi, comm.Dup()
         self._number = 0
-        self._sent: list = []
+        self._sent: list[Any] = []
         self.patience = waiting_seconds()
 
     def met(self) -> None:
@@ -297,7 +299,8 @@ class _SharedBoard:
         self._window.Lock(0)
         self._window.Get(self._all, 0)
         self._window.Unlock(0)
-        return self._all.tolist()
+        found: list[list[int]] = self._all.tolist()
+        return found
 
     def free(self) -> None:
         """Collective."""
@@ -350,7 +353,7 @@ def raise_together(comm: Comm, error: HpcbackmapError | None) -> None:
             raise error
 
 
-def on_first_rank(comm: Comm, work: Callable[[], Any]) -> Any:
+def on_first_rank(comm: Comm, work: Callable[[], T]) -> T:
     """``work()`` of rank 0, its result or its error on every rank. Collective.
 
     An OSError (full disk, no permission) becomes OutputError.
@@ -365,7 +368,8 @@ def on_first_rank(comm: Comm, work: Callable[[], Any]) -> Any:
             where = failure.filename or "output"
             error = OutputError(f"{where}: {failure.strerror or failure}")
     raise_together(comm, error)
-    return comm.bcast(answer)
+    ours: T = comm.bcast(answer)
+    return ours
 
 
 def _require_size(asked: int, found: int) -> None:

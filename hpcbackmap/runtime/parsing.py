@@ -116,7 +116,7 @@ def json_record(path: str | Path, keys: Mapping[str, Any]) -> dict[str, Any]:
     Raises InputError that names the file and the key; FileNotFoundError where there is no file.
     """
     try:
-        record = json_value(read_regular(path))
+        record: dict[str, Any] = json_value(read_regular(path))
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -50,7 +51,9 @@ def run_together(commands: dict[str, list[str]], logs: Path, environment: dict[s
 class _Child:
     """One running command and the thread that reads what it says."""
 
-    def __init__(self, name: str, command: list[str], log: Path, environment: dict, shown: str):
+    def __init__(
+        self, name: str, command: list[str], log: Path, environment: dict[str, Any], shown: str
+    ):
         self.name, self.log, self.shown = name, log, shown
         self.error: str | None = None
         self.process = subprocess.Popen(

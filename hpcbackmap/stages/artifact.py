@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.config.campaign import KINDS
 from hpcbackmap.config.conversion import current_model
@@ -42,7 +43,7 @@ KEYS = {
 }
 
 
-def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
+def save_artifact(stage: Stage[Any], folder: str | Path, card: dict[str, Any]) -> Path:
     """Write the artifact; ``card`` holds what a reader should know (data, metrics, licence, versions).
 
     The folder appears whole or not at all. Raises OutputError where it cannot be written.
@@ -52,7 +53,7 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
 
     folder = Path(folder)
     scratch = scratch_of(folder)
-    config: dict = {"format": FORMAT, **stage_description(stage), "card": card}
+    config: dict[str, Any] = {"format": FORMAT, **stage_description(stage), "card": card}
     config = json.loads(json.dumps(config))
     try:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -73,7 +74,7 @@ def save_artifact(stage: Stage, folder: str | Path, card: dict) -> Path:
     return folder
 
 
-def stage_description(stage: Stage) -> dict:
+def stage_description(stage: Stage[Any]) -> dict[str, Any]:
     """Everything but the weights: name, resolutions, model, and the ladder of a stage of one molecule."""
     return {
         "stage": stage.name,
@@ -84,7 +85,7 @@ def stage_description(stage: Stage) -> dict:
     }
 
 
-def build_described(description: dict) -> Stage:
+def build_described(description: dict[str, Any]) -> Stage[Any]:
     """A stage of this description, its weights yet to be loaded."""
     name, fine, coarse = (description[key] for key in ("stage", "fine", "coarse"))
     model = current_model(description["model"], fine, f"stage {name}")
@@ -94,7 +95,7 @@ def build_described(description: dict) -> Stage:
     return new_stage(fine, coarse, KINDS[model["kind"]].model_validate(model), ladder)
 
 
-def read_artifact_config(folder: str | Path) -> dict:
+def read_artifact_config(folder: str | Path) -> dict[str, Any]:
     """``config.json`` of an artifact. Raises InputError if it is none, damaged, or of a newer format."""
     path = Path(folder) / CONFIG
     try:
@@ -116,7 +117,7 @@ def read_artifact_config(folder: str | Path) -> dict:
     return config
 
 
-def load_artifact(folder: str | Path) -> Stage:
+def load_artifact(folder: str | Path) -> Stage[Any]:
     """The trained stage, in evaluation mode, on the CPU. Needs no DeepSpeed and unpickles nothing.
 
     Raises InputError for weights or a configuration that are not those that were written; an artifact of
@@ -158,12 +159,12 @@ def load_artifact(folder: str | Path) -> Stage:
     return stage.eval()
 
 
-def _own_digest(config: dict) -> str:
+def _own_digest(config: dict[str, Any]) -> str:
     """Of what a configuration says of the stage."""
     return json_digest({key: config[key] for key in ("format", *KEYS) if key != "card"})
 
 
-def _card_text(config: dict, weights: dict) -> str:
+def _card_text(config: dict[str, Any], weights: dict[str, Any]) -> str:
     count = sum(tensor.numel() for tensor in weights.values())
     lines = [
         f"# Stage {config['stage']}",

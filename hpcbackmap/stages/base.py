@@ -8,7 +8,7 @@ S systems: many frames of one protein (S = 1), or one frame each of many protein
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
 import numpy as np
 import torch
@@ -119,7 +119,7 @@ class Stage(nn.Module, ABC, Generic[S]):
     def name(self) -> str:
         return f"{self.coarse}-{self.fine}"
 
-    def at_rung(self, rung: str) -> "Stage":
+    def at_rung(self, rung: str) -> "Stage[Any]":
         """This stage, for ``rung`` of a ladder. Raises InputError if it is of another rung."""
         if self.name != rung:
             raise InputError(f"holds stage {self.name}, not {rung}")

@@ -1,5 +1,7 @@
 """From a configuration to an untrained stage."""
 
+from typing import Any
+
 from hpcbackmap.config.campaign import GenzprotConfig, ModelConfig, TraceConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError
@@ -8,7 +10,7 @@ from hpcbackmap.stages.base import Stage
 __all__ = ["build_stage", "new_stage"]
 
 
-def build_stage(name: str, config: ModelConfig, ladders: list[Ladder], seed: int) -> Stage:
+def build_stage(name: str, config: ModelConfig, ladders: list[Ladder], seed: int) -> Stage[Any]:
     """Untrained stage ``name`` (``coarse-fine``) for these molecules; weights drawn from ``seed``.
 
     Raises InputError if a molecule does not fit the stage, or if a stage of one molecule gets several.
@@ -30,7 +32,7 @@ def build_stage(name: str, config: ModelConfig, ladders: list[Ladder], seed: int
     return stage
 
 
-def new_stage(fine: str, coarse: str, config: ModelConfig, ladder: Ladder) -> Stage:
+def new_stage(fine: str, coarse: str, config: ModelConfig, ladder: Ladder) -> Stage[Any]:
     """A stage of the kind that ``config`` names; ``ladder``: of the molecule, for a kind that learns one."""
     if isinstance(config, GenzprotConfig):
         from hpcbackmap.stages.genzprot.model import Genzprot

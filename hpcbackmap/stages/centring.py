@@ -12,12 +12,14 @@ __all__ = ["about", "centre_of", "centred_together"]
 
 def centre_of(coarse: np.ndarray) -> np.ndarray:
     """Mean of the beads of each frame, float64 [F, 1, 3]; coarse [F, B, 3]."""
-    return coarse.astype(np.float64).mean(axis=1, keepdims=True)
+    found: np.ndarray = coarse.astype(np.float64).mean(axis=1, keepdims=True)
+    return found
 
 
 def about(positions: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Positions [F, N, 3] from ``centre`` [F, 1, 3], float32."""
-    return (positions.astype(np.float64) - centre).astype(np.float32)
+    found: np.ndarray = (positions.astype(np.float64) - centre).astype(np.float32)
+    return found
 
 
 def centred_together(

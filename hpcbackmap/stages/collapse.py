@@ -4,6 +4,8 @@ Posterior collapse: what the encoder says equals what the prior says, so the lat
 nothing. Prior collapse: the prior leaves the latents no room, so members are alike where the truth differs.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,7 @@ def active_units(information: Tensor) -> Tensor:
 
 
 def spread_and_error(
-    stage: Stage, fine: Tensor, coarse: Tensor, system: System, noise: tuple[Tensor, Tensor]
+    stage: Stage[Any], fine: Tensor, coarse: Tensor, system: System, noise: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Variance of members and squared error of the mode per fine particle, nm^2, both [F].
 

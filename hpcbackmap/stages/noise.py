@@ -25,7 +25,8 @@ class Coherence(NamedTuple):
         """
         offsets = np.arange(1 - self.frames, self.frames)
         window = np.square(np.cos(np.pi * offsets / (2 * self.frames)))
-        return (window / np.sqrt(np.square(window).sum())).astype(np.float32)
+        found: np.ndarray = (window / np.sqrt(np.square(window).sum())).astype(np.float32)
+        return found
 
 
 INDEPENDENT = Coherence()

@@ -166,7 +166,8 @@ def _concatenated(kind: type[S], systems: Sequence[S]) -> S:
 
     class Graph(Data):
         def __inc__(self, key: str, value: Any, *args: Any, **options: Any) -> int:
-            return self._system.shift(key)
+            found: int = self._system.shift(key)
+            return found
 
         def __cat_dim__(self, key: str, value: Any, *args: Any, **options: Any) -> int:
             return 0

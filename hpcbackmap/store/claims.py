@@ -194,7 +194,7 @@ def _claim(
     claims: dict[str, ArrayClaim],
     folder: str,
     attributes: Attributes,
-    shapes: list,
+    shapes: list[Any],
     frames: int,
     shard: int | None,
 ) -> None:
@@ -215,7 +215,7 @@ def _claim(
         )
 
 
-def check_array(array: zarr.Array, claim: ArrayClaim) -> str | None:
+def check_array(array: zarr.Array[Any], claim: ArrayClaim) -> str | None:
     """What is wrong with an array (of Zarr), in words; None where it is what was promised."""
     found = {
         "shape": tuple(array.shape),

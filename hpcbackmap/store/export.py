@@ -161,7 +161,8 @@ def _written(
     finally:
         if part != output:
             part.unlink(missing_ok=True)
-    return comm.bcast(comm.gather(wrote))
+    found: list[Wrote] = comm.bcast(comm.gather(wrote))
+    return found
 
 
 def _write(

@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from typing import Any
 
 import numpy as np
 from zarr.codecs import BloscCodec, Crc32cCodec
@@ -100,7 +101,7 @@ def as_read(values: np.ndarray, dtype: str, quantised: bool) -> np.ndarray:
     return from_quanta(to_quanta(values)) if quantised else np.ascontiguousarray(values, dtype)
 
 
-def compressors() -> list:
+def compressors() -> list[Any]:
     """Lossless compression of a chunk, and its checksum."""
     return [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()]
 

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.runtime.errors import ConfigError, HpcbackmapError, ResourceError
 from hpcbackmap.runtime.files import is_url, reason
@@ -46,7 +47,8 @@ def exists(place: str) -> bool:
         return Path(place).exists()
     files, path = filesystem(place)
     with reaching(place):
-        return files.exists(path)
+        found: bool = files.exists(path)
+        return found
 
 
 METADATA_ERRORS = (
@@ -95,10 +97,11 @@ def size_of(place: str) -> int:
     if not is_url(place):
         return sum(item.stat().st_size for item in Path(place).rglob("*") if item.is_file())
     files, path = filesystem(place)
-    return files.du(path)
+    found: int = files.du(path)
+    return found
 
 
-def filesystem(place: str) -> tuple:
+def filesystem(place: str) -> tuple[Any, ...]:
     """What serves a URL (fsspec), as it is now, and the path there. Raises ConfigError."""
     require_backend(place)
     import fsspec

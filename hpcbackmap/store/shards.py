@@ -36,11 +36,11 @@ class ShardedArrays:
         self.path, self.claims = path, claims
         self.folder = None if is_url(path) else Path(path)
         self._root = root
-        self._arrays: dict[str, zarr.Array] = {}
-        self._together: dict[str, zarr.AsyncArray] = {}
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._together: dict[str, zarr.AsyncArray[Any]] = {}
         self._seen: set[tuple[str, int]] = set()
 
-    def array(self, path: str) -> zarr.Array:
+    def array(self, path: str) -> zarr.Array[Any]:
         """The array at ``path``; opened once. Frames that are not numbers are written like others.
 
         Raises InputError where it is missing, cannot be read, or is not what the store's attributes promise.
@@ -56,7 +56,7 @@ class ShardedArrays:
             self._arrays[path] = found.with_config({"write_empty_chunks": True})
         return self._arrays[path]
 
-    def _open(self, path: str) -> zarr.Array:
+    def _open(self, path: str) -> zarr.Array[Any]:
         where = f"{self.path}/{path}/zarr.json"
         if self.folder is not None:
             require_file(where)
@@ -120,12 +120,13 @@ class ShardedArrays:
 
         async def all_pieces() -> list[np.ndarray]:
             opened = await asyncio.gather(*[self._opened(path) for path, _, _ in pieces])
-            return await asyncio.gather(
+            found: list[np.ndarray] = await asyncio.gather(
                 *[
                     array.getitem(slice(start, stop))
                     for array, (_, start, stop) in zip(opened, pieces, strict=True)
                 ]
             )
+            return found
 
         try:
             values = asyncio.run_coroutine_threadsafe(all_pieces(), _reads()).result()
@@ -167,7 +168,7 @@ class ShardedArrays:
                 raise InputError(f"{self.path}: shard {shard} of {path} is missing; {AGAIN}")
 
     @staticmethod
-    def _readable(array: zarr.Array, start: int, stop: int) -> bool:
+    def _readable(array: zarr.Array[Any], start: int, stop: int) -> bool:
         try:
             array[start:stop]
         except Exception:
@@ -186,14 +187,14 @@ def _reads() -> asyncio.AbstractEventLoop:
 os.register_at_fork(after_in_child=_reads.cache_clear)  # the thread is not there in the child
 
 
-def _positions(array: zarr.Array, values: np.ndarray) -> np.ndarray:
+def _positions(array: zarr.Array[Any], values: np.ndarray) -> np.ndarray:
     return layout.from_quanta(values) if _quantised(array) else values
 
 
-def _quantised(array: zarr.Array) -> bool:
+def _quantised(array: zarr.Array[Any]) -> bool:
     return "scale" in array.attrs
 
 
-def _rows_of_a_shard(array: zarr.Array) -> int:
+def _rows_of_a_shard(array: zarr.Array[Any]) -> int:
     assert array.shards is not None, "arrays of a store have shards"
     return array.shards[0]

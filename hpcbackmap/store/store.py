@@ -84,7 +84,7 @@ def create_store(
     n_frames: dict[str, int],
     resolutions: list[str],
     config: StoreConfig,
-    provenance: dict,
+    provenance: dict[str, Any],
     shard_frames: int | None = None,
     observables: dict[str, str] | None = None,
     residue_values: dict[str, str] | None = None,
@@ -216,7 +216,10 @@ class FrameStore:
         ]
 
     def write_pack(
-        self, pack: int, positions: dict[str, dict], observables: dict[str, dict]
+        self,
+        pack: int,
+        positions: dict[str, dict[str, Any]],
+        observables: dict[str, dict[str, Any]],
     ) -> dict[str, str]:
         """Write one pack whole: {system: {resolution: [n, particles, 3]}}, {system: {observable: [n]}}.
 
@@ -327,14 +330,14 @@ class FrameStore:
                 flush(file)
 
 
-def _share_out(written: np.ndarray, rows: list[np.ndarray], parts: dict[str, list]) -> None:
+def _share_out(written: np.ndarray, rows: list[np.ndarray], parts: dict[str, list[Any]]) -> None:
     """Give every system its rows of what was written for all of a pack."""
     ends = np.cumsum([len(part) for part in rows])
     for own, piece in zip(parts.values(), np.split(written, ends[:-1]), strict=True):
         own.append(piece)
 
 
-def _assign_packs(records: list[dict], config: StoreConfig) -> int:
+def _assign_packs(records: list[dict[str, Any]], config: StoreConfig) -> int:
     """Give every small system its pack, in order; a pack holds up to ``shard_mb``. Returns their number."""
     sizes = [1e-6 * frame_bytes(record["particles"][0]) * record["frames"] for record in records]
     small = [i for i, megabytes in enumerate(sizes) if megabytes < config.chunk_mb]

@@ -13,6 +13,7 @@ lock, so worker processes would only add copies, and a way to hang. docs/format.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -153,7 +154,7 @@ class FrameStream:
             slot < (self.rank + 1) * size // self.world
         ), size
 
-    def _samples(self) -> Iterator[tuple]:
+    def _samples(self) -> Iterator[tuple[Any, ...]]:
         """This rank's samples: (system, frame, fine [1, N, 3], coarse [1, B, 3]). Reads a window ahead."""
         with ThreadPoolExecutor(max_workers=1) as reader:
             windows = self._windows()
@@ -163,7 +164,7 @@ class FrameStream:
                 yield from window
                 del window
 
-    def _windows(self) -> Iterator[Iterator[tuple]]:
+    def _windows(self) -> Iterator[Iterator[tuple[Any, ...]]]:
         """Loaded windows, from ``start`` on."""
         epoch, offset = divmod(self.start, self.n_samples)
         while True:
@@ -178,7 +179,7 @@ class FrameStream:
             if not self.shuffle:
                 return
 
-    def _load(self, blocks: np.ndarray, rows: np.ndarray) -> Iterator[tuple]:
+    def _load(self, blocks: np.ndarray, rows: np.ndarray) -> Iterator[tuple[Any, ...]]:
         """Read what these places need, a few blocks at a time; then samples in their order."""
         pieces = {}
         for group in self._groups(np.unique(blocks)):
@@ -212,13 +213,15 @@ class FrameStream:
         yield group
 
     @staticmethod
-    def _pick(pieces: dict, blocks: np.ndarray, rows: np.ndarray) -> Iterator[tuple]:
+    def _pick(
+        pieces: dict[int, tuple[Any, ...]], blocks: np.ndarray, rows: np.ndarray
+    ) -> Iterator[tuple[Any, ...]]:
         for number, row in zip(blocks, rows, strict=True):
             block, first, fine, coarse = pieces[number]
             here = slice(row - first, row - first + 1)
             yield block.system, block.start + int(row), fine[here], coarse[here]
 
-    def _batch(self, picked: list[tuple], position: int) -> StreamBatch:
+    def _batch(self, picked: list[tuple[Any, ...]], position: int) -> StreamBatch:
         names, frames, *both = zip(*picked, strict=True)
         offsets = [self.store.system(name).first_frame for name in names]
         alike = len(set(names)) == 1

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ SHOWN = 5
 """Damaged places that the error names."""
 
 
-def verify_store(path: str | Path, comm: Comm) -> dict:
+def verify_store(path: str | Path, comm: Comm) -> dict[str, Any]:
     """Read every shard of every array of a store; the ranks of ``comm`` share them. Collective.
 
     Everything that the store vouches for is computed again: its attributes and ladders (digest), shape, type,

@@ -39,7 +39,7 @@ class Objective(nn.Module):
     bf16 means bf16 message passing in training; weights, coordinates, densities and validation stay fp32.
     """
 
-    def __init__(self, stage: Stage, train: TrainConfig):
+    def __init__(self, stage: Stage[Any], train: TrainConfig):
         super().__init__()
         self.stage = stage
         if train.precision == "bf16":
@@ -66,7 +66,7 @@ def micro_batch(stage: str, train: TrainConfig, world_size: int) -> int:
 
 def engine_config(
     stage: str, train: TrainConfig, world_size: int, user_file: str | Path | None = None
-) -> dict:
+) -> dict[str, Any]:
     """DeepSpeed's configuration as it will be used and written beside the outputs.
 
     user_file: a DeepSpeed JSON whose further keys are merged in; ``auto`` and null leave a value to the
@@ -86,7 +86,7 @@ def engine_config(
     return _merge(_merge(DEFAULTS, user), decided)
 
 
-def _decided(stage: str, train: TrainConfig, world_size: int) -> dict:
+def _decided(stage: str, train: TrainConfig, world_size: int) -> dict[str, Any]:
     """What the campaign decides."""
     zero: dict[str, Any] = {"stage": train.zero_stage}
     if train.offload_optimizer:
@@ -153,7 +153,7 @@ CAMPAIGN_KEYS = {
 }
 
 
-def _read_user_file(path: str | Path) -> dict:
+def _read_user_file(path: str | Path) -> dict[str, Any]:
     try:
         record = json.loads(read_regular(path), object_pairs_hook=_once_each)
     except OSError as error:
@@ -165,7 +165,7 @@ def _read_user_file(path: str | Path) -> dict:
     return record
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict:
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object without the values that are left to others: ``auto`` and null."""
     keys = [key for key, _ in pairs]
     for key in keys:
@@ -175,7 +175,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict:
 
 
 def _refuse_contradictions(
-    user: dict, decided: dict, stage: str, path: Any, prefix: str = ""
+    user: dict[str, Any], decided: dict[str, Any], stage: str, path: Any, prefix: str = ""
 ) -> None:
     for key, wanted in decided.items():
         if key not in user:
@@ -193,7 +193,7 @@ def _refuse_contradictions(
             )
 
 
-def _merge(base: dict, over: dict) -> dict:
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``over`` laid on ``base``, key by key in nested objects."""
     merged = dict(base)
     for key, value in over.items():
@@ -202,7 +202,9 @@ def _merge(base: dict, over: dict) -> dict:
     return merged
 
 
-def make_engine(objective: Objective, train: TrainConfig, config: dict) -> "DeepSpeedEngine":
+def make_engine(
+    objective: Objective, train: TrainConfig, config: dict[str, Any]
+) -> "DeepSpeedEngine":
     """DeepSpeed engine around ``objective`` with torch's AdamW, which needs no compiler, offloaded or not.
 
     Raises ConfigError for settings that this DeepSpeed does not know.

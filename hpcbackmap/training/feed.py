@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class StageInputs:
     n_frames: int
     position: int = 0
 
-    def arguments(self) -> tuple:
+    def arguments(self) -> tuple[Any, ...]:
         return self.fine, self.coarse, self.system, self.noise
 
 
@@ -51,7 +52,7 @@ class Feed:
     def __init__(
         self,
         store: FrameStore,
-        stage: Stage,
+        stage: Stage[Any],
         seed: int,
         device: torch.device,
         clusters: dict[str, str] | None = None,
@@ -127,7 +128,9 @@ class Feed:
             batch.position,
         )
 
-    def fixed(self, ranges: list[FrameRange], n_frames: int, batch_size: int, key: str) -> Iterator:
+    def fixed(
+        self, ranges: list[FrameRange], n_frames: int, batch_size: int, key: str
+    ) -> Iterator[Any]:
         """Up to ``n_frames`` evenly spaced frames of ``ranges``, in batches of one system each."""
         counts = [part.stop - part.start for part in ranges]
         ends = np.cumsum(counts)

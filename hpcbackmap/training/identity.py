@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.config.campaign import CHANGE_NO_WEIGHT, Campaign
 from hpcbackmap.runtime.errors import InputError
@@ -14,7 +15,7 @@ WATCHING = frozenset(f"train.{key}" for key in CHANGE_NO_WEIGHT)
 """Parts of an identity that decide no weight."""
 
 
-def training_identity(campaign: Campaign, stage: str, store: FrameStore) -> dict:
+def training_identity(campaign: Campaign, stage: str, store: FrameStore) -> dict[str, Any]:
     """Identity of the training of ``stage``. Raises InputError if its `init_from` cannot be read."""
     systems = [store.system(name) for name in store.systems]
     return settled_identity(campaign, stage, store) | {
@@ -25,7 +26,7 @@ def training_identity(campaign: Campaign, stage: str, store: FrameStore) -> dict
     }
 
 
-def settled_identity(campaign: Campaign, stage: str, store: FrameStore) -> dict:
+def settled_identity(campaign: Campaign, stage: str, store: FrameStore) -> dict[str, Any]:
     """The same without the systems, whose ladders take time to read; the store's digest covers them."""
     config = campaign.stages[stage]
     settled = {
@@ -38,7 +39,8 @@ def settled_identity(campaign: Campaign, stage: str, store: FrameStore) -> dict:
         "init_from": config.train.init_from and _weights_digest(config.train.init_from),
         "train": config.train.model_dump(exclude={"init_from"}),
     }
-    return json.loads(json.dumps(settled))
+    found: dict[str, Any] = json.loads(json.dumps(settled))
+    return found
 
 
 def _weights_digest(folder: str | Path) -> str:

@@ -1,6 +1,7 @@
 """Fine-tuning: a training that starts from the weights of an artifact."""
 
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.stages.artifact import load_artifact
@@ -9,7 +10,7 @@ from hpcbackmap.stages.base import Stage
 __all__ = ["start_from"]
 
 
-def start_from(folder: str | Path, stage: Stage) -> None:
+def start_from(folder: str | Path, stage: Stage[Any]) -> None:
     """Copy the weights and scales of an artifact into ``stage``.
 
     Settings of the loss may differ, the network may not; but a stage that learns one molecule may start from
@@ -35,10 +36,10 @@ def start_from(folder: str | Path, stage: Stage) -> None:
     stage.load_state_dict(trained.state_dict(), strict=not added)
 
 
-def _molecule(stage: Stage) -> str | None:
+def _molecule(stage: Stage[Any]) -> str | None:
     """Digest of the one molecule that a stage fits."""
     return None if stage.ladder is None else stage.ladder.rung_digest(stage.coarse)
 
 
-def _shapes(stage: Stage) -> dict[str, tuple[int, ...]]:
+def _shapes(stage: Stage[Any]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in stage.state_dict().items()}

@@ -83,7 +83,7 @@ class RankBytes:
         return cls(FLOAT * (padded + part), FLOAT * gradients, 2 * FLOAT * part + 4)
 
 
-def stage_memory(campaign: Campaign, name: str) -> dict:
+def stage_memory(campaign: Campaign, name: str) -> dict[str, Any]:
     """Bytes of stage ``name`` on every rank for each ZeRO stage and number of ranks, and what to make of them.
 
     Raises ConfigError for a stage that is not trained here or a batch that cannot be cut, InputError where the
@@ -135,7 +135,8 @@ def activation_bytes(objective: Objective, inputs: StageInputs) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return live.most
+    found: int = live.most
+    return found
 
 
 def optimizer_bytes(engine: "DeepSpeedEngine") -> int:
@@ -145,7 +146,7 @@ def optimizer_bytes(engine: "DeepSpeedEngine") -> int:
     return sum(value.nbytes for value in held if isinstance(value, torch.Tensor))
 
 
-def memory_lines(record: dict) -> list[str]:
+def memory_lines(record: dict[str, Any]) -> list[str]:
     """`stage_memory` as text."""
     per_frame = {
         key: value / MEGABYTE for key, value in record["activation_bytes_per_frame"].items()
@@ -178,7 +179,7 @@ def memory_lines(record: dict) -> list[str]:
 
 
 def _some_frames(
-    campaign: Campaign, train: TrainConfig, store: FrameStore, stage: Stage
+    campaign: Campaign, train: TrainConfig, store: FrameStore, stage: Stage[Any]
 ) -> StageInputs:
     """Training frames, as a step sees them."""
     feed = Feed(store, stage, train.seed, torch.device("cpu"), campaign.clusters() or None)
@@ -188,7 +189,9 @@ def _some_frames(
     return feed.inputs(next(iter(stream)), "inspect")
 
 
-def _rows(name: str, config: StageConfig, sizes: list[int], per_frame: float) -> list[dict]:
+def _rows(
+    name: str, config: StageConfig, sizes: list[int], per_frame: float
+) -> list[dict[str, Any]]:
     rows = []
     for ranks in sorted({*WORLDS, _wanted_ranks(config)}):
         try:
@@ -209,7 +212,7 @@ def _wanted_ranks(config: StageConfig) -> int:
     return config.node_group.tasks
 
 
-def advice(rows: list[dict], wanted: int, left: float) -> str:
+def advice(rows: list[dict[str, Any]], wanted: int, left: float) -> str:
     """Does ZeRO help, and if not, what does, in a sentence or two.
 
     rows: of `stage_memory`. wanted: ranks that the campaign asks for. left: share of the activations that
@@ -245,7 +248,11 @@ class _LiveBytes(TorchDispatchMode):
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(
-        self, operation: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        operation: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         given = {
             id(leaf.untyped_storage())

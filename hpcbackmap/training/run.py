@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -60,13 +60,13 @@ class Run:
     def __init__(
         self,
         campaign: Campaign,
-        identity: dict,
+        identity: dict[str, Any],
         store: FrameStore,
         folder: Path,
-        settings: dict,
+        settings: dict[str, Any],
         world: World,
         device: torch.device,
-        about: dict,
+        about: dict[str, Any],
     ):
         self.name = identity["stage"]
         self.config = campaign.stages[self.name]
@@ -96,11 +96,11 @@ class Run:
         self.stream = iter(self.feed.stream(ranges["train"], together, world, budget, start))
         self.recorder = Recorder(folder, world, self.train, self.progress, about)
 
-    def _build(self) -> Stage:
+    def _build(self) -> Stage[Any]:
         ladders = [self.store.system(name).ladder for name in self.store.systems]
         return build_stage(self.name, self.config.model, ladders, self.train.seed)
 
-    def _require_frames(self, stage: Stage, ranges: list[FrameRange]) -> None:
+    def _require_frames(self, stage: Stage[Any], ranges: list[FrameRange]) -> None:
         known = self.store.resolutions
         for resolution in (stage.fine, stage.coarse):
             if resolution not in known:
@@ -111,7 +111,7 @@ class Run:
         if not ranges:
             raise InputError(f"{self.store.path}: the split leaves no frames to train on")
 
-    def _start(self, stage: Stage) -> None:
+    def _start(self, stage: Stage[Any]) -> None:
         """Bring a stage to where training starts: the weights of an artifact, or what frames tell.
 
         Every rank shows it the same frames: many of one system, or one of each of several.
@@ -131,7 +131,7 @@ class Run:
         return share_of_rank(batches, self.world.rank, self.world.size)
 
     def _make_engine(
-        self, stage: Stage, settings: dict, manifest: dict | None
+        self, stage: Stage[Any], settings: dict[str, Any], manifest: dict[str, Any] | None
     ) -> "DeepSpeedEngine":
         """The engine, in the state of the checkpoint if there is one."""
         objective = Objective(stage, self.train)
@@ -226,7 +226,8 @@ class Run:
         self.recorder.count(inputs.n_frames, inputs.fine[..., 0].numel(), waited)
         self.progress.position = inputs.position
         come_to("forward pass")
-        return self.engine(*inputs.arguments())
+        found: dict[str, Tensor] = self.engine(*inputs.arguments())
+        return found
 
     def _agree(self, asked: bool) -> tuple[bool, float]:
         """One small reduction among the hosts: any stop signal, the slowest clock."""
@@ -311,7 +312,7 @@ class Run:
         size, described = self.world.size, self.described
         on_rank_zero(self.world, lambda: kept.publish(tag, files, self.progress, size, described))
 
-    def publish(self) -> dict:
+    def publish(self) -> dict[str, Any]:
         """Artifact of the best weights, and the result that `train` returns.
 
         Where it only got worse on frames that it has not seen, a stage that was of use before the first step
@@ -382,7 +383,7 @@ class Run:
         )
         return True
 
-    def _export(self, weights: Path, result: dict) -> None:
+    def _export(self, weights: Path, result: dict[str, Any]) -> None:
         """Publish the artifact; warn if its latents are out of use."""
         stage = self._build()
         publish_artifact(self.folder, stage, weights, self.identity, result)

@@ -4,6 +4,7 @@ import logging
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.config.campaign import Campaign, StageConfig
 from hpcbackmap.config.load import resolved_yaml
@@ -27,7 +28,9 @@ __all__ = ["train"]
 log = logging.getLogger(__name__)
 
 
-def train(campaign: Campaign, stage_name: str, deepspeed_config: str | Path | None = None) -> dict:
+def train(
+    campaign: Campaign, stage_name: str, deepspeed_config: str | Path | None = None
+) -> dict[str, Any]:
     """Train one stage of a campaign to its end and publish its artifact; continues where a run stopped.
 
     Every rank calls it; ranks come from the launcher's variables. Returns ``stage``, ``steps``,
@@ -79,7 +82,7 @@ def _config_of(campaign: Campaign, stage_name: str) -> StageConfig:
     return config
 
 
-def _write_settings(folder: Path, campaign: Campaign, settings: dict) -> None:
+def _write_settings(folder: Path, campaign: Campaign, settings: dict[str, Any]) -> None:
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     write_whole(folder / "campaign.yaml", resolved_yaml(campaign))
     write_json(folder / "deepspeed.json", settings)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -61,7 +61,9 @@ def validate(engine: "DeepSpeedEngine", share: list[tuple[StageInputs, float]]) 
     return {name: total / frames for name, total in zip(names, totals, strict=True)}
 
 
-def warn_of_collapse(stage: Stage, inputs: StageInputs, found: dict[str, float], seed: int) -> None:
+def warn_of_collapse(
+    stage: Stage[Any], inputs: StageInputs, found: dict[str, float], seed: int
+) -> None:
     """Say so if the trained stage's latents are out of use; ``found``: its `validate` values."""
     frames, beads = list(range(len(inputs.coarse))), inputs.coarse.shape[1]
     draws = [

@@ -40,7 +40,10 @@ def usable_cells(cells: np.ndarray) -> np.ndarray:
     cells = np.where(finite[:, None, None], cells, 0).astype(np.float64)
     sides = np.linalg.norm(np.cross(np.roll(cells, -1, 1), np.roll(cells, -2, 1)), axis=-1)
     volume = np.abs(np.linalg.det(cells))
-    return finite & (volume > SMALLEST_CELL * sides.max(axis=1)) & (sides.min(axis=1) > 0)
+    found: np.ndarray = (
+        finite & (volume > SMALLEST_CELL * sides.max(axis=1)) & (sides.min(axis=1) > 0)
+    )
+    return found
 
 
 def cleaned(cells: np.ndarray | None) -> np.ndarray | None:

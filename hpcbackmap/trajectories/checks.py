@@ -56,7 +56,8 @@ class Links:
     def lengths(self, positions: np.ndarray) -> np.ndarray:
         """Distances [F, L] in positions [F, N, 3]."""
         first, second = self.pairs.T
-        return np.linalg.norm(positions[:, first] - positions[:, second], axis=-1)
+        found: np.ndarray = np.linalg.norm(positions[:, first] - positions[:, second], axis=-1)
+        return found
 
     def broken(self, positions: np.ndarray) -> np.ndarray:
         """Which distances are out of bounds, bool [F, L]."""

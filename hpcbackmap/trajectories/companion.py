@@ -1,7 +1,7 @@
 """The topology beside a trajectory whose format names no atoms."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcbackmap.runtime.errors import ConfigError, InputError
 
@@ -53,6 +53,6 @@ def _same_residues(found: "mdtraj.Topology", topology: "mdtraj.Topology") -> boo
     return there[: len(wanted)] == wanted
 
 
-def _name(atom: "mdtraj.core.topology.Atom") -> tuple:
+def _name(atom: "mdtraj.core.topology.Atom") -> tuple[Any, ...]:
     residue = atom.residue
     return residue.chain.index, residue.resSeq % 10000, residue.name, atom.name  # four PDB columns

@@ -77,4 +77,5 @@ def _dcd_header(file: BinaryIO) -> int:
 
 def _number(file: BinaryIO, place: int) -> int:
     file.seek(place)
-    return struct.unpack("=i", file.read(4))[0]
+    found: int = struct.unpack("=i", file.read(4))[0]
+    return found

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 from hpcbackmap.trajectories.gro import GroFile
 from hpcbackmap.trajectories.lammps import LammpsFile
@@ -25,7 +26,7 @@ NAMED_TEXT = tuple(suffix for suffix, kind in TEXT.items() if kind is not Lammps
 
 CRYSTALS = tuple(suffix for suffix, kind in TEXT.items() if kind in (PdbFile, MmcifFile))
 
-_open: dict[tuple, tuple[int, Iterator[Frame]]] = {}
+_open: dict[tuple[Any, ...], tuple[int, Iterator[Frame]]] = {}
 """The text last read, and its next frame: reading on must not begin at the first line again."""
 
 

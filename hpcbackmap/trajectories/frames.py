@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import mdtraj
 import numpy as np
@@ -53,7 +53,7 @@ class FrameReader(Protocol):
     def label(self, frame: int) -> str: ...
 
     @property
-    def facts(self) -> dict: ...
+    def facts(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class FilesOfFrames:
         return sum(self.counts)
 
     @cached_property
-    def facts(self) -> dict:
+    def facts(self) -> dict[str, Any]:
         found = {Path(path).name: file_identity(path) for path in self.paths}
         if self.topology_file not in self.paths:
             found[f"topology {Path(self.topology_file).name}"] = file_identity(self.topology_file)
@@ -138,10 +138,11 @@ class FramesInMemory:
 
     @property
     def n_frames(self) -> int:
-        return self.trajectory.n_frames
+        found: int = self.trajectory.n_frames
+        return found
 
     @cached_property
-    def facts(self) -> dict:
+    def facts(self) -> dict[str, Any]:
         digest = hashlib.sha256(np.ascontiguousarray(self.trajectory.xyz).data).hexdigest()
         return {"trajectory": f"{self.n_frames} frames, sha256 {digest[:16]}"}
 

@@ -43,7 +43,7 @@ def gsd_topology(path: str) -> mdtraj.Topology:
     return topology
 
 
-def read_gsd(path: str, start: int, stop: int, size: int) -> Iterator[tuple]:
+def read_gsd(path: str, start: int, stop: int, size: int) -> Iterator[tuple[Any, ...]]:
     """Pieces of up to ``size`` frames: positions float32 [n, N, 3], steps float64 [n], cells [n, 3, 3]."""
     with _open(path) as file:
         for first in range(start, min(stop, len(file)), size):

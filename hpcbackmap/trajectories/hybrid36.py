@@ -19,7 +19,8 @@ def read_hybrid36(field: bytes) -> int | None:
         return None
     start = 10 * 36 ** (width - 1)
     value = int(text, 36) - start + 10**width
-    return value + (26 * 36 ** (width - 1) if text.islower() else 0)
+    found: int | None = value + (26 * 36 ** (width - 1) if text.islower() else 0)
+    return found
 
 
 def write_hybrid36(number: int, width: int) -> str | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 from operator import itemgetter
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -70,7 +71,7 @@ class MmcifFile:
         array = np.array(numbers)
         return [0, *(np.flatnonzero(array[1:] != array[:-1]) + 1).tolist(), count]
 
-    def _require_same(self, columns: dict) -> None:
+    def _require_same(self, columns: dict[str, Any]) -> None:
         """Refuse models of other atoms, or of the same in another order."""
         same = [
             columns[tag]
@@ -129,7 +130,7 @@ def _floats(texts: list[str], path: str, axis: str) -> np.ndarray:
     return values
 
 
-def _rows(columns: dict, path: str) -> Rows:
+def _rows(columns: dict[str, Any], path: str) -> Rows:
     count = len(columns["Cartn_x"])
     blank = [""] * count
 
@@ -159,13 +160,13 @@ def _rows(columns: dict, path: str) -> Rows:
     )
 
 
-def _kept(columns: dict, rows: Rows) -> list[int]:
+def _kept(columns: dict[str, Any], rows: Rows) -> list[int]:
     """Rows without the less occupied alternate locations of each residue."""
     letters, occupancies = columns["label_alt_id"], columns["occupancy"]
     if letters is None or not any(letters):
         return list(range(len(rows.names)))
     residues = list(zip(rows.chains, rows.segments, rows.numbers, rows.insertions, strict=True))
-    weights: dict[tuple, dict[str, float]] = {}
+    weights: dict[tuple[Any, ...], dict[str, float]] = {}
     for i, (residue, letter) in enumerate(zip(residues, letters, strict=True)):
         if letter:
             weight = gemmi.cif.as_number(occupancies[i]) if occupancies else 1.0
@@ -180,7 +181,7 @@ def _cell(block: gemmi.cif.Block) -> np.ndarray | None:
     return cell_of(np.array(values[:3]) / 10, values[3:])
 
 
-def _disulphides(block: gemmi.cif.Block) -> list[tuple[tuple, tuple]]:
+def _disulphides(block: gemmi.cif.Block) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
     pairs = []
     for row in block.find("_struct_conn.", BONDS):
         value = [gemmi.cif.as_string(row[i]) if row.has(i) else "" for i in range(len(BONDS))]

@@ -4,7 +4,7 @@ Shapes: F frames, P particles, R residues; positions in nm.
 """
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def _rejoined(rows: Rows, index: np.ndarray, first: list[int]) -> tuple[np.ndarr
     A run of residues that says again number, insertion and name of residues before it, and has no particle
     name of theirs.
     """
-    known: dict[tuple, int] = {}
+    known: dict[tuple[Any, ...], int] = {}
     names: dict[int, set[str]] = {}
     target = np.arange(len(first))
     ends = [*first[1:], len(rows.names)]
@@ -134,7 +134,7 @@ def _untangled(
     """
     small = _small(rows, first)
     sites = residue_sites(rows.names, index, len(first))
-    last: dict[tuple, int] = {}
+    last: dict[tuple[Any, ...], int] = {}
     continues: list[tuple[int, int]] = []
     for r, p in enumerate(first):
         key = rows.chains[p], rows.segments[p], rows.strands[p]

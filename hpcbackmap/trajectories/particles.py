@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from operator import and_
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -313,7 +314,7 @@ def _mdtraj_topology(path: str, _changed: int) -> mdtraj.Topology:
 def _assemble(
     source: str,
     rows: Rows,
-    disulphides: list,
+    disulphides: list[Any],
     words: list[str],
     positions: np.ndarray | None,
     cells: np.ndarray | None,
@@ -336,7 +337,7 @@ def _assemble(
     return replace(particles, words=words + remarks(particles))
 
 
-def _rows(path: str) -> tuple[Rows, list, list[str]]:
+def _rows(path: str) -> tuple[Rows, list[Any], list[str]]:
     """What the file says of its particles, its disulphides, and what there is to say."""
     with reading(path):
         if is_text(path):
@@ -401,12 +402,12 @@ def _elements(rows: Rows) -> list[str]:
 
 
 def _pairs(
-    disulphides: list, residues: list[ResidueRow], chains: list[ChainRow]
+    disulphides: list[Any], residues: list[ResidueRow], chains: list[ChainRow]
 ) -> list[tuple[int, int]]:
     """Rows of residues for (chain, number, insertion); the first of several."""
     if not disulphides:
         return []
-    place: dict[tuple, int] = {}
+    place: dict[tuple[Any, ...], int] = {}
     for row, residue in enumerate(residues):
         key = chains[residue.chain].id, residue.number, residue.insertion
         place.setdefault(key, row)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class PdbFile:
 
     def __init__(self, path: str):
         self.path = str(path)
-        self.disulphides: list[tuple[tuple, tuple]] = []
+        self.disulphides: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = []
         self.bad_cell = ""
         model = next(self._models(), None)
         if model is None:

@@ -84,7 +84,7 @@ class Mender:
         while not np.array_equal(above, above[above]):
             steps += steps[above]
             above = above[above]
-        images = steps.transpose(1, 0, 2).astype(np.float64)
+        images: np.ndarray = steps.transpose(1, 0, 2).astype(np.float64)
         whole = positions + images @ cells
         for group in self._groups:
             fragments = [self._fragments[number] for number in group]

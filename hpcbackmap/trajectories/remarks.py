@@ -6,7 +6,7 @@ Shapes: R residues; positions in nm.
 import itertools
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def _backward(particles: "Particles") -> Iterator[str]:
 
 def _numbered_twice(particles: "Particles", protein: np.ndarray) -> Iterator[str]:
     """Residues of one chain and number without insertion codes: files would join them."""
-    seen: set[tuple] = set()
+    seen: set[tuple[Any, ...]] = set()
     for number in np.flatnonzero(protein):
         row = particles.residues[number]
         key = row.chain, row.number, row.insertion

@@ -54,7 +54,10 @@ def _calpha(lengths: np.ndarray, spread: float) -> np.ndarray:
 
 
 def _normal(value: np.ndarray, mean: np.ndarray | float, spread: np.ndarray | float) -> np.ndarray:
-    return np.exp(-0.5 * ((value - mean) / spread) ** 2) / (spread * np.sqrt(2 * np.pi))
+    found: np.ndarray = np.exp(-0.5 * ((value - mean) / spread) ** 2) / (
+        spread * np.sqrt(2 * np.pi)
+    )
+    return found
 
 
 def _mixed(density: np.ndarray) -> np.ndarray:

@@ -121,7 +121,7 @@ def _beyond_backbone() -> tuple[str, ...]:
     return tuple(sorted(names - set(BACKBONE_SLOTS)))
 
 
-def _beside_calpha(protein: Protein, others: Counter) -> tuple[str, str]:
+def _beside_calpha(protein: Protein, others: Counter[str]) -> tuple[str, str]:
     side_chains = sum(name != "GLY" for name in protein.sequence)
     present = [name for name, count in others.items() if count >= MOST * side_chains]
     if "CB" in present and _median_gap(protein, "CA", "CB") < BONDED:

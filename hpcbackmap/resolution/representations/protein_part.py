@@ -44,7 +44,7 @@ class Protein:
     rows: np.ndarray
     sequence: tuple[str, ...]
     members: list[dict[str, int]]
-    left_out: Counter
+    left_out: Counter[str]
     words: list[str]
 
     def label(self, residue: int) -> str:
@@ -61,7 +61,7 @@ def protein_of(particles: Particles) -> Protein:
     """Residues of protein with their particles; the rest is counted by kind. InputError if there is none."""
     letters = _one_letter(particles)
     of_residue: list[dict[str, int]] = [{} for _ in particles.residues]
-    left_out: Counter = Counter()
+    left_out: Counter[str] = Counter()
     names = [_parent(row.name, letters) for row in particles.residues]
     twice, sizes = None, np.bincount(particles.residue, minlength=len(names))
     for particle, residue in enumerate(particles.residue.tolist()):
@@ -142,7 +142,7 @@ def _is_hydrogen(particles: Particles, particle: int, name: str) -> bool:
     return name.lstrip("0123456789").startswith("H") and len(name) > 1
 
 
-def _drop_virtual_sites(of_residue: list[dict[str, int]], left_out: Counter) -> None:
+def _drop_virtual_sites(of_residue: list[dict[str, int]], left_out: Counter[str]) -> None:
     """Sites named CA beside beads named BB are virtual sites of a Gō model."""
     for own in of_residue:
         if "CA" in own and ("BB" in own or set(own) == {"CA"}):
@@ -194,4 +194,5 @@ def shortest(gap: np.ndarray, cell: np.ndarray | None) -> np.ndarray:
     """The nearest image of vectors [..., 3] in a cell whose rows are vectors."""
     if cell is None or abs(np.linalg.det(cell)) < 1e-9:
         return gap
-    return gap - np.round(gap @ np.linalg.inv(cell)) @ cell
+    found: np.ndarray = gap - np.round(gap @ np.linalg.inv(cell)) @ cell
+    return found

@@ -4,6 +4,7 @@ Shapes: F frames, R residues; positions in nm.
 """
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -102,10 +103,11 @@ def _kinds(
     first, _, _, nats = bonds(protein, anchor, measured_frames(protein, frames))
     if not len(first):
         return np.zeros(len(anchor), dtype=bool)
-    return kinds_of_residues(nats[..., :2].mean(0), first, len(anchor)) == 0
+    found: np.ndarray | None = kinds_of_residues(nats[..., :2].mean(0), first, len(anchor)) == 0
+    return found
 
 
-def _side_beads(entry: Representation, protein: Protein, sites: dict) -> SideBeads | None:
+def _side_beads(entry: Representation, protein: Protein, sites: dict[str, Any]) -> SideBeads | None:
     if entry.side is None:
         return None
     rows: list[tuple[int, int, np.ndarray]] = []

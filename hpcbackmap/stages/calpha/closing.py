@@ -134,7 +134,8 @@ def close_links(
 
 def _lengths(calpha: Tensor, bonded: Tensor) -> Tensor:
     second = torch.nonzero(bonded).squeeze(-1)
-    return (calpha[:, second] - calpha[:, second - 1]).norm(dim=-1)
+    found: Tensor = (calpha[:, second] - calpha[:, second - 1]).norm(dim=-1)
+    return found
 
 
 def _share(end: Tensor, span: int, like: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ their distance. The networks correct a linear model fitted in closed form, so th
 the first step. Shapes as in `stages.base`.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -199,7 +201,7 @@ class BeadNetwork(nn.Module):
         spread = (elastic(fine - missed + drawn) - answer).square().mean().sqrt()
         return float((error / spread.clamp_min(1e-6)).clamp(1, MOST_SWING))
 
-    def context(self, coarse: Tensor, system: BeadSystem) -> dict:
+    def context(self, coarse: Tensor, system: BeadSystem) -> dict[str, Any]:
         """What the beads alone tell: features, frames, neighbourhoods."""
         reach = self.reach(self.scale) * 5
         frames = self._frames(coarse, system)
@@ -213,11 +215,13 @@ class BeadNetwork(nn.Module):
         particle = self.particle(system.particle) + self.particle_table
         return {"h": self.trunk(h, *graph), "graph": graph, "frames": frames, "particle": particle}
 
-    def prior(self, context: dict) -> Normal:
+    def prior(self, context: dict[str, Any]) -> Normal:
         mean, log_std = self.prior_head(context["h"]).chunk(2, -1)
         return Normal(mean, log_std.clamp(-5, 2))
 
-    def posterior(self, context: dict, fine: Tensor, coarse: Tensor, system: BeadSystem) -> Normal:
+    def posterior(
+        self, context: dict[str, Any], fine: Tensor, coarse: Tensor, system: BeadSystem
+    ) -> Normal:
         frames = context["frames"]
         shift = fine - coarse[:, system.bead_of] - self._linear(coarse, frames, system)
         local = self._to_local(shift, frames, system)
@@ -230,7 +234,7 @@ class BeadNetwork(nn.Module):
         return Normal(mean, log_std.clamp(-5, 2))
 
     def decode(
-        self, context: dict, z: Tensor, coarse: Tensor, system: BeadSystem
+        self, context: dict[str, Any], z: Tensor, coarse: Tensor, system: BeadSystem
     ) -> tuple[Tensor, Tensor]:
         """Mean of the fine positions [F, N, 3] and log standard deviation per bead [F, B]."""
         h = self.decoder(context["h"] + self.from_latent(z), *context["graph"])

@@ -41,7 +41,8 @@ def folds(positions: Tensor, count: int) -> Tensor:
     x = x - x.mean(0)
     _, vectors = torch.linalg.eigh(x @ x.T)
     rank = vectors[:, -1].argsort(stable=True).argsort()
-    return rank * min(count, len(x)) // len(x)
+    found: Tensor = rank * min(count, len(x)) // len(x)
+    return found
 
 
 def held_out(inputs: Tensor, targets: Tensor, fold: Tensor) -> Tensor:

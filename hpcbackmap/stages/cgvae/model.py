@@ -10,7 +10,7 @@ structure; the ELBO is that of the decoder before them.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -143,17 +143,19 @@ class Cgvae(Stage[BeadSystem]):
         mean, log_spread = self._decode(context, z, coarse, system)
         return Terms(_on_fibre(fine, mean, log_spread, system), kl_per_unit(q, p), mean)
 
-    def _context(self, coarse: Tensor, system: BeadSystem) -> dict:
+    def _context(self, coarse: Tensor, system: BeadSystem) -> dict[str, Any]:
         return self.network.context(coarse, system)
 
-    def _prior(self, context: dict) -> Normal:
+    def _prior(self, context: dict[str, Any]) -> Normal:
         return self.network.prior(context)
 
-    def _posterior(self, context: dict, fine: Tensor, coarse: Tensor, system: BeadSystem) -> Normal:
+    def _posterior(
+        self, context: dict[str, Any], fine: Tensor, coarse: Tensor, system: BeadSystem
+    ) -> Normal:
         return self.network.posterior(context, fine, coarse, system)
 
     def _decode(
-        self, context: dict, z: Tensor, coarse: Tensor, system: BeadSystem
+        self, context: dict[str, Any], z: Tensor, coarse: Tensor, system: BeadSystem
     ) -> tuple[Tensor, Tensor]:
         """Mean of the fine positions [F, N, 3] and log standard deviation per bead [F, B]."""
         return self.network.decode(context, z, coarse, system)
@@ -183,4 +185,5 @@ def _bond_error(positions: Tensor, fine: Tensor, system: BeadSystem) -> Tensor:
 
 def _bond_lengths(positions: Tensor, system: BeadSystem) -> Tensor:
     first, second = system.bond_index.T
-    return (positions[:, second] - positions[:, first]).norm(dim=-1)
+    found: Tensor = (positions[:, second] - positions[:, first]).norm(dim=-1)
+    return found

@@ -74,7 +74,8 @@ class PackingHead(Block):
         placed: bool [n, K], neighbours whose side chains are seen.
         """
         if torch.is_grad_enabled():
-            return self.economical(self._see, h, scene, frame, residue, placed)
+            found: Tensor = self.economical(self._see, h, scene, frame, residue, placed)
+            return found
         rows = zip(*(x.split(ROWS) for x in (h, frame, residue, placed)), strict=True)
         return torch.cat([self._see(h, scene, *part) for h, *part in rows])
 
@@ -92,7 +93,8 @@ class PackingHead(Block):
         message = activated(self.message(activated(pair)))
         seen = weighted_sum(message, (gap < REACH).to(message.dtype))
         context = h + self.own(self._own_backbone(scene, frame, residue, axes, ca))
-        return self.keep(context) + self.context(torch.cat([context, seen], -1))
+        found: Tensor = self.keep(context) + self.context(torch.cat([context, seen], -1))
+        return found
 
     def _nearest(
         self, scene: Scene, frame: Tensor, residue: Tensor, placed: Tensor, own: Tensor
@@ -128,14 +130,15 @@ class PackingHead(Block):
 
     def logits(self, context: Tensor, k: int, proline: Tensor) -> Tensor:
         """Logits of chi ``k`` (from 0) given the context [n, W]: [n, BINS]."""
-        logits = self.heads[k](nn.functional.silu(context))
+        logits: Tensor = self.heads[k](nn.functional.silu(context))
         if k == 0:
             logits = logits - PENALTY * (proline.unsqueeze(-1) & self.unclosed)
         return logits
 
     def after(self, context: Tensor, k: int, angle: Tensor, there: Tensor) -> Tensor:
         """The context once chi ``k`` is known to be ``angle`` [n] where ``there`` [n]."""
-        return context + self.earlier[k](bin_of(angle, BINS)) * there.unsqueeze(-1)
+        found: Tensor = context + self.earlier[k](bin_of(angle, BINS)) * there.unsqueeze(-1)
+        return found
 
 
 def _atom_kinds() -> Tensor:

@@ -98,7 +98,8 @@ class PlaneHead(nn.Module):
         before = self.previous(around[at.before]) * at.is_behind.unsqueeze(-1)
         after = self.following(around[at.after]) * at.is_ahead.unsqueeze(-1)
         logits = self.between(nn.functional.silu(self.context(h[at.own]) + before + after))
-        return logits - self._strain(planes, tables, at, system)
+        found: Tensor = logits - self._strain(planes, tables, at, system)
+        return found
 
     def _strain(
         self, planes: Tensor, tables: "AngleTables", at: "Places", system: ResidueSystem

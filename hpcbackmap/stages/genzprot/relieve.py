@@ -91,4 +91,5 @@ def _depth(points: Tensor, others: Tensor, counts: Tensor) -> Tensor:
     reach = torch.tensor(REACH, dtype=points.dtype, device=points.device).expand(shape)
     reach = torch.where(counts.unsqueeze(-1), reach, -1.0).flatten(-2)
     gap = points.unsqueeze(-2) - others.flatten(-3, -2).unsqueeze(-3)
-    return (reach.unsqueeze(-2) - gap.norm(dim=-1)).clamp_min(0).sum(-1)
+    found: Tensor = (reach.unsqueeze(-2) - gap.norm(dim=-1)).clamp_min(0).sum(-1)
+    return found

@@ -173,7 +173,8 @@ def _outlook(rows: _Rows, chi: Tensor, k: int, number: int, every: Tensor) -> Te
     if number == 1:
         turned = chi.repeat_interleave(len(every), 1)
         turned[..., 0] = every.repeat(chi.shape[1])
-        return rows.nats(rows.beads(turned)).unflatten(1, (chi.shape[1], -1))
+        found: Tensor = rows.nats(rows.beads(turned)).unflatten(1, (chi.shape[1], -1))
+        return found
     opened = (0.0, math.pi) if k + 1 < number else (math.pi,)
     places = []
     for later in opened:

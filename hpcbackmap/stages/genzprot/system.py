@@ -31,7 +31,10 @@ AROMATIC = ("HIS", "PHE", "TRP", "TYR")
 
 @cache
 def _ideal_table() -> dict[str, list[float]]:
-    return json.loads(resources.files("hpcbackmap.protein").joinpath("ideal.json").read_text())
+    found: dict[str, list[float]] = json.loads(
+        resources.files("hpcbackmap.protein").joinpath("ideal.json").read_text()
+    )
+    return found
 
 
 class ResidueSystem(System):

@@ -61,7 +61,8 @@ def draw(logits: Tensor, noise: Tensor) -> Tensor:
     lower = torch.where(chosen > 0, cumulative.gather(-1, (chosen - 1).clamp_min(0)), 0.0)
     share = (level.unsqueeze(-1) - lower) / (upper - lower).clamp_min(1e-12)
     share = share.clamp(0, 1 - 1e-6)
-    return ((chosen + share) * (2 * math.pi / bins) - math.pi).squeeze(-1)
+    found: Tensor = ((chosen + share) * (2 * math.pi / bins) - math.pi).squeeze(-1)
+    return found
 
 
 def angle_of_mode(logits: Tensor) -> Tensor:

@@ -93,7 +93,8 @@ def reach_of_slots(atoms: Tensor, kind: Tensor) -> Tensor:
     pivots[:, 0] = CB
     row = torch.arange(len(kind), device=kind.device).unsqueeze(-1)
     pivot = atoms[row, pivots.gather(1, (level - 1).clamp_min(0))]
-    return (atoms - pivot).norm(dim=-1) + pivot.norm(dim=-1)
+    found: Tensor = (atoms - pivot).norm(dim=-1) + pivot.norm(dim=-1)
+    return found
 
 
 @cache

@@ -47,7 +47,7 @@ class Block(nn.Module):
     def __call__(self, *inputs: Any) -> Any:
         return self.economical(super().__call__, *inputs)
 
-    def economical(self, function: Callable, *inputs: Any) -> Any:
+    def economical(self, function: Callable[..., Any], *inputs: Any) -> Any:
         """``function(*inputs)``, a part of this block."""
         if self.recomputed and self.training and torch.is_grad_enabled():
             return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
@@ -81,7 +81,8 @@ class _Layer(Block):
         pair += gather(self.other(x), index)
         pair += self.own(x).unsqueeze(2)
         h = h + self.collect(weighted_sum(activated(pair), weight.to(pair.dtype)))
-        return h + self.update(h)
+        found: Tensor = h + self.update(h)
+        return found
 
 
 class _Edges(Block, nn.Sequential):

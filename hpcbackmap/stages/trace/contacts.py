@@ -46,7 +46,8 @@ def _away(points: Tensor, others: Tensor, valid: Tensor, apart: float) -> Tensor
     gap = points.unsqueeze(2) - others
     distance = gap.norm(dim=-1).clamp_min(1e-4)
     missing = 0.5 * (apart - distance).clamp_min(0) * valid / distance
-    return (missing.unsqueeze(-1) * gap).sum(2)
+    found: Tensor = (missing.unsqueeze(-1) * gap).sum(2)
+    return found
 
 
 def _centroids(trace: Tensor, system: TraceSystem) -> Tensor:

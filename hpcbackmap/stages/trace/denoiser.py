@@ -125,7 +125,8 @@ class Denoiser(nn.Module):
         width = NARROWEST * (WIDEST / NARROWEST) ** share
         seen = trace + width.unsqueeze(-1) * keep_beads(noise[..., :3], system)
         apart = (self(seen, width, coarse, system) - trace) / width.unsqueeze(-1)
-        return apart.square().mean()
+        found: Tensor = apart.square().mean()
+        return found
 
     def forward(
         self,

@@ -72,7 +72,10 @@ class Carried:
         """
         pushed = np.where(self.known[:, None], ASKED * self.error * white, deviation)
         move = self.open(self.positions + pushed) - self._at_rest
-        return self.positions + move * (self.error / max(_size(move[self.known]), 1e-9))
+        found: np.ndarray = self.positions + move * (
+            self.error / max(_size(move[self.known]), 1e-9)
+        )
+        return found
 
     @cached_property
     def _at_rest(self) -> np.ndarray:
@@ -165,7 +168,8 @@ class Elastic:
         outer = (stiffness[:, None, None] * self.vectors[:, :, None]) * (x[i] - x[j])[:, None, :]
         total = (_incidence(i, j, len(x)) @ outer.reshape(-1, 9)).reshape(-1, 3, 3)
         turn = _rotations(total)
-        return np.einsum("ea,eab->eb", self.vectors, 0.5 * (turn[i] + turn[j]))
+        found: np.ndarray = np.einsum("ea,eab->eb", self.vectors, 0.5 * (turn[i] + turn[j]))
+        return found
 
     def _solver(
         self, stiffness: np.ndarray, springs: np.ndarray
@@ -191,14 +195,16 @@ def _moved(points: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     spread = (weight @ pairs).reshape(-1, 3, 3) - before[:, :, None] * after[:, None, :]
     body = _rotations(((old - old.mean(0)).T @ (new - new.mean(0)))[None])
     turn = _rotations(spread + LEANING * AROUND**2 * body)
-    return np.einsum("ni,nij->nj", points - before, turn) + after
+    found: np.ndarray = np.einsum("ni,nij->nj", points - before, turn) + after
+    return found
 
 
 def _rotations(outer: np.ndarray) -> np.ndarray:
     """Nearest rotations of sums of outer products [..., 3, 3], to be multiplied from the right."""
     u, _, v = np.linalg.svd(outer)
     u[..., 2] *= np.where(np.linalg.det(u @ v) < 0, -1.0, 1.0)[..., None]
-    return u @ v
+    found: np.ndarray = u @ v
+    return found
 
 
 def _size(move: np.ndarray) -> float:
@@ -251,4 +257,5 @@ def _pulls(
     edge = np.arange(len(i))
     signs = np.concatenate([np.ones(len(i)), -np.ones(len(j))])
     rows, columns = np.concatenate([i, j]), np.concatenate([edge, edge])
-    return sparse.csr_matrix((signs, (rows, columns)), shape=(n, len(i))) @ force
+    found: np.ndarray = sparse.csr_matrix((signs, (rows, columns)), shape=(n, len(i))) @ force
+    return found

@@ -58,7 +58,7 @@ def trace_scores(
     }
 
 
-def _score(distance: Callable, draws: Tensor, truth: Tensor) -> Tensor:
+def _score(distance: Callable[[Tensor, Tensor], Tensor], draws: Tensor, truth: Tensor) -> Tensor:
     """Energy score of two draws, by entry; of one answer its distance from the truth."""
     if len(draws) == len(truth):
         return distance(draws, truth)

@@ -224,4 +224,5 @@ def _of_residues(noise: Tensor, system: TraceSystem, count: int) -> Tensor:
 
 def _lengths(positions: Tensor, system: TraceSystem) -> Tensor:
     first, second = system.bond_index.T
-    return (positions[:, second] - positions[:, first]).norm(dim=-1)
+    found: Tensor = (positions[:, second] - positions[:, first]).norm(dim=-1)
+    return found

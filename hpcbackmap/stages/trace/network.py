@@ -157,21 +157,25 @@ class TraceNetwork(nn.Module):
         of_bead = z[:, system.bead_of, :BEAD_NOISE]
         of_segment = z[..., BEAD_NOISE:].unflatten(-1, (SEGMENTS, LOCAL_NOISE))
         own = of_segment[:, system.bead_of, system.segment]
-        return self.from_noise(torch.cat([of_bead, own], -1))
+        found: Tensor = self.from_noise(torch.cat([of_bead, own], -1))
+        return found
 
     def spread(self, context: Context, system: TraceSystem) -> Tensor:
         """Log standard deviation (nm) of C-alpha atoms about a draw, per bead [F, B]."""
         found = self.log_spread(_mean(context.h.detach(), system)).squeeze(-1)
-        return (found + displacement(system.length).log() - 1).clamp(-9, 2)
+        result: Tensor = (found + displacement(system.length).log() - 1).clamp(-9, 2)
+        return result
 
     def error(self, context: Context, system: TraceSystem) -> Tensor:
         """Log of the expected error (nm) of each residue of the one answer, [F, N]."""
         found = self.log_error(context.h.detach()).squeeze(-1)
-        return found + displacement(system.length).log()[system.bead_of] - 1
+        result: Tensor = found + displacement(system.length).log()[system.bead_of] - 1
+        return result
 
     def cis_logits(self, context: Context) -> Tensor:
         """Log odds that the link to each residue from the one before it is cis, [F, N]."""
-        return self.cis(context.h).squeeze(-1)
+        found: Tensor = self.cis(context.h).squeeze(-1)
+        return found
 
 
 class AlongChain(Block):
@@ -195,7 +199,8 @@ class AlongChain(Block):
             h.device.type, dtype=torch.bfloat16, enabled=self.bf16 and self.training
         ):
             gate, value = self.mix(seen.flatten(-2)).chunk(2, -1)
-            return h + self.out(torch.sigmoid(gate) * nn.functional.silu(value))
+            found: Tensor = h + self.out(torch.sigmoid(gate) * nn.functional.silu(value))
+            return found
 
 
 class _Round(Block):

@@ -69,7 +69,7 @@ class Progress:
 class Checkpoints:
     """The checkpoints of one stage under ``folder``. Only rank 0 calls these methods."""
 
-    def __init__(self, folder: Path, identity: dict, may_change: frozenset[str]):
+    def __init__(self, folder: Path, identity: dict[str, Any], may_change: frozenset[str]):
         self.folder, self.identity, self.may_change = folder, identity, may_change
 
     def prepare(self, tag: str) -> None:
@@ -85,7 +85,12 @@ class Checkpoints:
             shutil.rmtree(place)
 
     def publish(
-        self, tag: str, files: dict[str, dict], progress: Progress, world_size: int, stage: dict
+        self,
+        tag: str,
+        files: dict[str, dict[str, Any]],
+        progress: Progress,
+        world_size: int,
+        stage: dict[str, Any],
     ) -> None:
         """Vouch for the files of ``tag``, point `latest.json` at it, drop all but it and the one before.
 
@@ -107,7 +112,7 @@ class Checkpoints:
         write_json(self.folder / "latest.json", {"tag": tag, "step": progress.step})
         self._prune(tag)
 
-    def newest(self) -> dict | None:
+    def newest(self) -> dict[str, Any] | None:
         """Manifest of the newest checkpoint that is intact; None where nothing was published yet.
 
         Raises ConfigError naming the first difference if it belongs to another training, InputError if
@@ -117,7 +122,7 @@ class Checkpoints:
         for place in published:
             fault = _fault(place)
             if fault is None:
-                manifest = json_value(read_regular(place / MANIFEST))
+                manifest: dict[str, Any] = json_value(read_regular(place / MANIFEST))
                 self._refuse_other_training(place, manifest)
                 return manifest
             log.warning(
@@ -129,7 +134,7 @@ class Checkpoints:
             )
         return None
 
-    def _refuse_other_training(self, place: Path, manifest: dict) -> None:
+    def _refuse_other_training(self, place: Path, manifest: dict[str, Any]) -> None:
         change = first_difference(
             current_identity(manifest["identity"]), self.identity, self.may_change
         )
@@ -171,7 +176,7 @@ def last_published(folder: Path) -> str | None:
     return next((place.name for place in _published(folder)), None)
 
 
-def verified_manifest(place: Path) -> dict:
+def verified_manifest(place: Path) -> dict[str, Any]:
     """Manifest of one checkpoint whose files are those that were written. Raises InputError if not."""
     if not (place / MANIFEST).exists():
         raise InputError(
@@ -180,7 +185,8 @@ def verified_manifest(place: Path) -> dict:
     fault = _fault(place, with_best=False)
     if fault:
         raise InputError(f"{place}: damaged checkpoint: {fault}")
-    return json_value(read_regular(place / MANIFEST))
+    found: dict[str, Any] = json_value(read_regular(place / MANIFEST))
+    return found
 
 
 def _published(folder: Path) -> list[Path]:
@@ -223,7 +229,7 @@ def _fault(place: Path, with_best: bool = True) -> str | None:
     return next(filter(None, (_file_fault(place, *item) for item in files.items())), None)
 
 
-def _file_fault(place: Path, name: str, expected: dict) -> str | None:
+def _file_fault(place: Path, name: str, expected: dict[str, Any]) -> str | None:
     path = place / name
     if not path.is_file():
         return f"{name} is missing"

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import free_output, only_writer
@@ -16,7 +17,7 @@ PREFIX = "stage."
 """What the trained module puts before the names of the stage's weights."""
 
 
-def export_checkpoint(path: Path, output: Path, force: bool = False) -> dict:
+def export_checkpoint(path: Path, output: Path, force: bool = False) -> dict[str, Any]:
     """Write the weights that checkpoint ``path`` would go on with as an artifact.
 
     path: a folder ``step_<n>``, or the ``checkpoints`` folder for the newest. The weights are those of its
@@ -50,7 +51,7 @@ def export_checkpoint(path: Path, output: Path, force: bool = False) -> dict:
     return {"stage": stage.name, "step": step, "artifact": str(output)}
 
 
-def _weights(place: Path, zero_stage: int) -> dict:
+def _weights(place: Path, zero_stage: int) -> dict[str, Any]:
     """Whole fp32 weights by name; nothing is unpickled."""
     if zero_stage == 0:
         weights = read_state(place / "mp_rank_00_model_states.pt")["module"]
@@ -64,7 +65,7 @@ def _weights(place: Path, zero_stage: int) -> dict:
     return {name.removeprefix(PREFIX): value for name, value in weights.items()}
 
 
-def _card(manifest: dict) -> dict:
+def _card(manifest: dict[str, Any]) -> dict[str, Any]:
     """What the model card says."""
     from hpcbackmap.training.checkpoints.publish import model_card
 

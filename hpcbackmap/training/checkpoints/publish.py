@@ -2,6 +2,7 @@
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -35,7 +36,7 @@ def save_weights(weights: dict[str, Tensor], path: Path) -> str:
     return digest
 
 
-def finished_training(folder: Path, identity: dict) -> dict | None:
+def finished_training(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """Result of the finished training in ``folder``, None if there is none.
 
     Raises ConfigError, naming the first difference, if it was trained with other settings.
@@ -55,11 +56,12 @@ def finished_training(folder: Path, identity: dict) -> dict | None:
             f"{folder} holds a finished training with other settings, {change}; remove the folder to train "
             "anew, or give the campaign another workdir"
         )
-    return record["result"]
+    found: dict[str, Any] | None = record["result"]
+    return found
 
 
 def publish_artifact(
-    folder: Path, stage: Stage, weights: Path, identity: dict, result: dict
+    folder: Path, stage: Stage[Any], weights: Path, identity: dict[str, Any], result: dict[str, Any]
 ) -> None:
     """`artifact/` with the weights of file ``weights``, then `done.json`; each appears whole."""
     values = load_file(weights)
@@ -71,7 +73,7 @@ def publish_artifact(
     write_json(folder / DONE, {"identity": identity, "result": result})
 
 
-def model_card(identity: dict, result: dict) -> dict:
+def model_card(identity: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """What the model card says.
 
     result: ``steps``, ``frames_seen``, ``minutes`` of the weights, their ``validation`` and ``best_step``.

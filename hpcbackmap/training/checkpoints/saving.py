@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["file_record", "load_engine", "save_engine"]
 
 
-def save_engine(engine: "DeepSpeedEngine", folder: Path, tag: str, world: World) -> dict[str, dict]:
+def save_engine(
+    engine: "DeepSpeedEngine", folder: Path, tag: str, world: World
+) -> dict[str, dict[str, Any]]:
     """Write checkpoint ``tag`` below ``folder``; returns size and SHA-256 of every file of every rank.
 
     Files are on the disk, not only in its cache, when it returns. Raises OutputError on all ranks where one
@@ -49,7 +51,7 @@ def load_engine(engine: "DeepSpeedEngine", folder: Path, tag: str) -> None:
         raise InputError(f"{folder / tag}: DeepSpeed finds no checkpoint there")
 
 
-def file_record(path: Path) -> dict:
+def file_record(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file."""
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
@@ -62,13 +64,13 @@ class _Writer:
 
     def __init__(self, wrapped: Any, place: Path):
         self.wrapped, self.place = wrapped, place
-        self.files: dict[str, dict] = {}
+        self.files: dict[str, dict[str, Any]] = {}
         self.error: str | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.wrapped, name)
 
-    def save(self, state_dict: dict, path: str) -> None:
+    def save(self, state_dict: dict[str, Any], path: str) -> None:
         try:
             write_state(state_dict, path)
             flush(Path(path))
@@ -83,11 +85,11 @@ class _Writer:
             self.error = f"cannot write {Path(path).name}, {free:.0f} MB are free ({reason})"
 
 
-def _gathered(part: tuple, world: World) -> list[tuple]:
+def _gathered(part: tuple[Any, ...], world: World) -> list[tuple[Any, ...]]:
     if world.size == 1:
         return [part]
     import torch
 
-    parts: list = [None] * world.size
+    parts: list[Any] = [None] * world.size
     torch.distributed.all_gather_object(parts, part)
     return parts

@@ -186,7 +186,10 @@ def _ask_mpi(world: World) -> tuple[str, int]:
             f"{world.launcher} started {world.size} ranks, mpi4py sees {comm.size}; use the mpirun "
             "that belongs to mpi4py, or set MASTER_ADDR and MASTER_PORT"
         )
-    return comm.bcast((socket.gethostname(), free_port()) if comm.rank == 0 else None)
+    found: tuple[str, int] = comm.bcast(
+        (socket.gethostname(), free_port()) if comm.rank == 0 else None
+    )
+    return found
 
 
 def meet(world: World, address: str, port: int, purpose: str) -> torch.distributed.Store:

@@ -7,7 +7,7 @@ Slurm's srun count (`runtime/launcher.py`); without any of them the process is a
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcbackmap.runtime.errors import HpcbackmapError, OutputError, ResourceError
 from hpcbackmap.runtime.launcher import World, places, refuse_half
@@ -26,6 +26,7 @@ __all__ = [
     "read_world",
 ]
 
+T = TypeVar("T")
 NAMED = 16
 """Ranks that a message names one by one."""
 
@@ -98,7 +99,7 @@ def host_group(world: World, device: "torch.device") -> Any:
     return torch.distributed.new_group(backend="gloo")
 
 
-def on_rank_zero(world: World, action: Callable[[], Any]) -> Any:
+def on_rank_zero(world: World, action: Callable[[], T]) -> T:
     """Run ``action`` on rank 0 only and give its result to all ranks; also a barrier.
 
     A HpcbackmapError on rank 0 is raised on every rank, so that nobody waits for a rank that has left; an
@@ -119,7 +120,8 @@ def on_rank_zero(world: World, action: Callable[[], Any]) -> Any:
         torch.distributed.broadcast_object_list(answer, src=0)
     if answer[1] is not None:
         raise answer[1]
-    return answer[0]
+    ours: T = answer[0]
+    return ours
 
 
 def rank_names(ranks: list[int]) -> str:

@@ -8,7 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
@@ -38,7 +38,7 @@ class Recorder:
     """
 
     def __init__(
-        self, folder: Path, world: World, train: TrainConfig, start: Progress, about: dict
+        self, folder: Path, world: World, train: TrainConfig, start: Progress, about: dict[str, Any]
     ):
         name = "metrics.jsonl" if world.rank == 0 else f"metrics.rank{world.rank}.jsonl"
         self._train, self._leads = train, world.rank == 0
@@ -109,7 +109,7 @@ class Recorder:
         if self._bar:
             self._bar.stop()
 
-    def _write(self, record: dict) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         """JSON knows no infinities: values that are not finite are left out."""
         record = {key: value for key, value in record.items() if _is_writable(value)}
         self._write_line(record)
@@ -120,7 +120,7 @@ class Recorder:
                 if key not in ("kind", "step"):
                     self._board.add_scalar(f"{record['kind']}/{key}", value, record["step"])
 
-    def _write_line(self, record: dict) -> None:
+    def _write_line(self, record: dict[str, Any]) -> None:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 

@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 from hpcbackmap.runtime.files import write_whole
 
@@ -22,7 +23,7 @@ class Table:
         rows = [row for row in _read(path) if int(row["step"]) <= step]
         self._rewrite(rows, list(rows[0]) if rows else ["kind", "step"])
 
-    def write(self, record: dict) -> None:
+    def write(self, record: dict[str, Any]) -> None:
         new = [name for name in record if name not in self._columns]
         if new:
             self._file.close()
@@ -34,7 +35,7 @@ class Table:
     def close(self) -> None:
         self._file.close()
 
-    def _rewrite(self, rows: list[dict], columns: list[str]) -> None:
+    def _rewrite(self, rows: list[dict[str, Any]], columns: list[str]) -> None:
         self._columns = columns
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns)
@@ -45,7 +46,7 @@ class Table:
         self._writer = csv.DictWriter(self._file, columns)
 
 
-def _read(path: Path) -> list[dict]:
+def _read(path: Path) -> list[dict[str, Any]]:
     """Whole rows: what a crash or a full disk cut off is left out."""
     if not path.exists():
         return []

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,9 @@ __all__ = ["announce", "start_record"]
 log = logging.getLogger(__name__)
 
 
-def start_record(campaign: Campaign, stage: str, world: World, device: torch.device) -> dict:
+def start_record(
+    campaign: Campaign, stage: str, world: World, device: torch.device
+) -> dict[str, Any]:
     """This start of this rank, for `metrics.jsonl`: time (UTC), node, rank, settings, versions.
 
     node: Slurm's name of it, else the host's. commit: of rank 0, None outside a git checkout;
@@ -48,7 +51,7 @@ def start_record(campaign: Campaign, stage: str, world: World, device: torch.dev
     }
 
 
-def announce(record: dict) -> None:
+def announce(record: dict[str, Any]) -> None:
     """The same in a few log lines. Collective: the nodes of all ranks are named."""
     nodes = [record["node"]] * record["world"]
     if record["world"] > 1:
