@@ -35,7 +35,7 @@ test: $(READY)
 	$(PYTEST) $(if $(NAMED),,-n 2 --dist loadfile $(ALL)) $(PYTEST_ARGS)
 
 check: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not trains" tests/unit
+	OMP_NUM_THREADS=1 HPCBACKMAP_FUZZ=0.25 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not trains" tests/unit
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -44,6 +44,7 @@ def stopped(trace, artifact, tmp_path, monkeypatch):
     return calls
 
 
+@pytest.mark.trains
 def test_a_run_that_was_stopped_continues(trace, artifact, tmp_path, stopped):
     assert {path.name for path in tmp_path.iterdir()} == {"ca.dcd", "ca.pdb", ".o.dcd.hpcbackmap"}
     before = len(stopped)
@@ -130,6 +131,7 @@ class Counted(TrajectoryWriter):
         super().finish()
 
 
+@pytest.mark.trains
 def test_many_members_are_the_same_and_open_few_files(trace, artifact, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "TrajectoryWriter", Counted)
     made = {}

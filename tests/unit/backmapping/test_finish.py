@@ -47,6 +47,7 @@ def campaign(example_dir, tmp_path):
     return made
 
 
+@pytest.mark.trains
 def test_hydrogens_of_a_campaign(campaign, tmp_path):
     assert driver.backmap(campaign, LocalComm())["shards_missing"] == 0
     output = tmp_path / "backmapped.zarr"
@@ -67,6 +68,7 @@ def test_hydrogens_of_a_campaign(campaign, tmp_path):
         driver.backmap(changed(campaign, ph=5.0), LocalComm())
 
 
+@pytest.mark.trains
 def test_a_campaign_says_what_its_structures_are_and_how_sure_it_is(campaign, tmp_path, caplog):
     told = driver.backmap(campaign, LocalComm())
     output = tmp_path / "backmapped.zarr"
@@ -105,6 +107,7 @@ def changed(campaign, **settings):
     return campaign.model_copy(update={"backmap": campaign.backmap.model_copy(update=settings)})
 
 
+@pytest.mark.trains
 def test_a_relaxed_campaign_is_the_same_after_a_shard_was_lost(campaign, tmp_path):
     pytest.importorskip("openmm", reason="needs OpenMM")
     relaxed = changed(campaign, relax=True, hydrogens=False)

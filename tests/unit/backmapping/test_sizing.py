@@ -20,6 +20,7 @@ class Hungry:
         assert len(blocks) == MEGABYTES * len(coarse)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("frames", [[4], [4, 8], [2, 4]])
 def test_a_batch_is_charged_all_that_it_takes(frames):
     """Not only what it takes more than the batch before, whose memory the process has kept."""

@@ -114,6 +114,7 @@ def test_a_third_set_joins_clusters_and_keeps_what_it_judges_by(recipe, data):
     assert not {"2bbb_A_1", "2ccc_A_1", "1z2u_A_1"} & chains.keys()
 
 
+@pytest.mark.trains
 def test_of_the_real_data_no_test_family_trains(recipe, data_dir):
     """Left out are 11, 4 and 4 relatives, 10 chains by licence, one broken, 240 to judge by."""
     if not (data_dir / "static_3").is_dir():

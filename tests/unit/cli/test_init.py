@@ -62,6 +62,7 @@ def test_what_cannot_be_learned_from_runs_with_the_shipped_stage(
     assert f'"frames": {frames}' in said
 
 
+@pytest.mark.trains
 def test_beads_of_several_residues_run_with_the_shipped_stages(example, monkeypatch):
     """Their runs are uneven, and they are mass centres."""
     monkeypatch.chdir(example)

@@ -34,6 +34,7 @@ def stage_and_frames(campaign, ladders, levels, rung):
     return stage, held, system
 
 
+@pytest.mark.trains
 def test_table_of_a_two_step_campaign(two_step, capsys):
     """Against ELBOs with the closed-form KL and other noise, and their sum less the log volume."""
     campaign, ladders, levels = two_step
@@ -76,6 +77,7 @@ def test_table_of_a_two_step_campaign(two_step, capsys):
     )
 
 
+@pytest.mark.trains
 def test_numbers_do_not_depend_on_the_blocks_of_frames(two_step, monkeypatch):
     campaign, ladders, _ = two_step
     capped = campaign.evaluate.model_copy(update={"max_frames": 4})

@@ -63,6 +63,7 @@ def store_of(made):
     return open_store(made.path(made.store.path))
 
 
+@pytest.mark.trains
 def test_five_beads_become_atoms(atoms, tmp_path):
     positions, topology = atoms
     ladder = build_ladder(topology, ["fg", "ca", "ucg:5"])

@@ -280,6 +280,7 @@ def test_the_elbo_is_told_if_it_is_of_these_frames(reported, tmp_path, caplog, m
         path.unlink()
 
 
+@pytest.mark.trains
 def test_all_systems_have_figures_up_to_a_limit_that_is_told(tmp_path, example, monkeypatch):
     # Which figures there are; how they are written is tested with the campaign of one system.
     monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(PICTURE))

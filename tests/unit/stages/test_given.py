@@ -77,6 +77,7 @@ def test_oxygens_that_are_not_known_hang_on_the_known_atoms(protein):
     np.testing.assert_allclose(link_lengths(protein.topology, made), 0.133, atol=0.02)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("name", ["com", "martini2", "martini3", "ca+sc"])
 def test_side_chain_beads_come_out_where_they_were_given(protein, name):
     reading, positions = read(protein, name)
@@ -106,6 +107,7 @@ def test_side_chain_beads_come_out_where_they_were_given(protein, name):
     assert right > before + 0.05
 
 
+@pytest.mark.trains
 def test_frames_and_members_do_not_depend_on_what_is_computed_beside_them(protein):
     mode, drawn = answers(protein, "martini3", members=2)
     last = len(protein.positions) - 1

@@ -238,6 +238,7 @@ def test_rigid_density_is_normalised(kix):
     assert abs(area - 1) < 1e-3, "t distribution of 4 degrees of freedom has the peak 3/8 / scale"
 
 
+@pytest.mark.trains
 def test_first_steps_of_training_keep_the_peptide_bond(kix):
     """Two bounded angles carry it; an optimiser that took them to their ends would shorten it."""
     topology, fine = kix

@@ -67,6 +67,7 @@ def severe(topology, positions) -> int:
     return len(clashing_pairs(topology, close, pairs_within_two_bonds(topology), SEVERE_OVERLAP))
 
 
+@pytest.mark.trains
 def test_members_and_mode_have_no_severe_clash(stage, chains):
     found = 0
     for topology, fine in chains:
@@ -92,6 +93,7 @@ def test_a_push_turns_side_chains_and_nothing_else(stage, chains, monkeypatch):
     assert float(torch.atan2(turn.sin(), turn.cos()).abs().max()) < 1e-2
 
 
+@pytest.mark.trains
 def test_a_side_chain_that_is_locked_in_another_comes_free(stage, chains, monkeypatch):
     """It is put onto others by its own torsions, where no near turn helps."""
     topology, fine = chains[-1]
@@ -121,6 +123,7 @@ def test_a_side_chain_that_is_locked_in_another_comes_free(stage, chains, monkey
     assert locked
 
 
+@pytest.mark.trains
 def test_a_side_chain_leaves_the_nitrogen_of_its_own_residue(stage, chains):
     topology, fine = chains[-1]
     system, coarse, _ = prepare(stage, topology, fine)

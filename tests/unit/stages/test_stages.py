@@ -300,6 +300,7 @@ def test_coherent_noise_is_white_noise_smoothed_to_unit_variance():
     assert abs((flat * other).mean()) < 0.02
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("rung", ["ca-fg", "ucg10-ca"])
 def test_stage_learns(ensemble, rung):
     stage, _, system, fine, coarse, noise = make(rung, ensemble, RUNGS[rung], torch.float32)

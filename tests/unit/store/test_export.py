@@ -29,7 +29,7 @@ def store(example_dir, tmp_path_factory):
                 "name": "trpcage",
                 "topology": str(example_dir / "trpcage_top.pdb"),
                 "trajectories": [str(example_dir / "trpcage.xtc")],
-                "stride": 3,
+                "stride": 15,
             }
         ],
     )

@@ -50,6 +50,7 @@ def make(name, trpcage, **train):
     return Objective(stage, TrainConfig(**train)), inputs
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_activation_checkpointing_changes_memory_and_no_bit(trpcage, name, precision):
