@@ -74,10 +74,12 @@ def _xtc_bytes(header: bytes) -> int:
     """Of a frame with this header: up to nine atoms are not compressed."""
     (count,) = struct.unpack_from(">i", header, 4)
     if count <= 9:
-        return XTC_PLAIN + 12 * max(count, 0)
+        plain: int = XTC_PLAIN + 12 * max(count, 0)
+        return plain
     large = header[:4] == MAGIC[".xtc"][1]
     (packed,) = struct.unpack_from(">q" if large else ">i", header.ljust(HEADER, b"\0"), XTC_PACKED)
-    return XTC_PACKED + (8 if large else 4) + max(packed + 3, 0) // 4 * 4
+    found: int = XTC_PACKED + (8 if large else 4) + max(packed + 3, 0) // 4 * 4
+    return found
 
 
 def _trr_bytes(header: bytes) -> int:
@@ -85,7 +87,8 @@ def _trr_bytes(header: bytes) -> int:
     sizes = struct.unpack_from(">10i", header, TRR_SIZES)
     (count,) = struct.unpack_from(">i", header, ATOMS_AT[".trr"])
     real = sizes[2] // 9 or max(sizes[7:]) // max(3 * count, 1)
-    return TRR_TIMES + 2 * real + max(sum(sizes), 0)
+    found: int = TRR_TIMES + 2 * real + max(sum(sizes), 0)
+    return found
 
 
 def require_whole_dcd(path: str, frames: int) -> None:

@@ -84,7 +84,8 @@ def count_particles(path: str) -> int:
             return announced[0]
         with _no_c_output(), _open(path, None) as file:
             block = file.read(n_frames=1)
-            return (block if hasattr(block, "shape") else block[0]).shape[1]
+            found: int = (block if hasattr(block, "shape") else block[0]).shape[1]
+            return found
 
 
 def describe_file(path: str, topology: Counted) -> tuple[int, np.ndarray]:
@@ -156,7 +157,8 @@ def _origin(path: str, n_atoms: int, _size: int) -> np.ndarray:
         with np.errstate(all="ignore"):
             centre = np.nanmean(positions[0].astype(np.float64), axis=0)
         if np.isfinite(centre).all() and np.abs(centre).max() > FAR:
-            return np.rint(centre)
+            found: np.ndarray = np.rint(centre)
+            return found
     return np.zeros(3)
 
 
@@ -180,7 +182,7 @@ class _Count:
 
 def _pieces(
     path: str, topology: Counted, start: int, stop: int, size: int, atoms: np.ndarray | None = None
-) -> Iterator[tuple]:
+) -> Iterator[tuple[Any, ...]]:
     """Positions (of text in float64) of chosen atoms, times and cells, as the file has them."""
     with reading(path):
         if is_text(path):
@@ -199,7 +201,7 @@ def _chosen(positions: np.ndarray, atoms: np.ndarray | None) -> np.ndarray:
     return positions if atoms is None else positions[:, atoms]
 
 
-def _text_pieces(path: str, start: int, stop: int, size: int) -> Iterator[tuple]:
+def _text_pieces(path: str, start: int, stop: int, size: int) -> Iterator[tuple[Any, ...]]:
     frames = text_frames(path, start, stop)
     while group := list(islice(frames, min(size, stop - start))):
         numbers = np.arange(start, start + len(group), dtype=np.float64)
@@ -220,7 +222,7 @@ def _cells(group: list[Frame]) -> np.ndarray | None:
 
 def _mdtraj_pieces(
     path: str, topology: Counted, start: int, stop: int, size: int, atoms: np.ndarray | None
-) -> Iterator[tuple]:
+) -> Iterator[tuple[Any, ...]]:
     rising = back = None
     if atoms is not None:
         rising, back = np.unique(atoms, return_inverse=True)

@@ -18,7 +18,7 @@ from hpcbackmap.config.conversion import current_identity
 from hpcbackmap.runtime.differences import first_difference
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.files import read_regular, sha256_of, write_json
-from hpcbackmap.runtime.parsing import json_digest, json_value
+from hpcbackmap.runtime.parsing import json_digest, json_value, require_keys
 from hpcbackmap.runtime.versions import versions
 from hpcbackmap.training.checkpoints.saving import file_record
 
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 READ = (1, 2)
 """1: pickles of torch, and a manifest without its own SHA-256."""
+PARTS = {"files": dict, "identity": dict, "versions": dict, "stage": dict, "world_size": int}
 OWN = "sha256"
 KEEP = 2
 MANIFEST = "manifest.json"
@@ -211,7 +212,9 @@ def _fault(place: Path, with_best: bool = True) -> str | None:
             return f"{MANIFEST} has changed"
         tag, files, best = manifest["tag"], manifest["files"], manifest["progress"]["best"]
         Progress(**manifest["progress"])
-        manifest["identity"], manifest["versions"], manifest["stage"], manifest["world_size"]
+        require_keys(manifest, PARTS, MANIFEST)
+        if best is not None:
+            require_keys(best, {"weights": str}, MANIFEST)
     except (InputError, OSError, ValueError, AttributeError, LookupError, TypeError):
         return f"{MANIFEST} cannot be read"
     if STEP.fullmatch(place.name) and place.name != tag:
