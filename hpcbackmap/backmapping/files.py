@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,8 @@ def backmap_files(
     targets = request.targets
     on_first_rank(comm, lambda: _prepare(request, targets, source))
     plain = targets.output.suffix != STORE
-    done = _descend(source, request, targets.scratch, plain, comm, time_limit, part)
+    with _without_trace(targets.scratch, comm):
+        done = _descend(source, request, targets.scratch, plain, comm, time_limit, part)
     if done.missing:
         return {"output": str(targets.output), "shards_missing": done.missing}
     summary = on_first_rank(comm, lambda: _told(done, source, targets))
@@ -123,6 +124,18 @@ def backmap_in_memory(
         made = open_workspace(done.made).system(source.only.name)
         pieces = Pieces(done.plan, made, source.only, request.names)
         return pieces.trajectories(), summary
+
+
+@contextmanager
+def _without_trace(folder: Path, comm: Comm) -> "Iterator[None]":
+    """What is refused before anything was made leaves no folder behind."""
+    try:
+        yield
+    except (ConfigError, InputError):
+        if comm.rank == 0:
+            with suppress(OSError):  # it is not empty: what was made stays
+                folder.rmdir()
+        raise
 
 
 def _descend(

@@ -4,20 +4,21 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hpcbackmap.backmapping.census import SEARCHED, count_structures
-from hpcbackmap.backmapping.chain import Chain, Chains, Descent
+from hpcbackmap.backmapping.chain import Chains, Descent
 from hpcbackmap.backmapping.confidence import EXPECTED_ERROR, expected_errors
 from hpcbackmap.backmapping.output import open_output
-from hpcbackmap.backmapping.pipeline import RemoteChain, RemoteChains
+from hpcbackmap.backmapping.pipeline import RemoteChains
 from hpcbackmap.backmapping.plan import Plan, Shard
 from hpcbackmap.backmapping.records import Records
 from hpcbackmap.backmapping.source import Coarse, Source, read_coarse
+from hpcbackmap.backmapping.structure_rules import impossible
 from hpcbackmap.finishing.disulphides import bonded_sulphurs, close_disulphides
 from hpcbackmap.finishing.finish import add_hydrogens
 from hpcbackmap.finishing.relax import relax
@@ -229,8 +230,9 @@ class Worker:
     ) -> dict[str, np.ndarray]:
         """All members of a batch of frames, rows ordered (frame, member): [F * members, N, 3].
 
-        Structures that are not finite are drawn again with other noise, the whole batch at a time, so that
-        its shape stays; what stays without numbers is quarantined. unusable: frames of the batch, and why.
+        Structures that are not finite, or of files `impossible`, are drawn again with other noise, the whole
+        batch at a time, so that its shape stays; what stays so is quarantined. unusable: frames of the batch,
+        and why.
         """
         plan = self.plan
         failed = self._redraw(system, descent, drawn, unusable)
@@ -239,9 +241,9 @@ class Worker:
             for frame, reason in unusable.items()
             for member in range(plan.rows_per_frame)
         }
-        for place, stage in failed.items():
+        for place, (stage, what) in failed.items():
             draws = 1 if plan.mode else ATTEMPTS
-            reasons[place] = (stage, f"output of {stage} is not finite in any of {draws} draw(s)")
+            reasons[place] = (stage, f"output of {stage} {what} in all of {draws} draw(s)")
         for (frame, member), (culprit, reason) in sorted(reasons.items()):
             told.quarantined.append(
                 {
@@ -269,23 +271,41 @@ class Worker:
         descent: Descent,
         drawn: list[dict[str, np.ndarray]],
         unusable: dict[int, str],
-    ) -> dict[tuple[int, int], str]:
-        """Replace structures of ``drawn`` that are not finite; the stage that failed of those that stay so."""
+    ) -> dict[tuple[int, int], tuple[str, str]]:
+        """Replace bad structures of ``drawn``; of those that stay so, the stage and what is wrong."""
         chain = self.chains[system]
         failed = {
-            place: stage
-            for place, stage in _first_failure(drawn, chain).items()
+            place: failure
+            for place, failure in self._failures(system, drawn).items()
             if place[0] not in unusable
         }
         for attempt in range(1, 1 if self.plan.mode else ATTEMPTS):
             if not failed:
                 break
             redrawn = chain.run(descent.again(attempt))
-            for frame, member in failed.keys() - _first_failure(redrawn, chain).keys():
+            for frame, member in failed.keys() - self._failures(system, redrawn).keys():
                 for name, positions in drawn[member].items():
                     drawn[member][name] = positions.copy()
                     drawn[member][name][frame] = redrawn[member][name][frame]
                 del failed[frame, member]
+        return failed
+
+    def _failures(
+        self, system: str, drawn: list[dict[str, Any]]
+    ) -> dict[tuple[int, int], tuple[str, str]]:
+        """The coarsest stage that failed and how, by (place in the batch, place among members)."""
+        stages = self.chains[system].stages
+        failed = {
+            place: (stage, "is not finite")
+            for place, stage in _first_failure(drawn, stages).items()
+        }
+        if self.plan.source is None:  # of a campaign's own stages
+            return failed
+        topology = self.source.system(system).ladder.topology
+        for member, levels in enumerate(drawn):
+            for frame in np.flatnonzero(impossible(topology, levels["fg"])).tolist():
+                what = "has D-residues or broken peptide bonds (are the input's beads on a line?)"
+                failed.setdefault((frame, member), (stages[-1].name, what))
         return failed
 
     def _finish(
@@ -335,11 +355,11 @@ class Worker:
 
 
 def _first_failure(
-    drawn: list[dict[str, Any]], chain: Chain | RemoteChain
+    drawn: list[dict[str, Any]], stages: Sequence[Any]
 ) -> dict[tuple[int, int], str]:
     """The coarsest stage whose positions are not finite, by (place in the batch, place among members)."""
     failed: dict[tuple[int, int], str] = {}
-    for stage in chain.stages:
+    for stage in stages:
         for member, levels in enumerate(drawn):
             bad = ~np.isfinite(levels[stage.fine]).all(axis=(1, 2))
             for frame in np.flatnonzero(bad).tolist():

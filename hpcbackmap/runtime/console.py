@@ -6,6 +6,7 @@ unless another one fails alone.
 
 import json
 import logging
+import os
 import sys
 import time
 import traceback
@@ -47,12 +48,27 @@ class CommandGroup(TyperGroup):
 
 def run(app: typer.Typer, arguments: list[str] | None) -> None:
     """Run ``app``; an unexpected exception keeps its traceback and takes all ranks down."""
+    _open_standard_streams()
     try:
         app(args=arguments, prog_name="hpcbackmap")
     except Exception:
         traceback.print_exc()
         _end_other_ranks(1)
         sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Closed ones lead nowhere: the next file that is opened would take their place, and be written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(
+                os.devnull, os.O_RDWR
+            )  # takes the lowest number that is free, which is this one
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def configure_logging(verbose: bool, quiet: bool = False) -> None:

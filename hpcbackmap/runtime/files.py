@@ -85,7 +85,10 @@ def writing(path: str | Path) -> Iterator[None]:
     except HpcbackmapError:
         raise
     except OSError as error:
-        raise OutputError(f"{path}: {error.strerror or error}") from None
+        said = error.strerror or str(error)
+        if "requested and" in said:  # of numpy, which counts numbers
+            said = f"No space left on device ({said})"
+        raise OutputError(f"{path}: {said}") from None
     except Exception as error:  # clients of object stores have error classes of their own
         if not is_url(path):
             raise

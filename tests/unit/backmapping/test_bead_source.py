@@ -63,6 +63,20 @@ def test_members_and_the_mode_are_whole_molecules_with_these_beads():
 
 
 @pytest.mark.trains
+def test_beads_on_a_line_have_no_side_for_atoms(tmp_path):
+    """Every draw has D-residues and broken chains: the frame is left out, the other is not."""
+    given = bead_trajectory(frames=2)
+    given.xyz[0] = 0
+    given.xyz[0, :, 0] = 0.9 * np.arange(given.n_atoms)
+    _, told = backmap_in_memory(
+        given, Request(sequence=SEQUENCE, segments=",".join(map(str, LENGTHS)), seed=3), LocalComm()
+    )
+    (left_out,) = told["quarantined"]
+    assert left_out["frame"] == 0
+    assert "has D-residues or broken peptide bonds" in left_out["reason"]
+
+
+@pytest.mark.trains
 def test_copies_share_one_sequence_and_frames_are_alike_one_by_one(tmp_path):
     given = bead_trajectory(copies=3, frames=3)
     (whole,) = hpcbackmap.backmap(given, sequence=SEQUENCE, segments=LENGTHS, seed=3)

@@ -283,6 +283,13 @@ def test_two_residues_are_refused_and_leave_nothing(truth, artifact, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in.pdb"]
 
 
+def test_an_option_that_is_refused_leaves_nothing(trace, tmp_path):
+    there = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match="letter 1 is 'Z'"):
+        backmap(trace[0], tmp_path / "o.pdb", trace[1], sequence="A" * 80, secondary_structure="Z")
+    assert sorted(tmp_path.iterdir()) == there
+
+
 def test_a_trajectory_in_memory_gives_the_same_bits(trace, artifact, tmp_path):
     calpha = mdtraj.load(str(trace[0]), top=str(trace[1]))
     request = Request(members=2, seed=3, stages=(str(artifact),))

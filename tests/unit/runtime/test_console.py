@@ -1,6 +1,9 @@
 """How commands end."""
 
 import errno
+import shlex
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -33,3 +36,18 @@ def test_a_disk_that_fails_is_one_line(number, capsys, tmp_path):
     assert end_of(error, capsys) == (4, "hpcbackmap: error: file: no more\n")
     with pytest.raises(OutputError, match="file: no more"), explained(tmp_path):
         raise error
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "12"])
+def test_closed_streams_lead_nowhere(closed, tmp_path):
+    """Not into the first file that is opened."""
+    code = (
+        "import sys; from hpcbackmap.cli.app import main\n"
+        f"try: main(['inspect', {str(tmp_path)!r}])\n"
+        "except SystemExit as end: sys.exit(end.code)\n"
+    )
+    shut = " ".join(f"{number}>&-" for number in closed)
+    command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} {shut}"
+    answer = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert answer.returncode == 3
+    assert "Traceback" not in answer.stderr + answer.stdout
