@@ -10,8 +10,9 @@ import time
 import mdtraj
 import numpy as np
 import pytest
+import under_mpirun
 import yaml
-from under_mpirun import ENVIRONMENT, launched
+from under_mpirun import ENVIRONMENT, in_turn, launched
 
 from hpcbackmap.backmapping.driver import backmap
 from hpcbackmap.config.load import load_campaign
@@ -67,14 +68,7 @@ def command(folder, ranks, *overrides):
 
 
 def run(folder, ranks, *overrides):
-    environment = os.environ | ENVIRONMENT
-    return subprocess.run(
-        command(folder, ranks, *overrides),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return under_mpirun.run(ranks, "backmap", str(folder / "campaign.yaml"), *overrides)
 
 
 def alone(folder, *overrides, time_limit=None):
@@ -99,36 +93,61 @@ def undisturbed(campaign_folder):
     return contents(campaign_folder, "alone.zarr")
 
 
+GROUPS = {"1,1": 2, "1,2": 3, "2,1": 3}
+"""Ranks of each stage, and their sum."""
+COHERENT = "backmap.coherence=4"
+COHERENT_ON = {2: ["--pipeline", "1,1"], 3: []}
+SUFFIXES = ("xtc", "dcd", "pdb")
+
+
+@pytest.fixture(scope="module")
+def together(campaign_folder, undisturbed):
+    """Every command of the tests below that ranks share, by the number of ranks; and a folder of exports."""
+    exports = campaign_folder / "exports"
+    exports.mkdir()
+    backmap = ["backmap", str(campaign_folder / "campaign.yaml")]
+    planned = {ranks: [[*backmap, f"backmap.output=ranks{ranks}.zarr"]] for ranks in range(1, 5)}
+    for groups, ranks in GROUPS.items():
+        output = f"backmap.output={name_of(groups)}"
+        planned[ranks].append([*backmap, output, "--pipeline", groups])
+    for ranks, more in COHERENT_ON.items():
+        planned[ranks].append([*backmap, f"backmap.output=coherent{ranks}.zarr", COHERENT, *more])
+    store = str(campaign_folder / "work" / "alone.zarr")
+    for suffix in SUFFIXES:
+        output = str(exports / suffix / f"3.{suffix}")
+        (exports / suffix).mkdir()
+        planned[3].append(["export", store, "-o", output, "--stride", "2"])
+    for ranks, commands in planned.items():
+        in_turn(ranks, *commands)
+    return exports
+
+
+def name_of(groups: str) -> str:
+    return f"groups{groups.replace(',', '')}.zarr"
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-def test_same_bits_on_any_number_of_ranks(campaign_folder, undisturbed, ranks):
-    done = run(campaign_folder, ranks, f"backmap.output=ranks{ranks}.zarr")
-    assert done.returncode == 0, done.stderr
+def test_same_bits_on_any_number_of_ranks(campaign_folder, undisturbed, together, ranks):
     for mine, theirs in zip(
         contents(campaign_folder, f"ranks{ranks}.zarr"), undisturbed, strict=True
     ):
         assert np.array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("groups", ["1,1", "1,2", "2,1"])
-def test_stages_on_ranks_of_their_own_give_the_same_bits(campaign_folder, undisturbed, groups):
-    ranks = sum(map(int, groups.split(",")))
-    name = f"groups{groups.replace(',', '')}.zarr"
-    done = run(campaign_folder, ranks, f"backmap.output={name}", "--pipeline", groups)
-    assert done.returncode == 0, done.stderr
-    for mine, theirs in zip(contents(campaign_folder, name), undisturbed, strict=True):
+@pytest.mark.parametrize("groups", GROUPS)
+def test_stages_on_ranks_of_their_own_give_the_same_bits(
+    campaign_folder, undisturbed, together, groups
+):
+    for mine, theirs in zip(contents(campaign_folder, name_of(groups)), undisturbed, strict=True):
         assert np.array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("suffix", ["xtc", "dcd", "pdb"])
-def test_ranks_export_one_file_in_order(campaign_folder, undisturbed, tmp_path, suffix):
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_ranks_export_one_file_in_order(campaign_folder, together, suffix):
     store = campaign_folder / "work" / "alone.zarr"
+    tmp_path = together / suffix
     one, three = tmp_path / f"1.{suffix}", tmp_path / f"3.{suffix}"
     written = export(open_store(store), "fg", one, stride=2)
-    done = subprocess.run(
-        launched(3, "export", str(store), "-o", str(three), "--stride", "2"),
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     title = slice(92, 264) if suffix == "dcd" else slice(0)  # has a date in it
     first, second = (bytearray(path.read_bytes()) for path in (one, three))
     del first[title], second[title]
@@ -227,15 +246,14 @@ def test_another_plan_is_refused(campaign_folder, undisturbed):
     assert "Traceback" not in other.stderr
 
 
-def test_coherent_members_are_the_same_on_any_ranks_and_after_a_loss(campaign_folder, undisturbed):
-    coherent = ("backmap.output=coherent.zarr", "backmap.coherence=4")
+def test_coherent_members_are_the_same_on_any_ranks_and_after_a_loss(
+    campaign_folder, undisturbed, together
+):
+    coherent = ("backmap.output=coherent.zarr", COHERENT)
     alone(campaign_folder, *coherent)
     made = contents(campaign_folder, "coherent.zarr")
     assert np.abs(made[0] - undisturbed[0]).max() > 0.05
-    for ranks, more in ((3, ()), (2, ("--pipeline", "1,1"))):
-        output = f"backmap.output=coherent{ranks}.zarr"
-        done = run(campaign_folder, ranks, output, coherent[1], *more)
-        assert done.returncode == 0, done.stderr
+    for ranks in COHERENT_ON:
         for mine, theirs in zip(
             contents(campaign_folder, f"coherent{ranks}.zarr"), made, strict=True
         ):

@@ -67,8 +67,17 @@ def test_a_rank_that_hangs_is_named_once_in_a_while(rank):
     assert all(f"rank(s) {rank} of 3" in line for line in lines), lines
 
 
+@pytest.fixture(scope="module")
+def undisturbed(example_dir, tmp_path_factory):
+    """Content of the store that nobody stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    campaign = write_campaign(folder, example_dir, f"{example_dir}/trpcage.xtc")
+    assert mpirun(1, "-m", "hpcbackmap", "ingest", str(campaign)).returncode == 0
+    return content(folder / "work/frames.zarr")
+
+
 @pytest.mark.parametrize("process", ["os.getpid()", "os.getppid()"])
-def test_a_signal_stops_all_ranks_between_shards(process, example_dir, tmp_path):
+def test_a_signal_stops_all_ranks_between_shards(process, undisturbed, example_dir, tmp_path):
     """To one rank or to mpirun: exit code 75, one line, and the same command continues."""
     campaign = write_campaign(tmp_path, example_dir, f"{example_dir}/trpcage.xtc")
     code = STOPS.format(process=process, signal="SIGUSR1")
@@ -83,11 +92,7 @@ def test_a_signal_stops_all_ranks_between_shards(process, example_dir, tmp_path)
     again = mpirun(1, "-m", "hpcbackmap", "ingest", str(campaign))
     assert again.returncode == 0, again.stderr
     assert "are there from an earlier ingest" in again.stderr
-    elsewhere = tmp_path / "undisturbed"
-    elsewhere.mkdir()
-    other = write_campaign(elsewhere, example_dir, f"{example_dir}/trpcage.xtc")
-    assert mpirun(1, "-m", "hpcbackmap", "ingest", str(other)).returncode == 0
-    assert content(tmp_path / "work/frames.zarr") == content(elsewhere / "work/frames.zarr")
+    assert content(tmp_path / "work/frames.zarr") == undisturbed
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

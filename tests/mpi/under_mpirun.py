@@ -1,12 +1,18 @@
 """Commands of the package under a real mpirun."""
 
+import json
 import os
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from forked import Forked
 
-__all__ = ["ENVIRONMENT", "launched"]
+__all__ = ["ENVIRONMENT", "in_turn", "launched", "run"]
+
+IN_TURN = Path(__file__).with_name("in_turn.py")
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMPI_MCA_osc": "^ucx"}
 
@@ -14,12 +20,32 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMPI_MCA_osc": "^ucx"}
 def launched(ranks: int, *words: str) -> list[str]:
     """``hpcbackmap words`` on so many ranks; 0: without mpirun. Skips the test where there is no mpirun."""
     inner = [sys.executable, "-m", "hpcbackmap", *words]
-    if ranks == 0:
-        return inner
+    return inner if ranks == 0 else [*_mpirun(ranks), *inner]
+
+
+def run(ranks: int, *words: str) -> subprocess.CompletedProcess:
+    """The ended command; without mpirun it is forked."""
+    words, env = launched(ranks, *words), os.environ | ENVIRONMENT
+    if ranks:
+        return subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
+    process = Forked(words[1:], env, apart=True)
+    output, errors = process.communicate(300)
+    return subprocess.CompletedProcess(words, process.returncode, output, errors)
+
+
+def in_turn(ranks: int, *commands: list[str]) -> None:
+    """Commands, one after another, in the ranks of one mpirun; each must succeed."""
+    words = [*_mpirun(ranks), sys.executable, str(IN_TURN), json.dumps(commands)]
+    env = os.environ | ENVIRONMENT
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+
+
+def _mpirun(ranks: int) -> list[str]:
     mpirun = shutil.which(
         "mpirun", path=os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
     )
     if mpirun is None:
         pytest.skip("no mpirun on this machine")
     root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-    return [mpirun, *root, "--oversubscribe", "-n", str(ranks), *inner]
+    return [mpirun, *root, "--oversubscribe", "-n", str(ranks)]
