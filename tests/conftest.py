@@ -38,6 +38,14 @@ def example_dir() -> Path:
     return REPOSITORY / "examples" / "trpcage"
 
 
+@pytest.fixture(scope="session")
+def example_run(example_dir):
+    """All frames of the example as mdtraj reads them, once; slices are copies, so take one to change it."""
+    import mdtraj
+
+    return mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))
+
+
 @pytest.fixture
 def full_disk():
     """A context in which no file of this process may grow beyond so many bytes, as on a full disk."""

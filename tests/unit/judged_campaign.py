@@ -6,6 +6,7 @@ import mdtraj
 import numpy as np
 
 from hpcbackmap.config.campaign import Campaign
+from hpcbackmap.metrics.judge import judge, metric
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.store.store import create_store
@@ -34,6 +35,12 @@ def load_example(example_dir, frames=40):
     topology, index, _ = topology_from_mdtraj(trajectory.topology, trajectory.xyz[0], top)
     keep = np.linspace(0, trajectory.n_frames - 1, frames).astype(int)
     return topology, trajectory.xyz[keep][:, index]
+
+
+def judged(topology, truth, generated, **more):
+    """The value of every metric for one answer [F, A, 3] per frame."""
+    rows = judge(topology, truth, generated[:, None], **more)
+    return {name: metric(name).reduce(rows[name]) for name in rows}
 
 
 def write_store(path, ladder, positions, resolutions, provenance, observables, errors=None):

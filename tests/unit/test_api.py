@@ -18,8 +18,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def calpha(example_dir):
-    whole = mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))
+def calpha(example_run):
+    whole = example_run
     return whole[:5].atom_slice(whole.topology.select("name CA"))
 
 

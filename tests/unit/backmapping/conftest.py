@@ -1,6 +1,5 @@
 """A trajectory of the example, its C-alpha atoms, and a stage that need not be good."""
 
-import mdtraj
 import pytest
 
 from hpcbackmap.config.campaign import GenzprotConfig
@@ -21,11 +20,9 @@ def artifact(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def truth(example_dir):
+def truth(example_run):
     """The first frames of the example: all atoms, hydrogens included where the file has them."""
-    return mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))[
-        :FRAMES
-    ]
+    return example_run[:FRAMES]
 
 
 @pytest.fixture

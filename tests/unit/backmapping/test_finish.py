@@ -20,10 +20,9 @@ from hpcbackmap.store.verify import verify_store
 
 
 @pytest.fixture
-def campaign(example_dir, tmp_path):
+def campaign(example_run, tmp_path):
     """Four frames of a small protein, two members, two shards."""
-    top = str(example_dir / "trpcage_top.pdb")
-    calpha = mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:4]
+    calpha = example_run[:4]
     calpha.atom_slice(calpha.topology.select("name CA")).save_pdb(str(tmp_path / "ca.pdb"))
     ladder = build_ladder(topology_from_sequence(["ACDEFGHIK"]), ["fg", "ca"])
     stage = build_stage("ca-fg", GenzprotConfig(width=8, layers=1, neighbours=4), [ladder], 0)

@@ -13,9 +13,9 @@ from hpcbackmap.runtime.errors import ConfigError, InputError
 
 
 @pytest.fixture(scope="module")
-def complex_file(example_dir, tmp_path_factory):
+def complex_file(example_run, tmp_path_factory):
     """Two frames: the example's C-alpha atoms and a ligand in chain A, two nucleotides in chain B, water."""
-    frames = mdtraj.load(example_dir / "trpcage.xtc", top=example_dir / "trpcage_top.pdb")[:2]
+    frames = example_run[:2]
     trace = frames.atom_slice(frames.topology.select("name CA"))
     lines = []
     for number, xyz in enumerate(10 * trace.xyz):

@@ -12,9 +12,9 @@ from hpcbackmap.runtime.errors import ConfigError, InputError, OutputError
 
 
 @pytest.fixture
-def example(example_dir, tmp_path):
+def example(example_run, tmp_path):
     """The example's ensemble, and a folder to write in."""
-    whole = mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))
+    whole = example_run
     whole[:3].save_pdb(str(tmp_path / "few frames.pdb"))
     trace = whole[:4].atom_slice(whole.topology.select("name CA"))
     trace.save_xtc(str(tmp_path / "trace.xtc"))

@@ -5,7 +5,7 @@ import json
 import mdtraj
 import numpy as np
 import pytest
-from judged_campaign import load_example, make_campaign
+from judged_campaign import judged, load_example, make_campaign
 
 from hpcbackmap.evaluation.baselines import nearest_training_frames
 from hpcbackmap.evaluation.campaign import (
@@ -34,24 +34,8 @@ def example(example_dir):
     return load_example(example_dir)
 
 
-@pytest.fixture(scope="module")
-def topology(example):
-    return example[0]
-
-
-@pytest.fixture(scope="module")
-def positions(example):
-    return example[1]
-
-
 def as_mdtraj(topology, positions):
     return mdtraj.Trajectory(positions, topology.to_mdtraj())
-
-
-def judged(topology, truth, generated, **more):
-    """The value of every metric for one answer per frame."""
-    rows = judge(topology, truth, generated[:, None], **more)
-    return {name: metric(name).reduce(rows[name]) for name in rows}
 
 
 def test_rmsd_agrees_with_mdtraj_and_never_mirrors(topology, positions):

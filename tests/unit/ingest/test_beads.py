@@ -25,11 +25,10 @@ FRAMES = 12
 
 
 @pytest.fixture(scope="module")
-def atoms(example_dir):
+def atoms(example_run):
     """Positions of heavy atoms [F, A, 3] and the molecule."""
-    folder = str(example_dir)
-    trajectory = mdtraj.load(f"{folder}/trpcage.xtc", top=f"{folder}/trpcage_top.pdb")[:FRAMES]
-    topology, index, _ = topology_from_mdtraj(trajectory.topology, trajectory.xyz[0], folder)
+    trajectory = example_run[:FRAMES]
+    topology, index, _ = topology_from_mdtraj(trajectory.topology, trajectory.xyz[0], "example")
     return trajectory.xyz[:, index], topology
 
 

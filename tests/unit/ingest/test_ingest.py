@@ -25,8 +25,8 @@ CHUNKS = {"chunk_mb": 0.05, "shard_mb": 0.1}
 
 
 @pytest.fixture(scope="module")
-def trpcage(example_dir):
-    return mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))
+def trpcage(example_run):
+    return example_run
 
 
 @pytest.fixture

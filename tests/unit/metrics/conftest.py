@@ -1,14 +1,13 @@
 """What tests of metrics share."""
 
-import mdtraj
 import pytest
 
 from hpcbackmap.protein.topology import topology_from_mdtraj
 
 
 @pytest.fixture(scope="module")
-def example(example_dir):
+def example(example_run):
     """Topology and 100 frames of heavy atoms of the simulation that is the example."""
-    whole = mdtraj.load(str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb"))
+    whole = example_run
     topology, index, _ = topology_from_mdtraj(whole.topology, whole.xyz[0], "example")
     return topology, whole.xyz[:100, index]

@@ -1,6 +1,5 @@
 """Clashscore: what MolProbity counts, on structures whose clashes are known."""
 
-import mdtraj
 import numpy as np
 import pytest
 
@@ -9,8 +8,8 @@ from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequ
 
 
 @pytest.fixture(scope="module")
-def crystal(example_dir):
-    frames = mdtraj.load(example_dir / "trpcage.xtc", top=example_dir / "trpcage_top.pdb")[:3]
+def crystal(example_run):
+    frames = example_run[:3]
     topology, atoms, _ = topology_from_mdtraj(frames.topology, frames.xyz[0], "example")
     return topology, frames.xyz[:, atoms]
 

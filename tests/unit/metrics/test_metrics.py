@@ -5,7 +5,7 @@ from itertools import combinations
 import mdtraj
 import numpy as np
 import pytest
-from judged_campaign import load_example
+from judged_campaign import judged, load_example
 
 from hpcbackmap.metrics import lddt as lddt_module
 from hpcbackmap.metrics.bonds import bond_fraction_auc
@@ -29,22 +29,6 @@ from hpcbackmap.metrics.secondary import secondary_structure
 @pytest.fixture(scope="module")
 def example(example_dir):
     return load_example(example_dir, frames=12)
-
-
-@pytest.fixture(scope="module")
-def topology(example):
-    return example[0]
-
-
-@pytest.fixture(scope="module")
-def positions(example):
-    return example[1]
-
-
-def judged(topology, truth, generated):
-    """The value of every metric for one answer per frame."""
-    rows = judge(topology, truth, generated[:, None])
-    return {name: metric(name).reduce(rows[name]) for name in rows}
 
 
 def turned(points, begin, end, degrees):

@@ -15,8 +15,8 @@ from hpcbackmap.stages.expected_error import bead_features, expected_error
 
 
 @pytest.fixture(scope="module")
-def example(example_dir):
-    frames = mdtraj.load(example_dir / "trpcage.xtc", top=example_dir / "trpcage_top.pdb")[:4]
+def example(example_run):
+    frames = example_run[:4]
     topology, atoms, _ = topology_from_mdtraj(frames.topology, frames.xyz[0], "example")
     return build_ladder(topology, ["fg", "ca", "ucg:/5"]), frames.xyz[:, atoms]
 

@@ -1,6 +1,5 @@
 """Members of one frame share what the coarse frame alone tells; they are the same drawn one by one."""
 
-import mdtraj
 import numpy as np
 import pytest
 import torch
@@ -16,11 +15,9 @@ FRAMES = [4, 9, 11]
 
 
 @pytest.fixture(scope="module")
-def protein(example_dir):
+def protein(example_run):
     """Topology and positions float32 [F, A, 3]."""
-    loaded = mdtraj.load(
-        str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb")
-    )[: len(FRAMES)]
+    loaded = example_run[: len(FRAMES)]
     topology, index, _ = topology_from_mdtraj(loaded.topology, loaded.xyz[0], "trpcage")
     return topology, loaded.xyz[:, index]
 

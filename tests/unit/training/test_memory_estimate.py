@@ -2,7 +2,6 @@
 
 import re
 
-import mdtraj
 import numpy as np
 import pytest
 import torch
@@ -27,10 +26,8 @@ FRAMES = 6
 
 
 @pytest.fixture(scope="module")
-def trpcage(example_dir):
-    frames = mdtraj.load(
-        str(example_dir / "trpcage.xtc"), top=str(example_dir / "trpcage_top.pdb")
-    )[:FRAMES]
+def trpcage(example_run):
+    frames = example_run[:FRAMES]
     topology, index, _ = topology_from_mdtraj(frames.topology, frames.xyz[0], "trpcage")
     positions = frames.xyz[:, index].astype(np.float64)
     return build_ladder(topology, ["fg", "ca", "ucg:5"], positions), positions

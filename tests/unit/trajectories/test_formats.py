@@ -5,7 +5,6 @@ import struct
 import subprocess
 import sys
 
-import mdtraj
 import numpy as np
 import pytest
 
@@ -22,9 +21,8 @@ MMCIF_TAGS = (
 
 
 @pytest.fixture(scope="module")
-def calpha(example_dir):
-    top = str(example_dir / "trpcage_top.pdb")
-    loaded = mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:6]
+def calpha(example_run):
+    loaded = example_run[:6]
     return loaded.atom_slice(loaded.topology.select("name CA"))
 
 

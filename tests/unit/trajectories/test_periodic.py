@@ -31,9 +31,8 @@ def about_first(positions):
 
 
 @pytest.fixture(scope="module")
-def trpcage(example_dir):
-    folder = str(example_dir)
-    return mdtraj.load(f"{folder}/trpcage.xtc", top=f"{folder}/trpcage_top.pdb")[:40]
+def trpcage(example_run):
+    return example_run[:40]
 
 
 @pytest.mark.parametrize("box", BOXES)

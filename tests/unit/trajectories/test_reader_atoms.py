@@ -1,6 +1,5 @@
 """Atoms are chosen while a file is read."""
 
-import mdtraj
 import numpy as np
 import pytest
 
@@ -9,12 +8,11 @@ from hpcbackmap.trajectories.reader import read_frames
 
 
 @pytest.mark.parametrize("suffix", [".xtc", ".trr", ".dcd", ".pdb", ".h5"])
-def test_chosen_atoms_are_those_of_all(suffix, example_dir, tmp_path, monkeypatch):
+def test_chosen_atoms_are_those_of_all(suffix, example_run, tmp_path, monkeypatch):
     if suffix == ".h5":
         pytest.importorskip("tables")
     monkeypatch.setattr(reader, "PIECE_BYTES", 20_000)
-    top = str(example_dir / "trpcage_top.pdb")
-    loaded = mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:30]
+    loaded = example_run[:30]
     path = str(tmp_path / f"a{suffix}")
     loaded.save(path)
     whole = np.concatenate([piece for piece, *_ in read_frames(path, loaded.topology, 2, 27)])

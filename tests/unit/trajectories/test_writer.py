@@ -119,9 +119,11 @@ def test_a_cell_that_is_none_never_becomes_numbers(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("suffix", "told"), [(".xtc", False), (".dcd", True), (".pdb", True), (".gro", False)]
 )
-def test_times_that_a_format_does_not_keep_are_told(suffix, told, example_dir, tmp_path, caplog):
+def test_times_that_a_format_does_not_keep_are_told(
+    suffix, told, example_dir, example_run, tmp_path, caplog
+):
     top = str(example_dir / "trpcage_top.pdb")
-    loaded = mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:3]
+    loaded = example_run[:3]
     output = tmp_path / f"out{suffix}"
     times = np.array([5.0, 15.0, 25.0])
     with (
@@ -140,10 +142,9 @@ def test_times_that_a_format_does_not_keep_are_told(suffix, told, example_dir, t
 
 
 @pytest.mark.parametrize("suffix", [".xtc", ".dcd", ".pdb"])
-def test_folders_of_any_name_are_written_to_and_read_from(suffix, example_dir, tmp_path):
+def test_folders_of_any_name_are_written_to_and_read_from(suffix, example_run, tmp_path):
     """mdtraj's readers and writers in C know ASCII names only."""
-    top = str(example_dir / "trpcage_top.pdb")
-    loaded = mdtraj.load(str(example_dir / "trpcage.xtc"), top=top)[:3]
+    loaded = example_run[:3]
     output = tmp_path / "José" / f"mémoire {{frame}}{suffix}"
     output.parent.mkdir()
     with TrajectoryWriter(output, loaded.topology) as file:
