@@ -1,5 +1,7 @@
 """What `attacks.py` tries: attacks by kind, and the files that they need."""
 
+import codecs
+import gzip
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ SEQUENCE = "NLYIQWLKDGGPSSGRPPPS"
 class Attack(NamedTuple):
     """arguments: of the command. prepare: makes what is attacked with. second: arguments of another
     one at the same time. kill: seconds after which the first one gets SIGKILL; then it is run again.
+    residues: of an output, where they are known.
     """
 
     what: str
@@ -27,6 +30,7 @@ class Attack(NamedTuple):
     prepare: Callable[[Path], object] = lambda folder: None
     second: tuple[str, ...] = ()
     kill: float = 0.0
+    residues: int = 0
 
 
 def example(folder: Path) -> None:
@@ -103,6 +107,50 @@ def truncations(rng: np.random.Generator) -> Iterator[Attack]:
 def cut(path: Path, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
+
+
+def encodings(rng: np.random.Generator) -> Iterator[Attack]:
+    """Text as other programs and systems save it."""
+    changes: dict[str, Callable[[bytes], bytes]] = {
+        "a byte order mark": lambda text: codecs.BOM_UTF8 + text,
+        "UTF-16": lambda text: text.decode().encode("utf-16"),
+        "carriage returns and line feeds": lambda text: text.replace(b"\n", b"\r\n"),
+        "carriage returns alone": lambda text: text.replace(b"\n", b"\r"),
+        "gzip under a plain name": gzip.compress,
+    }
+    for name in ("ca.pdb", "ca.gro"):
+        for what, change in changes.items():
+            yield Attack(
+                f"{name} with {what}",
+                (name, "-o", "out.pdb"),
+                lambda folder, n=name, c=change: (folder / n).write_bytes(
+                    c((folder / n).read_bytes())
+                ),
+                residues=20,
+            )
+
+
+def joined(rng: np.random.Generator) -> Iterator[Attack]:
+    """Trajectories of which the later frames have other atoms."""
+    for suffix in ("xtc", "trr"):
+        for atoms in (1, 19, 21, 150):
+            yield Attack(
+                f"{suffix} that goes on with {atoms} atoms",
+                (f"both.{suffix}", "--top", "ca.pdb", "-o", "out.pdb"),
+                lambda folder, s=suffix, n=atoms: join(folder, s, n),
+                residues=20,
+            )
+
+
+def join(folder: Path, suffix: str, atoms: int) -> None:
+    first = mdtraj.load(str(folder / "run.xtc"), top=str(folder / "ca.pdb"))[:3]
+    other = mdtraj.load(str(folder / "ref.pdb")).atom_slice(range(atoms))
+    parts = [folder / f"part{number}.{suffix}" for number in range(2)]
+    for part, trajectory in zip(parts, (first, other), strict=True):
+        trajectory.save(str(part))
+    (folder / f"both.{suffix}").write_bytes(b"".join(part.read_bytes() for part in parts))
+    for part in parts:
+        part.unlink()
 
 
 def code(rng: np.random.Generator) -> Iterator[Attack]:
@@ -288,6 +336,8 @@ KINDS: dict[str, Callable[[np.random.Generator], Iterator[Attack]]] = {
     "kills": kills,
     "flips": flips,
     "truncations": truncations,
+    "encodings": encodings,
+    "joined": joined,
     "code": code,
     "writers": writers,
     "bounds": bounds,

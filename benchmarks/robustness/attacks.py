@@ -5,9 +5,9 @@
 Every attack is one command of the package in a child of its own, with a limit of time and of memory. It is
 *held* if the command ends with an error of the package in one line, or with 0 and structures that are whole,
 and leaves nothing of a failed run behind; *traceback*, *hangs* and *wrong* (an output that is not whole, or a
-file that was not to be touched) are faults. Kinds: kills, flips, truncations, code, writers, bounds, names,
-mappings, references. Damages of stores, artifacts and checkpoints are counted by `flips.py`, kills of
-campaigns and trainings by `kill_runs.py` and `kill_training.py`, broken texts by `tests/unit/test_fuzz.py`.
+file that was not to be touched) are faults. Kinds: kills, flips, truncations, encodings, joined, code, writers,
+bounds, names, mappings, references. Damages of stores, artifacts and checkpoints are counted by `flips.py`,
+kills of campaigns and trainings by `kill_runs.py` and `kill_training.py`, broken texts by `tests/unit/test_fuzz.py`.
 """
 
 import argparse
@@ -113,7 +113,8 @@ def harm(attack: Attack, folder: Path, codes: list, before: dict) -> str:
     for arguments, code in zip((attack.arguments, attack.second), codes, strict=False):
         if code or "--part" in arguments:
             continue
-        if wrong := not_whole(folder / arguments[arguments.index("-o") + 1]):
+        output = folder / arguments[arguments.index("-o") + 1]
+        if wrong := not_whole(output, attack.residues):
             return wrong
     for path, was in before.items():
         if path.name in ("keep.pdb", "ca.pdb", "run.xtc") and stamp(path) != was:
@@ -159,8 +160,8 @@ def stamp(path: Path) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-def not_whole(output: Path) -> str:
-    """What is wrong with an output of twenty residues; empty if nothing is."""
+def not_whole(output: Path, residues: int = 0) -> str:
+    """What is wrong with an output of so many residues (0: it is not known); empty if nothing is."""
     copy = output.with_name(f"made{output.suffix}")  # C readers want names in ASCII
     try:
         shutil.copy(output, copy)
@@ -173,6 +174,8 @@ def not_whole(output: Path) -> str:
             made = mdtraj.load(str(copy), top=str(top))
     except Exception as error:
         return f"{output.name} cannot be read: {type(error).__name__}"
+    if residues not in (0, made.n_residues):
+        return f"{output.name}: {made.n_residues} residues, not {residues}"
     if not np.isfinite(made.xyz).all():
         return f"{output.name}: not finite"
     bonds = np.array([(a.index, b.index) for a, b in made.topology.bonds])
