@@ -15,13 +15,13 @@ from hpcbackmap.protein.topology import Topology
 if TYPE_CHECKING:
     import mdtraj
 
-__all__ = ["HYDROGENS", "Group", "Hydrogens", "hydrogens_of"]
+__all__ = ["HYDROGENS", "SIDE_CHAIN_HYDROGENS", "Group", "Hydrogens", "hydrogens_of"]
 
 HYDROGENS = "hydrogens"
 """What stores call the positions of hydrogens, which stand beside those of heavy atoms."""
 
 # names kind parent neighbours; of ch2 the neighbours stand so that the first hydrogen has the lower number
-_SIDE_CHAINS = {
+SIDE_CHAIN_HYDROGENS = {
     "ALA": "HB1,HB2,HB3 ch3 CB CA N",
     "ARG": "HB2,HB3 ch2 CB CA CG/HG2,HG3 ch2 CG CB CD/HD2,HD3 ch2 CD CG NE/HE sp2 NE CD CZ/"
     "HH11,HH12 nh2 NH1 CZ NE/HH21,HH22 nh2 NH2 CZ NE",
@@ -148,7 +148,9 @@ def _groups(topology: Topology, residue: int) -> list[Group]:
     index, name = topology.atom_index, topology.sequence[residue]
     state = residue_state(topology, residue)
     rows = "/".join(
-        filter(None, [_backbone(topology, residue), _SIDE_CHAINS[name], _ADDED.get(state, "")])
+        filter(
+            None, [_backbone(topology, residue), SIDE_CHAIN_HYDROGENS[name], _ADDED.get(state, "")]
+        )
     )
     found = []
     for row in rows.split("/"):

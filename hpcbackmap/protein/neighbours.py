@@ -4,8 +4,8 @@ import numpy as np
 
 __all__ = ["pairs_within"]
 
-FEW = 128
-"""Points up to which all distances are 0.1 ms more work than a tree, whose library takes 0.3 s to load."""
+FEW = 192
+"""Points up to which all distances are half a ms more work than a tree, whose library takes 0.3 s to load."""
 
 
 def pairs_within(points: np.ndarray, radius: float) -> np.ndarray:
@@ -20,5 +20,6 @@ def pairs_within(points: np.ndarray, radius: float) -> np.ndarray:
         return np.stack([first[once], second[once]], axis=1)
     from scipy.spatial import cKDTree
 
-    found: np.ndarray = cKDTree(points).query_pairs(radius, output_type="ndarray").astype(np.int64)
+    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)  # faster to build
+    found: np.ndarray = tree.query_pairs(radius, output_type="ndarray").astype(np.int64)
     return found

@@ -34,6 +34,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
     make_scene,
     side_chain_rows,
 )
+from hpcbackmap.stages.genzprot.ease import ease
 from hpcbackmap.stages.genzprot.images import Surroundings, surroundings
 from hpcbackmap.stages.genzprot.keep_known import keep_known
 from hpcbackmap.stages.genzprot.push import push
@@ -164,8 +165,7 @@ class Genzprot(Stage[ResidueSystem]):
         scene = self._unpressed(context, torsions, expected, coarse, tables, system, given)
         self._pack(context, scene, self._doubt(context, scene, system), system, most_likely)
         settle(self.packing, context.h, scene, system, self._free(scene, system))
-        push(scene, system, self._moving(system))
-        return flat(scene.atoms, system)
+        return self._untangled(scene, system)
 
     def sample(self, coarse: Tensor, system: ResidueSystem, noise: Tensor) -> Tensor:
         """Prior member. Side chains in contact with another residue draw their torsions again."""
@@ -365,7 +365,13 @@ class Genzprot(Stage[ResidueSystem]):
         scene = self._generate(context, coarse, system, noise, given)
         again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
         self._redraw(context, scene, system, [drawn(columns) for columns in again])
-        push(scene, system, self._moving(system))
+        return self._untangled(scene, system)
+
+    def _untangled(self, scene: Scene, system: ResidueSystem) -> Tensor:
+        """Atoms [F, A, 3] of a finished scene, its side chains moved out of overlaps."""
+        moving = self._moving(system)
+        push(scene, system, moving)
+        ease(scene, system, moving)
         return flat(scene.atoms, system)
 
     def _generate(

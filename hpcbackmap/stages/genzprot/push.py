@@ -1,9 +1,10 @@
 """Side chains of a member pushed out of what they overlap: a little, in their own rotamer or another one.
 
-A drawn side chain that overlaps other atoms tries torsions near those it has, and other rotamers of chi 1 and
-chi 2. The cheapest stays: overlap that is left, against how far the torsions went and, where beads are
-given, these are missed. Unlike in a redraw, all atoms count, however far the C-alpha atoms are apart, and
-the residue's own N and carbonyl. At last, side chains that are locked in others try torsions all around.
+A drawn side chain that overlaps other atoms deeply tries torsions near those it has, and other rotamers of
+chi 1 and chi 2. The cheapest stays: overlap that is left, against how far the torsions went and, where beads
+are given, these are missed. Unlike in a redraw, all atoms count, however far the C-alpha atoms are apart, and
+the residue's own N and carbonyl. At last, side chains that are locked in others try torsions all around. What
+overlaps a little, hydrogens included, is left to `ease.py`.
 
 Shapes: R residues, n rows (residues of frames), C candidates, P atoms that the rows' torsions move, Q pairs of
 one of these and another atom.
@@ -37,7 +38,7 @@ from hpcbackmap.stages.layers.geometry import pairs_within
 
 __all__ = ["push"]
 
-SWEEPS = 2
+SWEEPS = 1
 """In each, residues of even number move, then those of odd: neighbours do not evade each other."""
 NEAR, WIDTH = 16, math.radians(12.0)
 """Candidates near the torsions that are there, and the standard deviation of their torsions, rad."""
@@ -50,6 +51,8 @@ SOFTNESS, HARD = 0.04, 0.03
 RADIUS = {"C": 0.175, "N": 0.142, "O": 0.132, "S": 0.180}
 """nm, with their hydrogens; partners of a hydrogen bond do not touch."""
 FARTHEST = 2 * max(RADIUS.values())
+SLIGHT = 0.03
+"""nm; where nothing overlaps more, a side chain is left to `ease.py`."""
 LOCKED = 0.2
 """nm; atoms that are nearer after that are locked: such side chains try torsions all around."""
 TURNWISE = 8
@@ -134,9 +137,9 @@ def _move(scene: Scene, system: ResidueSystem, movable: Movable, around: Surroun
     """Take the cheapest candidate of every row that is pressed, all at once."""
     atoms = movable.atoms(scene)
     contacts = _contacts(scene, movable, around, atoms)
-    touching = contacts.picked(torch.nonzero(contacts.apart < contacts.touch).squeeze(-1))
+    deep = contacts.picked(torch.nonzero(contacts.apart < contacts.touch - SLIGHT).squeeze(-1))
     pressed = torch.zeros(len(movable.frame), dtype=torch.bool, device=atoms.device)
-    pressed[touching.row] = True
+    pressed[deep.row] = True
     some, contacts, atoms = _chosen(movable, contacts, atoms, pressed)
     if not len(some.frame):
         return

@@ -3,7 +3,7 @@
 Every way turns chi 1 to chi 4 by given angles. The last torsion turns first, about the bond as it lies, so
 that the turns before carry its axis along: an atom goes through the product of the turns up to its own.
 
-Shapes: n rows (residues), C ways, P atoms of rows.
+Shapes: n rows (residues), C ways, P atoms of rows, S slots, of heavy atoms alone or with hydrogens.
 """
 
 from functools import cache
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import CB, N_CHI
+from hpcbackmap.stages.genzprot.hydrogen_slots import SLOTS, hydrogens_of_type
 
-__all__ = ["reach_of_slots", "turned"]
+__all__ = ["ends_of_torsions", "levels_of_slots", "reach_of_slots", "turned", "turns"]
 
 ATOMS = 1024
 """Atoms turned at a time, which bounds the memory."""
@@ -23,7 +24,7 @@ ATOMS = 1024
 def turned(atoms: Tensor, kind: Tensor, own: Tensor, slot: Tensor, angles: Tensor) -> Tensor:
     """Atoms of rows ``own`` in ``slot`` [P], that torsions move, where they go with every way: [3, P, C], nm.
 
-    atoms [n, MAX_ATOMS, 3] from CB; kind [n]; angles: added to the torsions, rad [C, N_CHI].
+    atoms [n, S, 3] from CB; kind [n]; angles: added to the torsions, rad [C, N_CHI].
     """
     moves, where = _moves(atoms, kind, angles)
     level = _tables(atoms.device)[1][kind[own], slot] - 1
@@ -83,6 +84,41 @@ def _after(later: Tensor, first: Tensor) -> Tensor:
     return total
 
 
+def turns(axis: Tensor, end: Tensor, angle: Tensor) -> Tensor:
+    """Rotation and shift [3, 4, n N_CHI] of atoms that torsion k and those before it move, when torsions of
+    rows turn by ``angle`` [n, N_CHI] about bonds along ``axis`` [3, n, N_CHI] through ``end`` [3, n, N_CHI].
+    """
+    x, y, z = axis
+    cos, sin = angle.cos(), angle.sin()
+    rest = 1 - cos
+    entries = [
+        cos + x * x * rest, x * y * rest - z * sin, x * z * rest + y * sin,
+        x * y * rest + z * sin, cos + y * y * rest, y * z * rest - x * sin,
+        x * z * rest - y * sin, y * z * rest + x * sin, cos + z * z * rest,
+    ]  # fmt: skip
+    rotation = torch.stack(entries).unflatten(0, (3, 3))
+    shift = end - (rotation * end).sum(1)
+    moves = torch.cat([rotation, shift.unsqueeze(1)], 1)
+    for k in range(1, N_CHI):
+        before, own = moves[..., k - 1], moves[..., k].clone()
+        total = before[:, :1] * own[:1]
+        for j in (1, 2):
+            total.addcmul_(before[:, j : j + 1], own[j : j + 1])
+        total[:, 3] += before[:, 3]
+        moves[..., k] = total
+    return moves.flatten(2)
+
+
+def ends_of_torsions(kind: Tensor) -> Tensor:
+    """Slots of both ends of the bond of each torsion [n, N_CHI, 2] of residue types [n]."""
+    return _tables(kind.device)[0][kind]
+
+
+def levels_of_slots(kind: Tensor) -> Tensor:
+    """The last torsion that moves each slot, hydrogens' too, counted from 1, 0 for none [n, S]."""
+    return _tables(kind.device)[1][kind]
+
+
 def reach_of_slots(atoms: Tensor, kind: Tensor) -> Tensor:
     """How far from CB torsions can take each slot, nm [n, MAX_ATOMS]; atoms [n, MAX_ATOMS, 3] from CB.
 
@@ -92,7 +128,7 @@ def reach_of_slots(atoms: Tensor, kind: Tensor) -> Tensor:
     pivots = ends[:, :, 0].clone()
     pivots[:, 0] = CB
     row = torch.arange(len(kind), device=kind.device).unsqueeze(-1)
-    pivot = atoms[row, pivots.gather(1, (level - 1).clamp_min(0))]
+    pivot = atoms[row, pivots.gather(1, (level[:, :MAX_ATOMS] - 1).clamp_min(0))]
     found: Tensor = (atoms - pivot).norm(dim=-1) + pivot.norm(dim=-1)
     return found
 
@@ -100,15 +136,17 @@ def reach_of_slots(atoms: Tensor, kind: Tensor) -> Tensor:
 @cache
 def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Slots of both ends of the bond of each torsion [types, N_CHI, 2]; the last torsion that moves each slot,
-    counted from 1, 0 for none [types, MAX_ATOMS]; how many torsions there are [types].
+    counted from 1, 0 for none [types, SLOTS]; how many torsions there are [types].
     """
     ends = torch.tensor([1, CB]).repeat(len(RESIDUES), N_CHI, 1)
-    level = torch.zeros(len(RESIDUES), MAX_ATOMS, dtype=torch.int64)
-    for kind, template in enumerate(RESIDUES.values()):
+    level = torch.zeros(len(RESIDUES), SLOTS, dtype=torch.int64)
+    for kind, (name, template) in enumerate(RESIDUES.items()):
         slots = {name: slot for slot, name in enumerate(template.atoms)}
         for atom in template.placements:
             hung = [slots[name] for name in (atom.parent, atom.grandparent, atom.great)]
             level[kind, slots[atom.atom]] = atom.chi or max(int(level[kind, slot]) for slot in hung)
             if atom.chi:
                 ends[kind, atom.chi - 1] = torch.tensor([hung[1], hung[0]])
+        for slot, hydrogen in hydrogens_of_type(name).items():
+            level[kind, slot] = max(int(level[kind, slots[by]]) for by in hydrogen.atoms)
     return ends.to(device), level.to(device), level.amax(1).to(device)

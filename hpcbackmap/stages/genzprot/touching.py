@@ -1,0 +1,148 @@
+"""Pairs of atoms, hydrogens included, that torsions of side chains may bring to touch.
+
+Surfaces touch where `metrics/clashscore.py` counts overlap, less what is allowed; atoms at most three bonds
+apart, four with a hydrogen, do not, nor those that every torsion moves alike. Cysteines may be bridged, so
+that theirs do not touch one another's.
+
+Shapes: F frames, R residues, S slots with hydrogens, Q pairs.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hpcbackmap.protein.residues import BACKBONE, MAX_ATOMS, RESIDUES
+from hpcbackmap.stages.genzprot.dense_atoms import AWAY, Scene
+from hpcbackmap.stages.genzprot.hydrogen_slots import AMIDE, RINGS, SLOTS, hydrogens_of_type
+from hpcbackmap.stages.genzprot.images import pairs_of_images
+from hpcbackmap.stages.genzprot.system import ResidueSystem
+from hpcbackmap.stages.genzprot.turning import levels_of_slots
+from hpcbackmap.stages.layers.geometry import pairs_within
+
+__all__ = ["Touching", "touching_pairs"]
+
+ALLOWED, HYDROGEN_BOND = 0.025, 0.06
+"""nm; what surfaces may overlap, and in a hydrogen bond beside that."""
+MARGIN = 0.07
+"""nm; pairs that are so far from touching are looked at, too."""
+RADIUS = {"C": 0.170, "N": 0.155, "O": 0.140, "S": 0.180}
+CARBONYL, HYDROGEN, POLAR_OR_AROMATIC = 0.165, 0.122, 0.105
+CARBONYLS = {("ASP", "CG"), ("ASN", "CG"), ("GLU", "CD"), ("GLN", "CD")}
+FARTHEST = 2 * RADIUS["C"] - ALLOWED
+"""nm; sulphur, which is larger, is seen from a little less far."""
+NEAR, NEAR_OF_HYDROGEN = 3, 4
+"""Bonds between atoms that do not touch."""
+APART = 9
+
+
+class Touching(NamedTuple):
+    """Pairs of slots of all frames, counted through [Q]; distance at which they touch, nm [Q]; what makes
+    the first less the second that of the nearest images, nm [3, Q], or None.
+    """
+
+    first: Tensor
+    second: Tensor
+    touch: Tensor
+    shift: Tensor | None
+
+
+def touching_pairs(scene: Scene, system: ResidueSystem, atoms: Tensor, moving: Tensor) -> Touching:
+    """Of atoms [F, R, S, 3]; moving: residues whose torsions may turn, bool [R]."""
+    level = levels_of_slots(scene.kind) * moving.unsqueeze(-1)
+    found: list[tuple[Tensor, ...]] = []
+    for frame, points in enumerate(atoms.flatten(1, 2)):
+        first, second, touch, shift = _near(scene, system, points, level.flatten() > 0, frame)
+        kept = _free_of_bonds(scene, first, second)
+        start = frame * len(points)
+        found.append((first[kept] + start, second[kept] + start, touch[kept], shift[:, kept]))
+    first, second, touch, shift = (torch.cat(parts, -1) for parts in zip(*found, strict=True))
+    return Touching(first, second, touch, None if scene.box is None else shift)
+
+
+def _near(
+    scene: Scene, system: ResidueSystem, points: Tensor, moves: Tensor, frame: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Slots of one frame that are near others, one of which ``moves`` [R S], the one of the lower number first;
+    the distance at which they touch, and the shift [3, Q] of what is between them.
+    """
+    (there,) = torch.nonzero(points[:, 0] < AWAY / 2, as_tuple=True)
+    periodic = scene.box is not None and bool(scene.box.cell[frame].any())
+    if scene.box is not None and periodic:
+        first, second = pairs_of_images(points[there], scene.box.cell[frame], FARTHEST + MARGIN)
+    else:
+        group = system.coarse_system[there // SLOTS]
+        first, second = pairs_within(points[there], group, FARTHEST + MARGIN)
+    first, second = there[torch.minimum(first, second)], there[torch.maximum(first, second)]
+    (some,) = torch.nonzero(moves[first] | moves[second], as_tuple=True)
+    first, second = first[some], second[some]
+    gap = [x.index_select(0, first) - x.index_select(0, second) for x in points.T.contiguous()]
+    shift = points.new_zeros(3, len(first))
+    if scene.box is not None and periodic:
+        shift = scene.box.shift(torch.stack(gap, -1), torch.full_like(first, frame)).T
+        gap = [x + by for x, by in zip(gap, shift, strict=True)]
+    table = _touch(points.device)
+    kind = (SLOTS * scene.kind.unsqueeze(-1) + torch.arange(SLOTS, device=there.device)).flatten()
+    touch = table.flatten()[kind[first] * len(table) + kind[second]].to(points)
+    squared = gap[0].square().addcmul_(gap[1], gap[1]).addcmul_(gap[2], gap[2])
+    (some,) = torch.nonzero(squared < (touch + MARGIN).square(), as_tuple=True)
+    return first[some], second[some], touch[some], shift[:, some]
+
+
+def _free_of_bonds(scene: Scene, first: Tensor, second: Tensor) -> Tensor:
+    """Whether enough bonds lie between slots [Q] of a frame, residue of the first not behind the second's."""
+    bonds, alike = _bonds(first.device)
+    residue, other = first // SLOTS, second // SLOTS
+    kind, next_kind = scene.kind[residue], scene.kind[other]
+    slot, other_slot = first % SLOTS, second % SLOTS
+    own = residue == other
+    linked = ~own & (scene.after[residue] == other)
+    across = bonds[kind, slot, BACKBONE.index("C")] + 1 + bonds[next_kind, 0, other_slot]
+    count = torch.where(linked, across, APART)
+    count = torch.where(own, bonds[kind, slot, other_slot], count)
+    light = (slot >= MAX_ATOMS) | (other_slot >= MAX_ATOMS)
+    limit = torch.where(light, NEAR_OF_HYDROGEN, NEAR)
+    return (count > limit) & ~(own & alike[kind, slot, other_slot])
+
+
+@cache
+def _bonds(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Bonds between slots of a residue type, `APART` if there are more or there is no way [types, S, S]; pairs
+    that all torsions move alike [types, S, S].
+    """
+    bonds = torch.full((len(RESIDUES), SLOTS, SLOTS), APART)
+    for table, (name, template) in zip(bonds, RESIDUES.items(), strict=True):
+        slots = {atom: slot for slot, atom in enumerate(template.atoms)} | {"OXT": MAX_ATOMS - 1}
+        pairs = [(slots[a], slots[b]) for a, b in (*template.bonds, ("C", "OXT"))]
+        pairs += [(slots[h.atoms[0]], slot) for slot, h in hydrogens_of_type(name).items()]
+        table.fill_diagonal_(0)
+        for one, two in pairs:
+            table[one, two] = table[two, one] = 1
+        for between in range(SLOTS):
+            table.copy_(torch.minimum(table, table[:, [between]] + table[[between]]))
+    level = levels_of_slots(torch.arange(len(RESIDUES)))
+    return bonds.to(device), (level.unsqueeze(1) == level.unsqueeze(2)).to(device)
+
+
+@cache
+def _touch(device: torch.device) -> Tensor:
+    """Distance at which atoms of slots of residue types touch [types * S, types * S], nm."""
+    radius = torch.zeros(len(RESIDUES), SLOTS)
+    gives, takes, bridge = (torch.zeros(radius.shape, dtype=torch.bool) for _ in range(3))
+    for kind, (name, template) in enumerate(RESIDUES.items()):
+        for slot, atom in (*enumerate(template.atoms), (MAX_ATOMS - 1, "OXT")):
+            carbonyl = atom == "C" or (name, atom) in CARBONYLS
+            radius[kind, slot] = CARBONYL if carbonyl else RADIUS[atom[0]]
+            takes[kind, slot] = atom[0] == "O" or (name, atom) == ("HIS", "ND1")
+            bridge[kind, slot] = name == "CYS" and atom in ("CB", "SG")
+        for slot, hydrogen in hydrogens_of_type(name).items():
+            parent = hydrogen.atoms[0]
+            gives[kind, slot] = parent[0] == "N"
+            ring = name in RINGS and parent not in ("CA", "CB")
+            radius[kind, slot] = POLAR_OR_AROMATIC if ring or parent[0] == "N" else HYDROGEN
+            bridge[kind, slot] = name == "CYS" and slot != AMIDE
+    flat, gives, takes, bridge = (x.flatten() for x in (radius, gives, takes, bridge))
+    bond = (gives.unsqueeze(1) & takes) | (takes.unsqueeze(1) & gives)
+    touch = flat.unsqueeze(1) + flat - ALLOWED - HYDROGEN_BOND * bond
+    return touch.masked_fill(bridge.unsqueeze(1) & bridge, 0.0).to(device)
