@@ -3,13 +3,22 @@
 import logging
 from typing import Any
 
-__all__ = ["current_identity", "current_model"]
+__all__ = ["current_identity", "current_model", "recorded_model"]
 
 log = logging.getLogger(__name__)
 
 OF_TRACE = ("neighbours", "rounds", "draws_weight")
 """Keys that `cgvae` had for C-alpha traces of many proteins."""
 KEPT_BY_TRACE = ("width", "layers", "neighbours", "rounds")
+
+
+BEFORE: dict[str, dict[str, Any]] = {"trace": {"denoiser": 0}, "cgvae": {"mended": False}}
+"""What keys stood for, by kind, before there were such keys: until version 0.4, and until 0.6."""
+
+
+def recorded_model(model: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an artifact or a training was made with, in today's words, every key said."""
+    return BEFORE.get(model.get("kind", ""), {}) | model
 
 
 def current_model(model: dict[str, Any], fine: str, where: str) -> dict[str, Any]:
@@ -31,7 +40,7 @@ def current_identity(identity: dict[str, Any]) -> dict[str, Any]:
     """The same for the record of what a training is; nothing is said, the campaign has said it."""
     model, fine = identity.get("model"), str(identity.get("stage")).partition("-")[2]
     current = _converted(model, fine)[0] if isinstance(model, dict) else None
-    return identity if current is None else identity | {"model": current}
+    return identity if current is None else identity | {"model": recorded_model(current)}
 
 
 def _converted(model: dict[str, Any], fine: str) -> tuple[dict[str, Any] | None, str]:
@@ -46,9 +55,8 @@ def _converted(model: dict[str, Any], fine: str) -> tuple[dict[str, Any] | None,
         return rest, "per_system: true is what cgvae is; the key can go"
     if fine == "ca":
         rest = {key: value for key, value in rest.items() if key in KEPT_BY_TRACE}
-        return rest | {
-            "kind": "trace",
-            "denoiser": 0,
+        return rest | BEFORE["trace"] | {
+            "kind": "trace"
         }, "cgvae with per_system: false is the kind trace now"
     word = "cgvae learns one protein; the kind trace learns many, and places C-alpha atoms, not"
     return None, f"{word} {fine}"

@@ -41,6 +41,8 @@ class CgvaeConfig(Model):
     """Steps over which the KL term of the training loss grows to its full weight."""
     geometry_weight: Weight = 0.1
     """Weight of the bond-length term beside the ELBO; large values sharpen the posterior against the prior."""
+    mended: bool = True
+    """Whether the shipped denoiser may mend C-alpha traces; how far is chosen by held-out training frames."""
 
     @model_validator(mode="after")
     def _fits_a_machine(self) -> "CgvaeConfig":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcbackmap.config.campaign import KINDS
-from hpcbackmap.config.conversion import current_model
+from hpcbackmap.config.conversion import current_model, recorded_model
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import InputError, OutputError
 from hpcbackmap.runtime.files import commit, read_regular, reason, scratch_of, sha256_of
@@ -88,9 +88,7 @@ def stage_description(stage: Stage[Any]) -> dict[str, Any]:
 def build_described(description: dict[str, Any]) -> Stage[Any]:
     """A stage of this description, its weights yet to be loaded."""
     name, fine, coarse = (description[key] for key in ("stage", "fine", "coarse"))
-    model = current_model(description["model"], fine, f"stage {name}")
-    if model["kind"] == "trace":  # before version 0.4 there was no denoiser
-        model = {"denoiser": 0} | model
+    model = recorded_model(current_model(description["model"], fine, f"stage {name}"))
     ladder = description["ladder"] and Ladder.from_dict(description["ladder"])
     return new_stage(fine, coarse, KINDS[model["kind"]].model_validate(model), ladder)
 

@@ -105,13 +105,13 @@ class BeadNetwork(nn.Module):
         if n <= MOST_ELASTIC and (self.is_trace or ladder.index(fine) == 0):
             self.elastic = ElasticNetwork(n, *(TRACE if self.is_trace else ATOMS))
 
-    def calibrate(self, fine: Tensor, coarse: Tensor, system: BeadSystem) -> None:
+    def calibrate(self, fine: Tensor, coarse: Tensor, system: BeadSystem) -> Tensor:
         """Length scales, cis links and what has a closed form.
 
         Ridge regression in the bead frames, its penalty and the reach of the frames chosen by cross-validation
         over blocks of alike frames; probabilistic principal components (Tipping & Bishop 1999) of what it
         leaves over in frames held out: basis, exact linear posterior and spread of every bead; the
-        elastic network of what is stiff.
+        elastic network of what is stiff. Returns predictions of frames held out, [F, N, 3].
         """
         near, _ = geometry.nearest(coarse, system.coarse_sizes, 1)
         nearest = (geometry.gather(coarse, near)[:, :, 0] - coarse).norm(dim=-1)
@@ -127,6 +127,7 @@ class BeadNetwork(nn.Module):
             self.elastic.fit(fine, system)
             self.swing.fill_(self._fit_swing(self.elastic, fine, rest, coarse, system))
         self.unit.fill_(float(rest.square().mean().sqrt().clamp_min(1e-3)))
+        return fine - rest
 
     def _fit_linear(self, fine: Tensor, coarse: Tensor, system: BeadSystem) -> Tensor:
         """Sets the frames and the ridge weights; returns the held-out errors, lab frame [F, N, 3]."""
@@ -190,16 +191,19 @@ class BeadNetwork(nn.Module):
         The network takes away a part of every deviation. Right is the error of relaxed predictions of held-out
         frames; ``missed`` [F, N, 3] is their error before.
         """
-        generator = torch.Generator().manual_seed(0)
-        shape = (*coarse.shape[:2], self.config.latent)
-        z = torch.randn(shape, generator=generator).to(coarse)
-        local = torch.einsum("fnl,nld->fnd", z[:, system.bead_of], self.basis)
-        frames = self._frames(coarse, system)[:, system.bead_of]
-        drawn = recentre(torch.einsum("fnij,fni->fnj", frames, local), system)
+        drawn = self.deviation(coarse, system, torch.Generator().manual_seed(0))
         answer = elastic(fine - missed)
         error = (answer - fine).square().mean().sqrt()
         spread = (elastic(fine - missed + drawn) - answer).square().mean().sqrt()
         return float((error / spread.clamp_min(1e-6)).clamp(1, MOST_SWING))
+
+    def deviation(self, coarse: Tensor, system: BeadSystem, generator: torch.Generator) -> Tensor:
+        """Of a member from the mean, drawn from the principal components, lab frame [F, N, 3]."""
+        shape = (*coarse.shape[:2], self.config.latent)
+        z = torch.randn(shape, generator=generator).to(coarse)
+        local = torch.einsum("fnl,nld->fnd", z[:, system.bead_of], self.basis)
+        frames = self._frames(coarse, system)[:, system.bead_of]
+        return recentre(torch.einsum("fnij,fni->fnj", frames, local), system)
 
     def context(self, coarse: Tensor, system: BeadSystem) -> dict[str, Any]:
         """What the beads alone tell: features, frames, neighbourhoods."""

@@ -6,7 +6,7 @@ Differences from the reference: invariant message passing in right-handed frames
 learned; every bead sees its nearest neighbours whatever their distance; no link between channels and bead
 size; exact re-centring onto the beads; exact likelihood and KL; a closed form to start from, so that the
 latents are in use from the first step. An elastic network and the closing projection have the last word on a
-structure; the ELBO is that of the decoder before them.
+structure, and `mending` where it helps; the ELBO is that of the decoder before them.
 """
 
 import math
@@ -20,6 +20,7 @@ from hpcbackmap.config.campaign import CgvaeConfig
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.stages.base import Elbo, Normal, Stage, kl_per_unit
 from hpcbackmap.stages.cgvae.bead_network import BeadNetwork
+from hpcbackmap.stages.cgvae.mending import Mending, can_mend
 from hpcbackmap.stages.collapse import active_units
 from hpcbackmap.stages.layers.bead_system import BeadSystem, bead_system
 from hpcbackmap.stages.layers.close_trace import close_calpha, recentre
@@ -56,13 +57,23 @@ class Cgvae(Stage[BeadSystem]):
         self.noisy = ladder.is_calpha(fine)
         if self.noisy:
             self.noise_width += 3 * int(np.bincount(ladder.mapping(coarse).bead).max())
+        self.mending = None
+        if config.mended and can_mend(ladder, fine, coarse):
+            self.mending = Mending(ladder, fine, coarse)
 
     def describe(self, ladder: Ladder) -> BeadSystem:
         self.require_molecule(ladder)
         return bead_system(ladder, self.fine, self.coarse)
 
     def calibrate(self, fine: Tensor, coarse: Tensor, system: BeadSystem) -> None:
-        self.network.calibrate(fine, coarse, system)
+        held_out = self.network.calibrate(fine, coarse, system)
+        if self.mending is not None:
+            generator = torch.Generator().manual_seed(1)
+            members = []
+            for _ in range(2):
+                drawn = self.network.swing * self.network.deviation(coarse, system, generator)
+                members.append(self._relaxed(held_out + drawn, system))
+            self.mending.fit(members, fine, coarse, self._cis(system))
 
     def at_step(self, step: int) -> None:
         self.kl_share = min(1.0, (step + 1) / max(1, self.config.kl_warmup_steps))
@@ -88,12 +99,13 @@ class Cgvae(Stage[BeadSystem]):
             white = torch.einsum("fnij,fni->fnj", context["frames"][:, system.bead_of], white)
             spread = swing * log_spread.exp()[:, system.bead_of].unsqueeze(-1)
             positions = positions + recentre(spread * white, system)
-        return self._closed(positions, system)
+        return self._finished(positions, coarse, system)
 
     def mode(self, coarse: Tensor, system: BeadSystem) -> Tensor:
         context = self._context(coarse, system)
         latents = self._prior(context).mean
-        return self._closed(self._decode(context, latents, coarse, system)[0], system)
+        positions = self._decode(context, latents, coarse, system)[0]
+        return self._finished(positions, coarse, system)
 
     def elbo(self, fine: Tensor, coarse: Tensor, system: BeadSystem, noise: Tensor) -> Elbo:
         """Gaussian on the fibre: 3 (members - 1) free directions per bead, one variance per bead."""
@@ -160,13 +172,24 @@ class Cgvae(Stage[BeadSystem]):
         """Mean of the fine positions [F, N, 3] and log standard deviation per bead [F, B]."""
         return self.network.decode(context, z, coarse, system)
 
-    def _closed(self, positions: Tensor, system: BeadSystem) -> Tensor:
+    def _finished(self, positions: Tensor, coarse: Tensor, system: BeadSystem) -> Tensor:
+        relaxed = self._relaxed(positions, system)
+        if self.mending is None:
+            return relaxed
+        mended: Tensor = self.mending(relaxed, coarse, self._cis(system))
+        return mended
+
+    def _relaxed(self, positions: Tensor, system: BeadSystem) -> Tensor:
         """Stiff distances, then for C-alpha traces the closing projection."""
         if self.network.elastic is not None:
             positions = self.network.elastic(positions)
         if not self.noisy:
             return positions
-        return close_calpha(positions, system, self.network.cis[system.bond_index[:, 1]])
+        return close_calpha(positions, system, self._cis(system))
+
+    def _cis(self, system: BeadSystem) -> Tensor:
+        """Which links of the trace are cis, [bonds]."""
+        return self.network.cis[system.bond_index[:, 1]]
 
 
 def _on_fibre(fine: Tensor, mean: Tensor, log_spread: Tensor, system: BeadSystem) -> Tensor:

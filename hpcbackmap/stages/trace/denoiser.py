@@ -33,7 +33,7 @@ from hpcbackmap.stages.trace.system import (
     TraceSystem,
 )
 
-__all__ = ["Denoiser"]
+__all__ = ["SHARP", "WIDTHS", "Denoiser"]
 
 NARROWEST, WIDEST = 0.01, 1.0
 """Widths of the noise that it learns, nm."""
@@ -172,3 +172,5 @@ def _flow() -> list[tuple[float, float, float]]:
 
 
 _STEPS = _flow()
+WIDTHS = tuple(width for width, _, _ in _STEPS)
+"""Of the noise (nm) at each step of the flow."""

@@ -1,0 +1,113 @@
+"""Traces of one protein mended by what is known of all: the denoiser of the shipped trace stage.
+
+A stage that has seen few frames of a flexible molecule bends its chain where it is not sure. The denoiser takes
+such a trace for one seen through noise and leads it to a protein-like one near by; beads stay. How wide that
+noise is taken to be is chosen by predictions that the closed form makes of frames held out of it. Where the
+stage knows its molecule better than the denoiser does, that is not at all. Shapes as in `stages.base`.
+"""
+
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hpcbackmap.config.campaign import TraceConfig
+from hpcbackmap.resolution.build import DEFINITIONS
+from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.runtime.shipped_weights import shipped_artifact
+from hpcbackmap.stages.layers.close_trace import close_calpha
+from hpcbackmap.stages.trace.denoiser import SHARP, WIDTHS, Denoiser
+from hpcbackmap.stages.trace.system import trace_system
+
+__all__ = ["Mending", "can_mend"]
+
+OFFSETS = (2, 3, 4)
+"""Residues apart along the chain, whose distances judge a mended trace."""
+JUDGED = 2000
+"""Residues of all frames that the choice looks at."""
+TRIED = tuple(sorted(width for width in WIDTHS if width < SHARP))
+"""nm. Above the last, what is expected is no trace."""
+
+
+def can_mend(ladder: Ladder, fine: str, coarse: str) -> bool:
+    """Whether these beads are what the trace stage knows: runs of residues, means of their C-alpha atoms."""
+    steps = np.diff(ladder.mapping(coarse).bead)
+    runs = bool(np.isin(steps, (0, 1)).all())
+    return ladder.is_calpha(fine) and runs and ladder.definition(coarse) == DEFINITIONS[0]
+
+
+class Mending(nn.Module):
+    """Moves traces [F, N, 3] of one molecule; returns them as they came before `fit`.
+
+    Its weights are buffers: they are kept with the stage and are not trained with it.
+    """
+
+    width: Tensor
+
+    def __init__(self, ladder: Ladder, fine: str, coarse: str):
+        super().__init__()
+        self.denoiser = Denoiser(TraceConfig().denoiser).requires_grad_(False)
+        for module in self.denoiser.modules():
+            for name, value in list(module.named_parameters(recurse=False)):
+                delattr(module, name)
+                module.register_buffer(name, value.detach())
+        self.system = trace_system(ladder, fine, coarse)
+        self.register_buffer("width", torch.tensor(0.0))
+        self.start = 0.0
+        self.register_load_state_dict_post_hook(Mending._read_width)  # type: ignore[no-untyped-call]
+
+    def _read_width(self, *_: object) -> None:
+        """Once, so that no draw waits for the device to say it."""
+        self.start = float(self.width)
+
+    def forward(self, trace: Tensor, coarse: Tensor, cis: Tensor) -> Tensor:
+        """coarse: beads [F, B, 3]; cis: which links are cis, [bonds]."""
+        return self._mended(trace, coarse, cis, self.start)
+
+    def fit(self, members: list[Tensor], fine: Tensor, coarse: Tensor, cis: Tensor) -> None:
+        """Take the shipped weights, and choose the width.
+
+        members: closed predictions of frames ``fine`` [F, N, 3] that were held out. The widths grow as long as
+        the continuous ranked probability score of distances along the chain falls.
+        """
+        from hpcbackmap.stages.artifact import load_artifact
+
+        shipped = load_artifact(shipped_artifact(kind="trace"))
+        self.denoiser.load_state_dict(shipped.get_submodule("denoiser").state_dict())
+        frames = max(2, JUDGED // fine.shape[1])
+        kept = np.linspace(0, len(fine) - 1, min(frames, len(fine))).round().astype(int)
+        fine, coarse = fine[kept], coarse[kept]
+        members = [member[kept] for member in members]
+        best, chosen = self._score(members, fine), 0.0
+        for width in TRIED:
+            mended = [self._mended(member, coarse, cis, width) for member in members]
+            score = self._score(mended, fine)
+            if not score < best:
+                break
+            best, chosen = score, width
+        self.width.fill_(chosen)
+        self._read_width()
+
+    def _mended(self, trace: Tensor, coarse: Tensor, cis: Tensor, width: float) -> Tensor:
+        if not width:
+            return trace
+        system = self.system.apply(
+            lambda tensor: tensor.to(trace if tensor.is_floating_point() else trace.device)
+        )
+        links = cis.expand(len(trace), -1)
+        return close_calpha(self.denoiser.refined(trace, coarse, system, links, width), system, cis)
+
+    def _score(self, members: list[Tensor], fine: Tensor) -> float:
+        """Ranked probability score (Gneiting & Raftery 2007), nm, a mean over frames and distances."""
+        truth, *drawn = (self._distances(trace) for trace in (fine, *members))
+        missed = torch.stack([(each - truth).abs().mean() for each in drawn]).mean()
+        apart = torch.stack([(a - b).abs().mean() for a, b in combinations(drawn, 2)]).mean()
+        return float(missed - apart / 2)
+
+    def _distances(self, trace: Tensor) -> Tensor:
+        stretch, found = self.system.stretch.to(trace.device), []
+        for offset in OFFSETS:
+            gap = (trace[:, offset:] - trace[:, :-offset]).norm(dim=-1)
+            found.append(gap[:, stretch[offset:] == stretch[:-offset]])
+        return torch.cat(found, 1)
