@@ -17,8 +17,8 @@ def folder(tmp_path_factory) -> Path:
     frames = mdtraj.load(EXAMPLE / "trpcage.xtc", top=EXAMPLE / "trpcage_top.pdb")[::5]
     frames.save(folder / "trpcage.xtc")
     campaign = yaml.safe_load((EXAMPLE / "campaign.yaml").read_text())
+    campaign["stages"]["ucg5-ca"]["model"] |= {"width": 16, "layers": 1}
     for stage in campaign["stages"].values():
-        stage["model"] |= {"width": 16, "layers": 1}
         stage["train"] |= {"max_minutes": 0.05, "log_every": 1}
     (folder / "campaign.yaml").write_text(yaml.safe_dump(campaign))
     return folder
