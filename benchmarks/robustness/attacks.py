@@ -7,7 +7,8 @@ Every attack is one command of the package in a child of its own, with a limit o
 and leaves nothing of a failed run behind; *traceback*, *hangs* and *wrong* (an output that is not whole, or a
 file that was not to be touched) are faults. Kinds: kills, flips, truncations, encodings, joined, code, writers,
 bounds, names, mappings, references. Damages of stores, artifacts and checkpoints are counted by `flips.py`,
-kills of campaigns and trainings by `kill_runs.py` and `kill_training.py`, broken texts by `tests/unit/test_fuzz.py`.
+kills of campaigns and trainings by `kill_runs.py` and `kill_training.py`, broken texts by
+`tests/unit/test_fuzz.py`.
 """
 
 import argparse
