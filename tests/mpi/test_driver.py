@@ -40,7 +40,7 @@ def campaign_folder(tmp_path_factory, example_dir):
                 "name": "trpcage",
                 "topology": str(example_dir / "trpcage_top.pdb"),
                 "trajectories": [str(example_dir / "trpcage.xtc")],
-                "stride": 15,
+                "stride": 30,
             }
         ],
         "split": {"by": "time", "validation": 0.2, "test": 0.4},
