@@ -124,8 +124,8 @@ def serve() -> None:
         ready, _, _ = select.select([0], [], [], POLL if ended else None)
         if ready:
             read = os.read(0, 1 << 20)
-            if not read:
-                os._exit(0)  # without the seconds in which an interpreter full of torch is taken apart
+            if not read:  # without the seconds in which an interpreter full of torch is taken apart
+                os._exit(0)
             *lines, waiting = (waiting + read).split(b"\n")
             for line in lines:
                 task = json.loads(line)
