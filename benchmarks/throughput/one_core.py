@@ -59,9 +59,9 @@ PARTS = {
         (model.Genzprot, "_backbone"),
         (model.Genzprot, "_with_ends"),
     ],
-    "order of the answer": [(model.Genzprot, "_doubt")],
-    "side-chain draw": [(model.Genzprot, "_pack")],
-    "redraws": [(model.Genzprot, "_redraw")],
+    "order of the answer": [(model.SideChains, "doubt")],
+    "side-chain draw": [(model.SideChains, "place")],
+    "redraws": [(model.SideChains, "redraw")],
     "settle": [(model, "settle")],
     "push": [(model, "push")],
 }

@@ -17,6 +17,7 @@ from hpcbackmap.resolution.build import DEFINITIONS
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.layers.close_trace import close_calpha
+from hpcbackmap.stages.layers.on_host import HostNumber
 from hpcbackmap.stages.trace.denoiser import SHARP, WIDTHS, Denoiser
 from hpcbackmap.stages.trace.system import trace_system
 
@@ -54,16 +55,11 @@ class Mending(nn.Module):
                 module.register_buffer(name, value.detach())
         self.system = trace_system(ladder, fine, coarse)
         self.register_buffer("width", torch.tensor(0.0))
-        self.start = 0.0
-        self.register_load_state_dict_post_hook(Mending._read_width)  # type: ignore[no-untyped-call]
-
-    def _read_width(self, *_: object) -> None:
-        """Once, so that no draw waits for the device to say it."""
-        self.start = float(self.width)
+        self._width = HostNumber()
 
     def forward(self, trace: Tensor, coarse: Tensor, cis: Tensor) -> Tensor:
         """coarse: beads [F, B, 3]; cis: which links are cis, [bonds]."""
-        return self._mended(trace, coarse, cis, self.start)
+        return self._mended(trace, coarse, cis, self._width(self.width))
 
     def fit(self, members: list[Tensor], fine: Tensor, coarse: Tensor, cis: Tensor) -> None:
         """Take the shipped weights, and choose the width.
@@ -87,7 +83,6 @@ class Mending(nn.Module):
                 break
             best, chosen = score, width
         self.width.fill_(chosen)
-        self._read_width()
 
     def _mended(self, trace: Tensor, coarse: Tensor, cis: Tensor, width: float) -> Tensor:
         if not width:

@@ -23,8 +23,7 @@ from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.stages.base import Elbo, Stage
 from hpcbackmap.stages.genzprot import chain_ends, ideal_geometry, packing, planes
-from hpcbackmap.stages.genzprot.choose_rotamer import Pick, drawn, most_likely
-from hpcbackmap.stages.genzprot.clashes import overlaps
+from hpcbackmap.stages.genzprot.choose_rotamer import drawn, most_likely
 from hpcbackmap.stages.genzprot.dense_atoms import (
     GivenBeads,
     Scene,
@@ -37,16 +36,23 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
 from hpcbackmap.stages.genzprot.ease import ease
 from hpcbackmap.stages.genzprot.images import Surroundings, surroundings
 from hpcbackmap.stages.genzprot.keep_known import keep_known
+from hpcbackmap.stages.genzprot.place_side_chains import (
+    CHI,
+    SideChains,
+    free,
+    moving,
+    turning,
+    turning_rows,
+)
 from hpcbackmap.stages.genzprot.push import push
 from hpcbackmap.stages.genzprot.relieve import relieve
-from hpcbackmap.stages.genzprot.restraints import held_rows, pick_held
 from hpcbackmap.stages.genzprot.settle import settle
+from hpcbackmap.stages.genzprot.steric import steric_term
 from hpcbackmap.stages.genzprot.system import FLAGS, ResidueSystem, require_trace, residue_system
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, bin_of, draw, log_density
 from hpcbackmap.stages.given import Given
 from hpcbackmap.stages.layers import geometry
 from hpcbackmap.stages.layers.network import MessageLayers
-from hpcbackmap.stages.layers.on_host import places
 
 __all__ = ["Genzprot"]
 
@@ -56,7 +62,6 @@ SPREAD = (0.002, 0.04, 0.08)
 """Starting standard deviations of distance (nm), angle and fixed dihedral (rad)."""
 SURROUNDINGS = 20
 """Nearest residues whose atoms a side chain sees and may run into."""
-CHI = slice(Role.CHI1, Role.CHI1 + N_CHI)
 BINS = (planes.BINS, *[packing.BINS] * N_CHI, *[chain_ends.BINS] * len(chain_ends.END_ROLES))
 """Bins of each role, [N_TORSIONS]."""
 PARITY, RANK, SHIFT, LEVEL = 0, 1, slice(2, 5), 5
@@ -71,14 +76,6 @@ RIGID_SHARE = 0.005
 only keeps their gradients, which are a hundred times as large, from ruling what is clipped."""
 OFFSET_UNIT = 0.01
 """nm and rad; deviations are small, so that a step of the optimiser must not take them to their bounds."""
-FULL_CLASH = 0.1
-"""Overlap (nm) that counts as one clash in the steric term."""
-
-
-Rows = tuple[Tensor, ...]
-"""Frames and residues [n] each."""
-Counts = tuple[int, ...]
-"""How many of them have each chi torsion."""
 
 
 class Context(NamedTuple):
@@ -149,7 +146,7 @@ class Genzprot(Stage[ResidueSystem]):
         scene = self._backbone(
             context, torsions, self._rigid(context, coarse, system), coarse, system
         )
-        rows, _ = self._turning_rows(system, len(z))
+        rows, _ = turning_rows(system, len(z))
         add_side_chains(scene, side_chain_rows(scene, torsions[..., CHI][rows], *rows), *rows)
         return flat(scene.atoms, system)
 
@@ -163,8 +160,9 @@ class Genzprot(Stage[ResidueSystem]):
         turns = self.planes.mode(context.h, even, tables, system)
         torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
         scene = self._unpressed(context, torsions, expected, coarse, tables, system, given)
-        self._pack(context, scene, self._doubt(context, scene, system), system, most_likely)
-        settle(self.packing, context.h, scene, system, self._free(scene, system))
+        chains = SideChains(self.packing, context.h, scene, system)
+        chains.place(chains.doubt(), self.config.rounds, most_likely)
+        settle(self.packing, context.h, scene, system, free(scene, system))
         return self._untangled(scene, system)
 
     def sample(self, coarse: Tensor, system: ResidueSystem, noise: Tensor) -> Tensor:
@@ -246,39 +244,11 @@ class Genzprot(Stage[ResidueSystem]):
     def _steric(
         self, context: Context, coarse: Tensor, system: ResidueSystem, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What lowers the clashes of side chains drawn among generated neighbours, and clashes per residue.
-
-        The first is the score-function estimator of the gradient (Williams 1992): two draws of every side
-        chain, each the other's baseline.
-        """
+        """`steric_term` among generated neighbours."""
         with torch.no_grad():
             scene = self._generate(context, coarse, system, noise)
-        (frame, residue), counts = self._moving_rows(system, len(coarse))
-        everyone = torch.ones_like(scene.near[frame, residue], dtype=torch.bool)
-        clashes, scores = [], []
-        for columns in noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2):
-            score = torch.zeros_like(noise[..., 0])
-
-            def pick(
-                k: int,
-                logits: Tensor,
-                f: Tensor,
-                r: Tensor,
-                columns: Tensor = columns,
-                score: Tensor = score,
-            ) -> Tensor:
-                angle = draw(logits.detach(), columns[f, r, k])
-                score[f, r] = score[f, r] + log_density(logits, angle)
-                return angle
-
-            chi = self._choose(context.h, scene, frame, residue, everyone, system, pick, counts)
-            with torch.no_grad():
-                side = side_chain_rows(scene, chi, frame, residue)
-                depth = overlaps(side, scene, frame, residue)
-            clashes.append((depth / FULL_CLASH).clamp_max(1.0))
-            scores.append(score[frame, residue])
-        difference = 0.5 * (clashes[0] - clashes[1]) * (scores[0] - scores[1])
-        return difference.mean(), (clashes[0] + clashes[1]).mean() / 2
+        chains = SideChains(self.packing, context.h, scene, system)
+        return steric_term(chains, _redraw_columns(noise))
 
     def _context(
         self, coarse: Tensor, system: ResidueSystem, given: Given | None = None
@@ -363,15 +333,14 @@ class Genzprot(Stage[ResidueSystem]):
         given: Given | None,
     ) -> Tensor:
         scene = self._generate(context, coarse, system, noise, given)
-        again = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI)).unbind(-2)
-        self._redraw(context, scene, system, [drawn(columns) for columns in again])
+        chains = SideChains(self.packing, context.h, scene, system)
+        chains.redraw([drawn(columns) for columns in _redraw_columns(noise).unbind(-2)])
         return self._untangled(scene, system)
 
     def _untangled(self, scene: Scene, system: ResidueSystem) -> Tensor:
         """Atoms [F, A, 3] of a finished scene, its side chains moved out of overlaps."""
-        moving = self._moving(system)
-        push(scene, system, moving)
-        ease(scene, system, moving)
+        push(scene, system, moving(system))
+        ease(scene, system, moving(system))
         return flat(scene.atoms, system)
 
     def _generate(
@@ -393,135 +362,12 @@ class Genzprot(Stage[ResidueSystem]):
             context.h, turns, system, lambda role, residues, x: draw(x, draws[:, residues, role])
         )
         scene = self._unpressed(context, torsions, expected, coarse, tables, system, given)
-        self._pack(context, scene, rank, system, drawn(draws[..., CHI]))
+        chains = SideChains(self.packing, context.h, scene, system)
+        chains.place(rank, self.config.rounds, drawn(draws[..., CHI]))
         return scene
-
-    @staticmethod
-    def _turning(system: ResidueSystem) -> Tensor:
-        """Residues with a chi torsion, bool [R]."""
-        return system.torsion_mask[:, Role.CHI1]
-
-    @staticmethod
-    def _moving(system: ResidueSystem) -> Tensor:
-        """Residues whose side chains may draw again: all that turn but proline, bool [R]."""
-        return system.torsion_mask[:, Role.CHI1] & ~system.proline
-
-    def _free(self, scene: Scene, system: ResidueSystem) -> Tensor:
-        """Residues whose side chains may settle: all that move but those held by beads, bool [R]."""
-        moving = self._moving(system)
-        if scene.beads is None:
-            return moving
-        return moving & ~torch.isfinite(scene.beads.position).flatten(2).any(-1).any(0)
-
-    def _turning_rows(self, system: ResidueSystem, frames: int) -> tuple[Rows, Counts]:
-        """Frame and residue of all that turn, in ``frames`` frames, and how many have each chi."""
-        counts = tuple(frames * number for number in system.torsions[CHI])
-        return places(self._turning(system).expand(frames, -1), counts[0]), counts
-
-    def _moving_rows(self, system: ResidueSystem, frames: int) -> tuple[Rows, Counts]:
-        """The same of all that may draw again."""
-        counts = tuple(frames * number for number in system.moving[CHI])
-        return places(self._moving(system).expand(frames, -1), counts[0]), counts
 
     def _log_bin_width(self, like: Tensor) -> Tensor:
         return torch.log(2 * math.pi / self.bins.to(like))
-
-    def _doubt(self, context: Context, scene: Scene, system: ResidueSystem) -> Tensor:
-        """Rank in [0, 1) of each residue [F, R] by how uncertain chi 1 is while no side chain is there."""
-        h = context.h
-        (frame, residue), _ = self._turning_rows(system, len(h))
-        nobody = torch.zeros_like(scene.near[frame, residue], dtype=torch.bool)
-        seen = self.packing.see(h[frame, residue], scene, frame, residue, nobody)
-        logits = self.packing.logits(seen, 0, system.proline[residue])
-        doubt = torch.zeros(h.shape[:2], dtype=h.dtype, device=h.device)
-        doubt[frame, residue] = 1 - logits.softmax(-1).square().sum(-1)
-        whose = system.coarse_system
-        order = (doubt + 2 * whose).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-        return (order - system.first_bead[whose]) / system.n_beads[whose]
-
-    def _pack(
-        self, context: Context, scene: Scene, rank: Tensor, system: ResidueSystem, pick: Pick
-    ) -> None:
-        """Place all side chains into the scene, a share of the residues at a time in order of ``rank``."""
-        turn = (rank * self.config.rounds).long()
-        turning = self._turning(system)
-        placed = (~turning).repeat(len(turn), 1)
-        for k in range(self.config.rounds):
-            frame, residue = rows = _rows((turn == k) & turning)
-            if len(frame) == 0:
-                continue
-            seen = placed[frame.unsqueeze(-1), scene.near[rows]]
-            chi = self._choose(context.h, scene, frame, residue, seen, system, pick)
-            add_side_chains(scene, side_chain_rows(scene, chi, *rows), *rows)
-            placed[rows] = True
-
-    def _redraw(
-        self, context: Context, scene: Scene, system: ResidueSystem, picks: list[Pick]
-    ) -> None:
-        """Side chains that run into others draw again, given all others; the better of the two stays."""
-        (frame, residue), _ = self._moving_rows(system, len(scene.near))
-        for pick in picks:
-            depth = overlaps(scene.atoms[frame, residue], scene, frame, residue)
-            hit = depth > 0
-            if not hit.any():
-                break
-            frame, residue, depth = frame[hit], residue[hit], depth[hit]
-            everyone = torch.ones_like(scene.near[frame, residue], dtype=torch.bool)
-            chi = self._choose(context.h, scene, frame, residue, everyone, system, pick)
-            side = side_chain_rows(scene, chi, frame, residue)
-            better = overlaps(side, scene, frame, residue) < depth
-            add_side_chains(scene, side[better], frame[better], residue[better])
-
-    def _choose(
-        self,
-        h: Tensor,
-        scene: Scene,
-        frame: Tensor,
-        residue: Tensor,
-        seen: Tensor,
-        system: ResidueSystem,
-        pick: Pick,
-        counts: Counts | None = None,
-    ) -> Tensor:
-        """Torsions chi of rows (frame, residue) [n] that ``pick`` takes one after another: [n, N_CHI].
-
-        seen: bool [n, K], neighbours whose side chains are there. counts: rows with each chi, where that is
-        known without asking the device.
-        """
-        context = self.packing.see(h[frame, residue], scene, frame, residue, seen)
-        if scene.beads is None:
-            return self._pick(context, frame, residue, system, pick, counts)
-        chi = torch.zeros(len(frame), N_CHI, dtype=h.dtype, device=h.device)
-        held = held_rows(scene, frame, residue)
-        free = torch.nonzero(~held).squeeze(-1)
-        held = torch.nonzero(held).squeeze(-1)
-        chi[free] = self._pick(context[free], frame[free], residue[free], system, pick)
-        chi[held] = pick_held(
-            self.packing, context[held], scene, frame[held], residue[held], system, pick
-        )
-        return chi
-
-    def _pick(
-        self,
-        context: Tensor,
-        frame: Tensor,
-        residue: Tensor,
-        system: ResidueSystem,
-        pick: Pick,
-        counts: Counts | None = None,
-    ) -> Tensor:
-        """`_choose` given what the rows make of their surroundings, [n, W]."""
-        chi = torch.zeros(len(frame), N_CHI, dtype=context.dtype, device=context.device)
-        for k in range(N_CHI):
-            there = system.torsion_mask[residue, Role.CHI1 + k]
-            (rows,) = _rows(there) if counts is None else places(there, counts[k])
-            if len(rows) == 0:
-                break
-            logits = self.packing.logits(context[rows], k, system.proline[residue[rows]])
-            chi[rows, k] = pick(k, logits, frame[rows], residue[rows]).to(chi)
-            if k + 1 < N_CHI:
-                context = self.packing.after(context, k, chi[:, k], there)
-        return chi
 
     def _torsion_nats(
         self,
@@ -547,18 +393,18 @@ class Genzprot(Stage[ResidueSystem]):
 
         self.ends.torsions(h, turns, system, at_ends)
         scene = make_scene(fine[:, system.atom_index], context.near, context.valid, system)
-        turning = self._turning(system)
-        (frame, residue), counts = self._turning_rows(system, len(h))
+        (frame, residue), counts = turning_rows(system, len(h))
         near = scene.near[frame, residue]
         seen = rank[frame.unsqueeze(-1), near] < rank[frame, residue].unsqueeze(-1)
-        seen |= ~turning[near]
+        seen |= ~turning(system)[near]
 
         def side(k: int, logits: Tensor, f: Tensor, r: Tensor) -> Tensor:
             angle = truth[f, r, Role.CHI1 + k]
             nats[f, r, Role.CHI1 + k] = log_density(logits, angle)
             return angle
 
-        self._choose(h, scene, frame, residue, seen, system, side, counts)
+        chains = SideChains(self.packing, h, scene, system)
+        chains.choose(frame, residue, seen, side, counts)
         return nats
 
 
@@ -569,9 +415,10 @@ def _order(noise: Tensor, system: ResidueSystem) -> tuple[Tensor, Tensor]:
     return (system.place % 2 == 1) == odd, rank
 
 
-def _rows(mask: Tensor) -> tuple[Tensor, ...]:
-    """Frame and residue of the set entries of a mask [F, R], which the device has to count first."""
-    return torch.nonzero(mask, as_tuple=True)
+def _redraw_columns(noise: Tensor) -> Tensor:
+    """Of the noise, what side chains draw again by: [F, R, redraws, N_CHI]."""
+    columns: Tensor = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI))
+    return columns
 
 
 def _by_system(values: Tensor, system: Tensor, count: int) -> Tensor:

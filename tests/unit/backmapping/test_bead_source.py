@@ -82,7 +82,8 @@ def test_copies_share_one_sequence_and_frames_are_alike_one_by_one(tmp_path):
     (whole,) = hpcbackmap.backmap(given, sequence=SEQUENCE, segments=LENGTHS, seed=3)
     assert [chain.n_residues for chain in whole.topology.chains] == [len(SEQUENCE)] * 3
     (last,) = hpcbackmap.backmap(given, sequence=SEQUENCE, segments=LENGTHS, seed=3, frames="2:3")
-    assert np.abs(last.xyz[0] - whole.xyz[2]).max() < 1e-5, "nm"
+    apart = np.abs(last.xyz[0] - whole.xyz[2]).max()
+    assert apart < 1e-4, "nm; sums of other batches round otherwise, and closing carries that on"
 
 
 @pytest.mark.trains

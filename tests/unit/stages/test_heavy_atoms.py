@@ -16,7 +16,8 @@ from hpcbackmap.stages.genzprot import model
 from hpcbackmap.stages.genzprot.clashes import overlaps
 from hpcbackmap.stages.genzprot.dense_atoms import make_scene
 from hpcbackmap.stages.genzprot.ideal_geometry import internal_of, log_density
-from hpcbackmap.stages.genzprot.model import BINS, CHI
+from hpcbackmap.stages.genzprot.model import BINS
+from hpcbackmap.stages.genzprot.place_side_chains import CHI, moving
 from hpcbackmap.stages.genzprot.planes import angle_tables
 from hpcbackmap.stages.genzprot.torsions import draw
 from hpcbackmap.stages.noise import frame_noise
@@ -152,7 +153,7 @@ def test_redraws_and_alternatives_take_contacts_away(kix, monkeypatch):
             context = stage._context(coarse, system)
             sample = stage.sample(coarse, system, noise)
         scene = make_scene(sample[:, system.atom_index], context.near, context.valid, system)
-        rows = torch.nonzero(stage._moving(system).expand(len(coarse), -1), as_tuple=True)
+        rows = torch.nonzero(moving(system).expand(len(coarse), -1), as_tuple=True)
         depth = overlaps(sample[:, system.atom_index][rows], scene, *rows)
         depths[redraws] = float((depth > 0).double().mean())
     assert depths[0] > 0.3, "an untrained stage draws any rotamer"

@@ -26,6 +26,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
     side_chain_rows,
 )
 from hpcbackmap.stages.genzprot.ideal_geometry import internal_of
+from hpcbackmap.stages.genzprot.place_side_chains import moving
 from hpcbackmap.stages.genzprot.turning import reach_of_slots, turned
 from hpcbackmap.stages.layers.geometry import pairs_within
 from hpcbackmap.stages.noise import frame_noise
@@ -118,7 +119,7 @@ def test_a_side_chain_that_is_locked_in_another_comes_free(stage, chains, monkey
         locked += 1
         scene.atoms.copy_(worst[1])
         monkeypatch.setattr(push_module, "SWEEPS", 0)
-        push_module.push(scene, system, stage._moving(system))
+        push_module.push(scene, system, moving(system))
         assert severe(topology, flat(scene.atoms, system)[0].numpy()) == 0
     assert locked
 
@@ -196,7 +197,7 @@ def test_turned_side_chains_are_those_that_are_built(stage, chains):
     scene = make_scene(
         fine[:, system.atom_index], near, near > 0, system, internal_of(fine, system)
     )
-    (residue,) = torch.nonzero(stage._moving(system), as_tuple=True)
+    (residue,) = torch.nonzero(moving(system), as_tuple=True)
     frame, ways = torch.zeros_like(residue), torch.randn(3, N_CHI, dtype=fine.dtype)
     atoms = scene.atoms[0, residue]
     own, slot = torch.nonzero(scene.there[residue, SIDE], as_tuple=True)
@@ -218,12 +219,12 @@ def test_pairs_of_residues_miss_no_contact(stage, chains, monkeypatch):
     system, _, _ = prepare(stage, topology, fine)
     near = torch.zeros(1, topology.n_residues, 1, dtype=torch.int64)
     scene = make_scene(fine[:, system.atom_index], near, near > 0, system)
-    moving = stage._moving(system).unsqueeze(0)
-    dense = torch.stack(contacts.residue_pairs(scene, system, moving, 0.36))
+    may_move = moving(system).unsqueeze(0)
+    dense = torch.stack(contacts.residue_pairs(scene, system, may_move, 0.36))
     monkeypatch.setattr(contacts, "LARGE", 10)
-    assert torch.equal(torch.stack(contacts.residue_pairs(scene, system, moving, 0.36)), dense)
+    assert torch.equal(torch.stack(contacts.residue_pairs(scene, system, may_move, 0.36)), dense)
     first, second = pairs_within(fine[0], system.fine_system, 0.36)
     found = {tuple(pair) for pair in dense[1:].T.tolist()}
     for own, other in ((first, second), (second, first)):
         pair = torch.stack([system.bead_of[own], system.bead_of[other]], 1)
-        assert {tuple(p) for p in pair[moving[0, pair[:, 0]]].tolist()} <= found
+        assert {tuple(p) for p in pair[may_move[0, pair[:, 0]]].tolist()} <= found
