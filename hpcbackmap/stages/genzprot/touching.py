@@ -54,7 +54,8 @@ def touching_pairs(scene: Scene, system: ResidueSystem, atoms: Tensor, moving: T
     found: list[tuple[Tensor, ...]] = []
     for frame, points in enumerate(atoms.flatten(1, 2)):
         first, second, touch, shift = _near(scene, system, points, level.flatten() > 0, frame)
-        kept = _free_of_bonds(scene, first, second)
+        kept = torch.nonzero(_free_of_bonds(scene, first, second)).squeeze(-1)
+        kept = kept[(first * len(points) + second)[kept].argsort()]  # sums in one order everywhere
         start = frame * len(points)
         found.append((first[kept] + start, second[kept] + start, touch[kept], shift[:, kept]))
     first, second, touch, shift = (torch.cat(parts, -1) for parts in zip(*found, strict=True))
