@@ -35,6 +35,7 @@ from hpcbackmap.stages.genzprot.dense_atoms import (
 )
 from hpcbackmap.stages.genzprot.ease import ease
 from hpcbackmap.stages.genzprot.images import Surroundings, surroundings
+from hpcbackmap.stages.genzprot.joints import planes_ahead
 from hpcbackmap.stages.genzprot.keep_known import keep_known
 from hpcbackmap.stages.genzprot.place_side_chains import (
     CHI,
@@ -163,7 +164,7 @@ class Genzprot(Stage[ResidueSystem]):
         chains = SideChains(self.packing, context.h, scene, system)
         chains.place(chains.doubt(), self.config.rounds, most_likely)
         settle(self.packing, context.h, scene, system, free(scene, system))
-        return self._untangled(scene, system)
+        return self._untangled(scene, system, given)
 
     def sample(self, coarse: Tensor, system: ResidueSystem, noise: Tensor) -> Tensor:
         """Prior member. Side chains in contact with another residue draw their torsions again."""
@@ -335,12 +336,15 @@ class Genzprot(Stage[ResidueSystem]):
         scene = self._generate(context, coarse, system, noise, given)
         chains = SideChains(self.packing, context.h, scene, system)
         chains.redraw([drawn(columns) for columns in _redraw_columns(noise).unbind(-2)])
-        return self._untangled(scene, system)
+        return self._untangled(scene, system, given)
 
-    def _untangled(self, scene: Scene, system: ResidueSystem) -> Tensor:
-        """Atoms [F, A, 3] of a finished scene, its side chains moved out of overlaps."""
+    def _untangled(self, scene: Scene, system: ResidueSystem, given: Given | None) -> Tensor:
+        """Atoms [F, A, 3] of a finished scene, moved out of overlaps; a backbone that is given stays."""
         push(scene, system, moving(system))
-        ease(scene, system, moving(system))
+        planes = planes_ahead(system)
+        if given is not None and given.known is not None:
+            planes = torch.zeros_like(planes)
+        ease(scene, system, moving(system), planes)
         return flat(scene.atoms, system)
 
     def _generate(

@@ -1,4 +1,4 @@
-"""Pairs of atoms, hydrogens included, that torsions of side chains may bring to touch.
+"""Pairs of atoms, hydrogens included, that torsions of side chains and planes may bring to touch.
 
 Surfaces touch where `metrics/clashscore.py` counts overlap, less what is allowed; atoms at most three bonds
 apart, four with a hydrogen, do not, nor those that every torsion moves alike. Cysteines may be bridged, so
@@ -25,7 +25,7 @@ __all__ = ["Touching", "touching_pairs"]
 
 ALLOWED, HYDROGEN_BOND = 0.025, 0.06
 """nm; what surfaces may overlap, and in a hydrogen bond beside that."""
-MARGIN = 0.07
+MARGIN = 0.06
 """nm; pairs that are so far from touching are looked at, too."""
 RADIUS = {"C": 0.170, "N": 0.155, "O": 0.140, "S": 0.180}
 CARBONYL, HYDROGEN, POLAR_OR_AROMATIC = 0.165, 0.122, 0.105
@@ -48,12 +48,11 @@ class Touching(NamedTuple):
     shift: Tensor | None
 
 
-def touching_pairs(scene: Scene, system: ResidueSystem, atoms: Tensor, moving: Tensor) -> Touching:
-    """Of atoms [F, R, S, 3]; moving: residues whose torsions may turn, bool [R]."""
-    level = levels_of_slots(scene.kind) * moving.unsqueeze(-1)
+def touching_pairs(scene: Scene, system: ResidueSystem, atoms: Tensor, moves: Tensor) -> Touching:
+    """Of atoms [F, R, S, 3], one of which ``moves``: slots that may, bool [R S]."""
     found: list[tuple[Tensor, ...]] = []
     for frame, points in enumerate(atoms.flatten(1, 2)):
-        first, second, touch, shift = _near(scene, system, points, level.flatten() > 0, frame)
+        first, second, touch, shift = _near(scene, system, points, moves, frame)
         kept = torch.nonzero(_free_of_bonds(scene, first, second)).squeeze(-1)
         kept = kept[(first * len(points) + second)[kept].argsort()]  # sums in one order everywhere
         start = frame * len(points)
@@ -75,9 +74,9 @@ def _near(
     else:
         group = system.coarse_system[there // SLOTS]
         first, second = pairs_within(points[there], group, FARTHEST + MARGIN)
-    first, second = there[torch.minimum(first, second)], there[torch.maximum(first, second)]
-    (some,) = torch.nonzero(moves[first] | moves[second], as_tuple=True)
-    first, second = first[some], second[some]
+    first, second = (
+        there.index_select(0, end(first, second)) for end in (torch.minimum, torch.maximum)
+    )
     gap = [x.index_select(0, first) - x.index_select(0, second) for x in points.T.contiguous()]
     shift = points.new_zeros(3, len(first))
     if scene.box is not None and periodic:
@@ -85,26 +84,34 @@ def _near(
         gap = [x + by for x, by in zip(gap, shift, strict=True)]
     table = _touch(points.device)
     kind = (SLOTS * scene.kind.unsqueeze(-1) + torch.arange(SLOTS, device=there.device)).flatten()
-    touch = table.flatten()[kind[first] * len(table) + kind[second]].to(points)
+    rows, columns = (kind.index_select(0, places) for places in (first, second))
+    touch = table.flatten().index_select(0, rows * len(table) + columns).to(points)
     squared = gap[0].square().addcmul_(gap[1], gap[1]).addcmul_(gap[2], gap[2])
-    (some,) = torch.nonzero(squared < (touch + MARGIN).square(), as_tuple=True)
-    return first[some], second[some], touch[some], shift[:, some]
+    some = squared < (touch + MARGIN).square()
+    some &= moves.index_select(0, first) | moves.index_select(0, second)
+    (some,) = torch.nonzero(some, as_tuple=True)
+    first, second, touch = (x.index_select(0, some) for x in (first, second, touch))
+    return first, second, touch, shift[:, some]
 
 
 def _free_of_bonds(scene: Scene, first: Tensor, second: Tensor) -> Tensor:
     """Whether enough bonds lie between slots [Q] of a frame, residue of the first not behind the second's."""
     bonds, alike = _bonds(first.device)
     residue, other = first // SLOTS, second // SLOTS
+    free = torch.ones_like(first, dtype=torch.bool)
+    after = scene.after.index_select(0, residue)
+    (some,) = torch.nonzero((residue == other) | (after == other), as_tuple=True)
+    first, second, residue, other = (
+        x.index_select(0, some) for x in (first, second, residue, other)
+    )
+    own, slot, other_slot = residue == other, first % SLOTS, second % SLOTS
     kind, next_kind = scene.kind[residue], scene.kind[other]
-    slot, other_slot = first % SLOTS, second % SLOTS
-    own = residue == other
-    linked = ~own & (scene.after[residue] == other)
     across = bonds[kind, slot, BACKBONE.index("C")] + 1 + bonds[next_kind, 0, other_slot]
-    count = torch.where(linked, across, APART)
-    count = torch.where(own, bonds[kind, slot, other_slot], count)
+    count = torch.where(own, bonds[kind, slot, other_slot], across)
     light = (slot >= MAX_ATOMS) | (other_slot >= MAX_ATOMS)
     limit = torch.where(light, NEAR_OF_HYDROGEN, NEAR)
-    return (count > limit) & ~(own & alike[kind, slot, other_slot])
+    free[some] = (count > limit) & ~(own & alike[kind, slot, other_slot])
+    return free
 
 
 @cache

@@ -15,7 +15,7 @@ from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import CB, N_CHI
 from hpcbackmap.stages.genzprot.hydrogen_slots import SLOTS, hydrogens_of_type
 
-__all__ = ["ends_of_torsions", "levels_of_slots", "reach_of_slots", "turned", "turns"]
+__all__ = ["ends_of_torsions", "levels_of_slots", "reach_of_slots", "rotations", "turned", "turns"]
 
 ATOMS = 1024
 """Atoms turned at a time, which bounds the memory."""
@@ -88,15 +88,7 @@ def turns(axis: Tensor, end: Tensor, angle: Tensor) -> Tensor:
     """Rotation and shift [3, 4, n N_CHI] of atoms that torsion k and those before it move, when torsions of
     rows turn by ``angle`` [n, N_CHI] about bonds along ``axis`` [3, n, N_CHI] through ``end`` [3, n, N_CHI].
     """
-    x, y, z = axis
-    cos, sin = angle.cos(), angle.sin()
-    rest = 1 - cos
-    entries = [
-        cos + x * x * rest, x * y * rest - z * sin, x * z * rest + y * sin,
-        x * y * rest + z * sin, cos + y * y * rest, y * z * rest - x * sin,
-        x * z * rest - y * sin, y * z * rest + x * sin, cos + z * z * rest,
-    ]  # fmt: skip
-    rotation = torch.stack(entries).unflatten(0, (3, 3))
+    rotation = rotations(axis, angle)
     shift = end - (rotation * end).sum(1)
     moves = torch.cat([rotation, shift.unsqueeze(1)], 1)
     for k in range(1, N_CHI):
@@ -107,6 +99,20 @@ def turns(axis: Tensor, end: Tensor, angle: Tensor) -> Tensor:
         total[:, 3] += before[:, 3]
         moves[..., k] = total
     return moves.flatten(2)
+
+
+def rotations(axis: Tensor, angle: Tensor) -> Tensor:
+    """Rotations [3, 3, ...] about ``axis`` [3, ...] by ``angle`` [...]; an axis of zeros needs no turn."""
+    x, y, z = axis
+    cos, sin = angle.cos(), angle.sin()
+    rest = 1 - cos
+    entries = [
+        cos + x * x * rest, x * y * rest - z * sin, x * z * rest + y * sin,
+        x * y * rest + z * sin, cos + y * y * rest, y * z * rest - x * sin,
+        x * z * rest - y * sin, y * z * rest + x * sin, cos + z * z * rest,
+    ]  # fmt: skip
+    found: Tensor = torch.stack(entries).unflatten(0, (3, 3))
+    return found
 
 
 def ends_of_torsions(kind: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Hydrogens in dense slots, the pairs that may touch, and side chains eased out of what they overlap."""
 
+import math
 from dataclasses import replace
 
 import mdtraj
@@ -11,10 +12,11 @@ from hpcbackmap.finishing.finish import add_hydrogens
 from hpcbackmap.finishing.protonation import protonation_states
 from hpcbackmap.metrics.clashscore import clashscore
 from hpcbackmap.protein.hydrogens import hydrogens_of
+from hpcbackmap.protein.internal import angle
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import N_CHI
 from hpcbackmap.protein.topology import topology_from_mdtraj
-from hpcbackmap.protein.zmatrix import Role
+from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
@@ -25,10 +27,12 @@ from hpcbackmap.stages.genzprot.ease import ease
 from hpcbackmap.stages.genzprot.hydrogen_slots import SLOTS, with_hydrogens
 from hpcbackmap.stages.genzprot.ideal_geometry import internal_of
 from hpcbackmap.stages.genzprot.images import Box
+from hpcbackmap.stages.genzprot.joints import joints_of, moved, moved_by, planes_ahead, screws
 from hpcbackmap.stages.genzprot.touching import touching_pairs
 from hpcbackmap.stages.genzprot.turning import ends_of_torsions, levels_of_slots, turned, turns
 from hpcbackmap.stages.noise import frame_noise
 
+NONE = torch.zeros(1, dtype=torch.bool)
 FREE = {("SER", "HG"), ("THR", "HG1"), ("TYR", "HH"), ("CYS", "HG"), ("HIS", "HD1")}
 """Hydrogens that have no slot; those of LYS that the finish turns are left out, too."""
 
@@ -88,12 +92,12 @@ def test_pairs_are_those_of_all_atoms_that_touch_and_may_move_apart(stage, prote
     scene, system = scene_of(stage, topology, fine)
     atoms = with_hydrogens(scene)
     moving = system.torsion_mask[:, Role.CHI1] & ~system.proline
-    pairs = touching_pairs(scene, system, atoms, moving)
+    level = (levels_of_slots(scene.kind) * moving.unsqueeze(-1)).flatten()
+    pairs = touching_pairs(scene, system, atoms, level > 0)
     points = atoms.flatten(0, 2)
     gap = (points[pairs.first] - points[pairs.second]).norm(dim=-1)
     found = {*zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)}
     assert len(found) == len(gap)
-    level = (levels_of_slots(scene.kind) * moving.unsqueeze(-1)).flatten()
     assert ((level[pairs.first] > 0) | (level[pairs.second] > 0)).all()
     there = torch.nonzero(points[:, 0] < 500)[:, 0]
     apart = torch.cdist(points[there].double(), points[there].double())
@@ -109,22 +113,58 @@ def test_pairs_are_those_of_all_atoms_that_touch_and_may_move_apart(stage, prote
     assert expected <= found
 
 
-def test_members_have_half_the_overlaps_and_the_same_bonds(stage, protein, monkeypatch):
+def test_members_have_a_third_of_the_overlaps_and_the_same_bonds(stage, protein, monkeypatch):
     topology, fine = protein
     eased = member(stage, topology, fine)
     monkeypatch.setattr(model, "ease", lambda *_: None)
     pushed = member(stage, topology, fine)
     before, after = (clashscore(topology, x.numpy())[0] for x in (pushed, eased))
-    assert after < 0.6 * before
+    assert after < 0.4 * before
     _, system = scene_of(stage, topology, fine)
-    moved = (eased != pushed).any(-1)[0]
-    assert not moved[system.backbone].any()
+    assert torch.equal(eased[:, topology.ca_index], pushed[:, topology.ca_index])
     assert float((eased - pushed).norm(dim=-1).max()) < 0.3
     old, new = internal_of(pushed, system), internal_of(eased, system)
-    turning = torch.isin(system.role, torch.arange(Role.CHI1, Role.CHI1 + N_CHI))
-    torch.testing.assert_close(new[..., :2], old[..., :2], atol=1e-4, rtol=0)
-    turn = (new - old)[0, ~turning, 2]
-    assert float(torch.atan2(turn.sin(), turn.cos()).abs().max()) < 1e-2
+    turns = system.role < N_TORSIONS
+    torch.testing.assert_close(new[..., 0], old[..., 0], atol=1e-4, rtol=0)
+    at_ends = (system.role == Role.START_N) | (system.role == Role.END_C)  # N-CA-C there
+    torch.testing.assert_close(new[:, ~at_ends, 1], old[:, ~at_ends, 1], atol=1e-4, rtol=0)
+    turn = (new - old)[0, :, 2]
+    turn = torch.atan2(turn.sin(), turn.cos()).abs()
+    assert float(turn[~turns].max()) < 1e-2
+    turn = turn[system.torsion_index[:, Role.PLANE]]
+    planes = planes_ahead(system)
+    assert 0.1 < float(turn[planes].max()) < math.radians(15.1)
+    assert float(turn[system.leads & ~planes].max()) < 1e-3  # before proline
+    off = [(n_ca_c(topology, x) - 111.0).square().mean() for x in (pushed, eased)]
+    assert off[1] < off[0]
+
+
+def n_ca_c(topology, fine):
+    names = ("N", "CA", "C")
+    atoms = [[topology.atom_index[i, x] for x in names] for i in range(topology.n_residues)]
+    return torch.rad2deg(angle(*fine[:, torch.tensor(atoms)].unbind(2)))
+
+
+def test_screws_are_what_small_turns_do(stage, protein):
+    """All joints at once, against where the turned atoms are."""
+    topology, fine = protein
+    scene, system = scene_of(stage, topology, fine.double())
+    atoms = with_hydrogens(scene)
+    moving = system.torsion_mask[:, Role.CHI1] & ~system.proline
+    joints = joints_of(scene, atoms, moving, planes_ahead(system))
+    centre = atoms[:, :, 1:2].expand_as(atoms)
+    local = (atoms - centre).flatten(0, 2).T.contiguous()
+    along, moment = screws(local, joints)
+    turn = torch.randn(topology.n_residues, N_CHI + 1, generator=torch.Generator().manual_seed(1))
+    turn = joints.of_all(turn.double())
+    small = 1e-5
+    ends = [moved(local, joints, along, by * turn) for by in (small, -small)]
+    found = (ends[0] - ends[1]) / (2 * small)
+    row, part = joints.place // SLOTS, joints.part[joints.place]
+    turn = turn[row] * moved_by(turn.device)[part]
+    arm = local[:, joints.place].unsqueeze(-1)
+    rate = torch.linalg.cross(along[:, row], arm.expand_as(along[:, row]), dim=0) + moment[:, row]
+    torch.testing.assert_close(found, (rate * turn).sum(-1), atol=1e-6, rtol=1e-4)
 
 
 def test_a_curled_side_chain_leaves_its_own_backbone(stage, protein):
@@ -151,7 +191,7 @@ def test_a_curled_side_chain_leaves_its_own_backbone(stage, protein):
         return float((hydrogens - scene.atoms[0, residue, 3]).norm(dim=-1).min())
 
     before = gap()
-    ease(scene, system, torch.arange(topology.n_residues) == residue)
+    ease(scene, system, torch.arange(topology.n_residues) == residue, NONE)
     assert gap() > min(before + 0.02, 0.22)
 
 
@@ -161,10 +201,11 @@ def test_a_box_brings_the_same_contacts_as_a_whole_molecule(stage, protein):
     scene, system = scene_of(stage, topology, fine)
     atoms = with_hydrogens(scene)
     moving = system.torsion_mask[:, Role.CHI1] & ~system.proline
-    whole = touching_pairs(scene, system, atoms, moving)
+    moves = (levels_of_slots(scene.kind) * moving.unsqueeze(-1)).flatten() > 0
+    whole = touching_pairs(scene, system, atoms, moves)
     cell = torch.eye(3).unsqueeze(0) * 20.0
     box = Box(cell, torch.linalg.inv(cell))
-    boxed = touching_pairs(scene._replace(box=box), system, atoms, moving)
+    boxed = touching_pairs(scene._replace(box=box), system, atoms, moves)
     pairs = [{*zip(x.first.tolist(), x.second.tolist(), strict=True)} for x in (whole, boxed)]
     assert pairs[0] == pairs[1]
     assert float(boxed.shift.abs().max()) < 1e-5
@@ -184,7 +225,7 @@ def test_beads_that_are_given_hold_their_side_chains(stage, protein):
     def missed(tolerance: float | None) -> float:
         held = None if tolerance is None else GivenBeads(beads, shares, tolerance)
         copy = scene._replace(atoms=scene.atoms.clone(), beads=held)
-        ease(copy, system, moving)
+        ease(copy, system, moving, planes_ahead(system))
         found = torch.einsum(
             "rma,frax->frmx", shares, copy.atoms.masked_fill(copy.atoms > 500, 0.0)
         )
@@ -219,6 +260,6 @@ def test_glycine_has_hydrogens_and_nothing_to_turn(stage, protein):
     topology, fine = protein
     scene, system = scene_of(stage, topology, fine)
     before = scene.atoms.clone()
-    ease(scene, system, scene.kind == list(RESIDUES).index("GLY"))
+    ease(scene, system, scene.kind == list(RESIDUES).index("GLY"), NONE)
     assert torch.equal(scene.atoms, before)
     assert torch.equal(flat(scene.atoms, system), flat(before, system))

@@ -81,6 +81,7 @@ def test_members_and_mode_have_no_severe_clash(stage, chains):
 def test_a_push_turns_side_chains_and_nothing_else(stage, chains, monkeypatch):
     topology, fine = chains[-1]
     system, coarse, noise = prepare(stage, topology, fine)
+    monkeypatch.setattr(model, "ease", lambda *_: None)
     pushed = stage.sample(coarse, system, noise)
     monkeypatch.setattr(model, "push", lambda *_: None)
     drawn = stage.sample(coarse, system, noise)
