@@ -46,6 +46,7 @@ from header import machine
 
 FRAMES, REPEATS, MEMBERS = 16, 7, 3
 PULCHRA_FRAMES, SHORT = 4, 6
+PLACING = getattr(model, "SideChains", model.Genzprot)
 PARTS = {
     "trunk": [(model.Genzprot, "_context")],
     "planes": [
@@ -59,11 +60,12 @@ PARTS = {
         (model.Genzprot, "_backbone"),
         (model.Genzprot, "_with_ends"),
     ],
-    "order of the answer": [(model.SideChains, "doubt")],
-    "side-chain draw": [(model.SideChains, "place")],
-    "redraws": [(model.SideChains, "redraw")],
+    "order of the answer": [(PLACING, "doubt"), (PLACING, "_doubt")],
+    "side-chain draw": [(PLACING, "place"), (PLACING, "_pack")],
+    "redraws": [(PLACING, "redraw"), (PLACING, "_redraw")],
     "settle": [(model, "settle")],
     "push": [(model, "push")],
+    "ease": [(model, "ease")],
 }
 """Functions of each part; another checkout may lack some."""
 
