@@ -25,8 +25,10 @@ __all__ = ["Mending", "can_mend"]
 
 OFFSETS = (2, 3, 4)
 """Residues apart along the chain, whose distances judge a mended trace."""
-JUDGED = 2000
+JUDGED = 1000
 """Residues of all frames that the choice looks at."""
+LEAST_GAIN = 0.01
+"""By which share a wider noise has to lower the score."""
 TRIED = tuple(sorted(width for width in WIDTHS if width < SHARP))
 """nm. Above the last, what is expected is no trace."""
 
@@ -79,7 +81,7 @@ class Mending(nn.Module):
         for width in TRIED:
             mended = [self._mended(member, coarse, cis, width) for member in members]
             score = self._score(mended, fine)
-            if not score < best:
+            if not score < (1 - LEAST_GAIN) * best:
                 break
             best, chosen = score, width
         self.width.fill_(chosen)
