@@ -140,9 +140,10 @@ def train_in_turn(campaign: str, overrides: list[str], workdir: Path, stages: li
 
     few = [f"stages.{stage}.train.max_steps=4" for stage in (STAGE, ABOVE)]
     small = (
-        f"stages.{ABOVE}.model={{kind: genzprot, width: 8, layers: 1, neighbours: 4, rounds: 1}}"
+        f"stages.{ABOVE}.model={{kind: genzprot, width: 8, layers: 1, neighbours: 4, rounds: 1}}",
+        f"stages.{ABOVE}.train.init_from=null",
     )
-    resolved = load_campaign(campaign, [*overrides, *few, small, f"workdir={workdir}"])
+    resolved = load_campaign(campaign, [*overrides, *few, *small, f"workdir={workdir}"])
     for stage in stages:
         train(resolved, stage)
 
