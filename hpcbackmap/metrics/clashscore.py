@@ -2,9 +2,8 @@
 
 Van der Waals surfaces that overlap by 0.4 Angstrom or more count, of atoms more than three bonds apart (four
 where one is a hydrogen, which turns with its parent). Surfaces of a hydrogen bond may overlap by 0.6 Angstrom
-more, by 0.8 between charged groups. Radii and lengths of bonds are those of electron clouds, as in MolProbity
-(Deis et al. 2013). Structures get hydrogens of our own in the states of pH 7, so that all are judged alike;
-no side chain is flipped.
+more, by 0.8 between charged groups. Radii and lengths of bonds are those of `protein.surfaces`. Structures
+get hydrogens of our own in the states of pH 7, so that all are judged alike; no side chain is flipped.
 
 Shapes: S structures, A heavy atoms, H hydrogens, P = A + H; positions nm.
 """
@@ -20,6 +19,16 @@ from hpcbackmap.finishing.protonation import protonation_states
 from hpcbackmap.metrics.close_pairs import pair_keys
 from hpcbackmap.protein.hydrogens import hydrogens_of
 from hpcbackmap.protein.neighbours import pairs_within
+from hpcbackmap.protein.surfaces import (
+    AROMATIC,
+    BONDS,
+    HYDROGEN,
+    HYDROGEN_BOND,
+    POLAR_OR_AROMATIC,
+    RADII,
+    in_ring,
+    radius_of,
+)
 from hpcbackmap.protein.topology import Topology
 
 __all__ = ["clashscore"]
@@ -27,16 +36,8 @@ __all__ = ["clashscore"]
 PH = 7.0
 SERIOUS = 0.04
 """Overlap that is a clash, nm."""
-HYDROGEN_BOND, SALT_BRIDGE = 0.06, 0.08
-"""Overlap that hydrogen bonds may have before it counts, nm; the second between charged groups."""
-RADII = {"C": 0.170, "N": 0.155, "O": 0.140, "S": 0.180}
-CARBONYL, HYDROGEN, POLAR_OR_AROMATIC = 0.165, 0.122, 0.105
-BONDS = {"C": 0.097, "N": 0.086, "O": 0.084, "S": 0.120}
-"""Bonds to the electron clouds of hydrogens, nm."""
-AROMATIC = 0.093
-RINGS = ("PHE", "TYR", "TRP", "HIS")
-CARBONYLS = {"C": None, "CG": ("ASP", "ASN"), "CD": ("GLU", "GLN")}
-"""Names of carbons with a double bond to oxygen, and of which residues (None: all)."""
+SALT_BRIDGE = 0.08
+"""Overlap that hydrogen bonds between charged groups may have before it counts, nm."""
 TAKES_CHARGED = {("ASP", "OD1"), ("ASP", "OD2"), ("GLU", "OE1"), ("GLU", "OE2")}
 GIVES_CHARGED = {("LYS", "NZ"), ("ARG", "NE"), ("ARG", "NH1"), ("ARG", "NH2")}
 
@@ -91,13 +92,8 @@ def _atoms_of(topology: Topology) -> _Atoms:
     residues = [topology.sequence[i] for i in owner]
     parent = hydrogens.parent
     polar = np.isin([elements[i] for i in parent], ("N", "O", "S"))
-    aromatic = np.array(
-        [residues[i] in RINGS and names[i] not in ("N", "CA", "CB") for i in parent]
-    )
-    radius = [
-        CARBONYL if name in CARBONYLS and residue in (CARBONYLS[name] or (residue,)) else RADII[element]
-        for name, residue, element in zip(names, residues, elements, strict=True)
-    ]  # fmt: skip
+    aromatic = np.array([in_ring(residues[i], names[i]) for i in parent])
+    radius = [radius_of(*pair) for pair in zip(residues, names, strict=True)]
     of_hydrogens = np.where(polar | aromatic, POLAR_OR_AROMATIC, HYDROGEN)
     with_hydrogen = set(parent.tolist())
     takes = [

@@ -6,25 +6,29 @@ noise is taken to be is chosen by predictions that the closed form makes of fram
 stage knows its molecule better than the denoiser does, that is not at all. Shapes as in `stages.base`.
 """
 
+import logging
 from itertools import combinations
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.resolution.build import DEFINITIONS
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.stages.layers.on_host import HostNumber
 from hpcbackmap.stages.trace.denoiser import SHARP, WIDTHS, Denoiser
-from hpcbackmap.stages.trace.system import trace_system
+from hpcbackmap.stages.trace.system import TraceSystem, trace_system
 
 __all__ = ["Mending", "can_mend"]
 
+log = logging.getLogger(__name__)
+
 OFFSETS = (2, 3, 4)
 """Residues apart along the chain, whose distances judge a mended trace."""
+DENOISER = 64
+"""Width of the shipped one, of which artifacts hold the weights."""
 JUDGED = 1000
 """Residues of all frames that the choice looks at."""
 LEAST_GAIN = 0.01
@@ -50,7 +54,7 @@ class Mending(nn.Module):
 
     def __init__(self, ladder: Ladder, fine: str, coarse: str):
         super().__init__()
-        self.denoiser = Denoiser(TraceConfig().denoiser).requires_grad_(False)
+        self.denoiser = Denoiser(DENOISER).requires_grad_(False)
         for module in self.denoiser.modules():
             for name, value in list(module.named_parameters(recurse=False)):
                 delattr(module, name)
@@ -67,7 +71,7 @@ class Mending(nn.Module):
         """Take the shipped weights, and choose the width.
 
         members: closed predictions of frames ``fine`` [F, N, 3] that were held out. The widths grow as long as
-        the continuous ranked probability score of distances along the chain falls.
+        the continuous ranked probability score of distances along the chain falls by `LEAST_GAIN`.
         """
         from hpcbackmap.stages.artifact import load_artifact
 
@@ -85,15 +89,24 @@ class Mending(nn.Module):
                 break
             best, chosen = score, width
         self.width.fill_(chosen)
+        how = f"mended as if seen through {chosen:.2f} nm of noise" if chosen else "not mended"
+        log.info("C-alpha traces are %s, as held-out training frames say", how)
 
     def _mended(self, trace: Tensor, coarse: Tensor, cis: Tensor, width: float) -> Tensor:
         if not width:
             return trace
-        system = self.system.apply(
-            lambda tensor: tensor.to(trace if tensor.is_floating_point() else trace.device)
-        )
+        system = self._system_as(trace)
         links = cis.expand(len(trace), -1)
         return close_calpha(self.denoiser.refined(trace, coarse, system, links, width), system, cis)
+
+    def _system_as(self, trace: Tensor) -> TraceSystem:
+        """The system where ``trace`` is and of its type; it goes there once."""
+        now = self.system.weight
+        if now.device != trace.device or now.dtype != trace.dtype:
+            self.system = self.system.apply(
+                lambda tensor: tensor.to(trace if tensor.is_floating_point() else trace.device)
+            )
+        return self.system
 
     def _score(self, members: list[Tensor], fine: Tensor) -> float:
         """Ranked probability score (Gneiting & Raftery 2007), nm, a mean over frames and distances."""
@@ -103,7 +116,7 @@ class Mending(nn.Module):
         return float(missed - apart / 2)
 
     def _distances(self, trace: Tensor) -> Tensor:
-        stretch, found = self.system.stretch.to(trace.device), []
+        stretch, found = self._system_as(trace).stretch, []
         for offset in OFFSETS:
             gap = (trace[:, offset:] - trace[:, :-offset]).norm(dim=-1)
             found.append(gap[:, stretch[offset:] == stretch[:-offset]])

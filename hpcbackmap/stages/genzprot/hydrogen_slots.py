@@ -1,8 +1,7 @@
 """Hydrogens that heavy atoms place, in dense slots behind those of heavy atoms.
 
 They stand where ideal bonds and angles put them, methyl and ammonium groups staggered. Hydroxyl and thiol
-hydrogens, which turn freely, are left out, as is what a chain end adds; histidine has that of NE2. Bonds are
-those to electron clouds, as in `metrics/clashscore.py`.
+hydrogens, which turn freely, are left out, as is what a chain end adds; histidine has that of NE2.
 
 Shapes: F frames, R residues, H hydrogen slots, S = MAX_ATOMS + H slots.
 """
@@ -16,18 +15,15 @@ from torch import Tensor
 
 from hpcbackmap.protein.hydrogens import SIDE_CHAIN_HYDROGENS
 from hpcbackmap.protein.residues import BACKBONE, MAX_ATOMS, RESIDUES
+from hpcbackmap.protein.surfaces import AROMATIC, BONDS, in_ring
 from hpcbackmap.stages.genzprot.dense_atoms import AWAY, Scene
 
-__all__ = ["AMIDE", "RINGS", "SLOTS", "Hydrogen", "hydrogens_of_type", "with_hydrogens"]
+__all__ = ["AMIDE", "SLOTS", "Hydrogen", "hydrogens_of_type", "with_hydrogens"]
 
 SLOTS = MAX_ATOMS + 13
 """Enough for arginine and lysine."""
 AMIDE = SLOTS - 1
 """Slot of H on the backbone N, which C of the residue before helps to place."""
-BOND = {"C": 0.097, "N": 0.086}
-AROMATIC = 0.093
-"""nm; the last of carbons in aromatic rings."""
-RINGS = ("PHE", "TYR", "TRP", "HIS")
 LEFT_OUT = ("oh", "phenol", "sh")
 ALPHA = "HA ch CA N C CB"
 ALPHA_OF_GLYCINE = "HA2,HA3 ch2 CA N C"
@@ -73,15 +69,15 @@ def hydrogens_of_type(name: str) -> dict[int, Hydrogen]:
         names, kind, parent, *others = row.split()
         if kind in LEFT_OUT or (name, names) == ("HIS", "HD1"):
             continue
-        aromatic = name in RINGS and parent[0] == "C" and parent != "CB" and parent != "CA"
-        length = AROMATIC if aromatic else BOND[parent[0]]
+        aromatic = in_ring(name, parent) and parent[0] == "C"
+        length = AROMATIC if aromatic else BONDS[parent[0]]
         for way in _directions(name, kind, parent):
             local = (length * way[0], length * way[1], length * way[2])
             found.append(Hydrogen((parent, others[0], others[1]), local))
     slots = dict(enumerate(found, MAX_ATOMS))
     if name != "PRO":
         x, y, z = _opposite(BETWEEN["sp2"], 0.0)
-        slots[AMIDE] = Hydrogen(("N", "CA", "C"), (BOND["N"] * x, BOND["N"] * y, BOND["N"] * z))
+        slots[AMIDE] = Hydrogen(("N", "CA", "C"), (BONDS["N"] * x, BONDS["N"] * y, BONDS["N"] * z))
     return slots
 
 

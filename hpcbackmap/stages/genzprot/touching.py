@@ -14,8 +14,16 @@ import torch
 from torch import Tensor
 
 from hpcbackmap.protein.residues import BACKBONE, MAX_ATOMS, RESIDUES
+from hpcbackmap.protein.surfaces import (
+    HYDROGEN,
+    HYDROGEN_BOND,
+    POLAR_OR_AROMATIC,
+    RADII,
+    in_ring,
+    radius_of,
+)
 from hpcbackmap.stages.genzprot.dense_atoms import AWAY, Scene
-from hpcbackmap.stages.genzprot.hydrogen_slots import AMIDE, RINGS, SLOTS, hydrogens_of_type
+from hpcbackmap.stages.genzprot.hydrogen_slots import AMIDE, SLOTS, hydrogens_of_type
 from hpcbackmap.stages.genzprot.images import pairs_of_images
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.turning import levels_of_slots
@@ -23,14 +31,11 @@ from hpcbackmap.stages.layers.geometry import pairs_within
 
 __all__ = ["Touching", "touching_pairs"]
 
-ALLOWED, HYDROGEN_BOND = 0.025, 0.06
-"""nm; what surfaces may overlap, and in a hydrogen bond beside that."""
+ALLOWED = 0.025
+"""nm; what surfaces may overlap, in a hydrogen bond beside what that may."""
 MARGIN = 0.06
 """nm; pairs that are so far from touching are looked at, too."""
-RADIUS = {"C": 0.170, "N": 0.155, "O": 0.140, "S": 0.180}
-CARBONYL, HYDROGEN, POLAR_OR_AROMATIC = 0.165, 0.122, 0.105
-CARBONYLS = {("ASP", "CG"), ("ASN", "CG"), ("GLU", "CD"), ("GLN", "CD")}
-FARTHEST = 2 * RADIUS["C"] - ALLOWED
+FARTHEST = 2 * RADII["C"] - ALLOWED
 """nm; sulphur, which is larger, is seen from a little less far."""
 NEAR, NEAR_OF_HYDROGEN = 3, 4
 """Bonds between atoms that do not touch."""
@@ -140,14 +145,13 @@ def _touch(device: torch.device) -> Tensor:
     gives, takes, bridge = (torch.zeros(radius.shape, dtype=torch.bool) for _ in range(3))
     for kind, (name, template) in enumerate(RESIDUES.items()):
         for slot, atom in (*enumerate(template.atoms), (MAX_ATOMS - 1, "OXT")):
-            carbonyl = atom == "C" or (name, atom) in CARBONYLS
-            radius[kind, slot] = CARBONYL if carbonyl else RADIUS[atom[0]]
+            radius[kind, slot] = radius_of(name, atom)
             takes[kind, slot] = atom[0] == "O" or (name, atom) == ("HIS", "ND1")
             bridge[kind, slot] = name == "CYS" and atom in ("CB", "SG")
         for slot, hydrogen in hydrogens_of_type(name).items():
             parent = hydrogen.atoms[0]
             gives[kind, slot] = parent[0] == "N"
-            ring = name in RINGS and parent not in ("CA", "CB")
+            ring = in_ring(name, parent)
             radius[kind, slot] = POLAR_OR_AROMATIC if ring or parent[0] == "N" else HYDROGEN
             bridge[kind, slot] = name == "CYS" and slot != AMIDE
     flat, gives, takes, bridge = (x.flatten() for x in (radius, gives, takes, bridge))

@@ -17,6 +17,7 @@ from hpcbackmap.runtime.files import (
     scratch_of,
     sha256_of,
     write_whole,
+    writing,
 )
 
 WRITER = """
@@ -98,6 +99,13 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, full_disk):
         write_whole(path, "x" * 1000)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_short_write_of_numpy_is_called_a_full_disk(tmp_path):
+    """It counts numbers and knows no errno."""
+    said = pytest.raises(OutputError, match=r"a\.npy: No space left .*73696 written")
+    with said, writing(tmp_path / "a.npy"):
+        raise OSError("92400 requested and 73696 written")
 
 
 @pytest.mark.parametrize("name", ["a" * 250 + ".xtc", "é" * 120 + ".xtc", "José's beads.xtc", "x"])
