@@ -15,7 +15,15 @@ from hpcbackmap.stages.layers.pooling import bead_sums
 from hpcbackmap.stages.trace.network import displacement
 from hpcbackmap.stages.trace.system import TraceSystem
 
-__all__ = ["SPANS", "local_shape", "other_noise", "trace_scores"]
+__all__ = [
+    "SPANS",
+    "energy_score",
+    "local_shape",
+    "near_pairs",
+    "other_noise",
+    "pair_lengths",
+    "trace_scores",
+]
 
 SPANS = (1, 2, 3, 4, 5, 6)
 """Residues apart whose distances describe the local shape of a trace."""
@@ -49,16 +57,18 @@ def trace_scores(
     def pairs(a: Tensor, b: Tensor) -> Tensor:
         return 1 - torch.exp(-(a - b).abs() / KEPT)
 
-    both = _near_pairs(start[0], system)  # of the first frame
+    both = near_pairs(start[0], system)  # of the first frame
     share = length / length.sum()
     return {
-        "place": (_score(place, draws, truth) * share).sum(),
-        "shape": _score(shape, local_shape(draws, system), local_shape(truth, system)).mean(),
-        "pairs": _score(pairs, _distances(draws, both), _distances(truth, both)).mean(),
+        "place": (energy_score(place, draws, truth) * share).sum(),
+        "shape": energy_score(shape, local_shape(draws, system), local_shape(truth, system)).mean(),
+        "pairs": energy_score(pairs, pair_lengths(draws, both), pair_lengths(truth, both)).mean(),
     }
 
 
-def _score(distance: Callable[[Tensor, Tensor], Tensor], draws: Tensor, truth: Tensor) -> Tensor:
+def energy_score(
+    distance: Callable[[Tensor, Tensor], Tensor], draws: Tensor, truth: Tensor
+) -> Tensor:
     """Energy score of two draws, by entry; of one answer its distance from the truth."""
     if len(draws) == len(truth):
         return distance(draws, truth)
@@ -66,7 +76,7 @@ def _score(distance: Callable[[Tensor, Tensor], Tensor], draws: Tensor, truth: T
     return 0.5 * (distance(first, truth) + distance(last, truth) - distance(first, last))
 
 
-def _near_pairs(trace: Tensor, system: TraceSystem) -> Tensor:
+def near_pairs(trace: Tensor, system: TraceSystem) -> Tensor:
     """Pairs [2, pairs] of residues of one molecule near each other in ``trace`` [N, 3] or along the chain."""
     place = torch.arange(len(trace), device=trace.device)
     same = system.fine_system[:, None] == system.fine_system
@@ -75,7 +85,7 @@ def _near_pairs(trace: Tensor, system: TraceSystem) -> Tensor:
     return torch.nonzero(torch.triu(same & near, 1)).T
 
 
-def _distances(trace: Tensor, pairs: Tensor) -> Tensor:
+def pair_lengths(trace: Tensor, pairs: Tensor) -> Tensor:
     gap = trace[:, pairs[1]] - trace[:, pairs[0]]
     return (gap.square().sum(-1) + SMALL).sqrt()
 

@@ -138,6 +138,12 @@ class TraceNetwork(nn.Module):
 
         [D F, N, 3], or [F, N, 3].
         """
+        return self.refine(context, z, coarse, system)[1]
+
+    def refine(
+        self, context: Context, z: Tensor | None, coarse: Tensor, system: TraceSystem
+    ) -> tuple[Tensor, Tensor]:
+        """Features of residues after the last round [D F, N, width], and what `decode` returns."""
         draws = 1 if z is None else len(z) // len(coarse)
         context, coarse = context.repeat(draws), coarse.repeat(draws, 1, 1)
         h = context.h + (self.answer if z is None else self._heard(z, system))
@@ -150,7 +156,7 @@ class TraceNetwork(nn.Module):
             frames = geometry.local_frames(trace.detach(), system.before_index, system.after_index)
             if layer is self.rounds[0]:
                 scale = LATER * scale.clamp_max(LARGEST)
-        return trace
+        return h, trace
 
     def _heard(self, z: Tensor, system: TraceSystem) -> Tensor:
         """What each residue hears of its bead's noise, [F, N, width]."""
