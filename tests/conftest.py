@@ -1,5 +1,6 @@
 """Fixtures that every test folder may use."""
 
+import logging
 import os
 import resource
 from contextlib import contextmanager
@@ -21,6 +22,14 @@ def restored_environment():
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def logging_of_a_library():
+    """A command run in this process logs to the standard error of its time, which later ones find closed."""
+    log = logging.getLogger("hpcbackmap")
+    log.handlers, log.propagate = [], True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

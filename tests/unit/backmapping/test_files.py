@@ -120,8 +120,7 @@ def test_times_and_steps_are_those_of_the_input(truth, artifact, tmp_path):
     np.testing.assert_allclose(made.time, calpha.time)
 
 
-def test_chain_break_is_told_and_not_bridged(truth, artifact, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(files.log.parent, "propagate", True)
+def test_chain_break_is_told_and_not_bridged(truth, artifact, tmp_path, caplog):
     keep = [
         a.index for a in truth.topology.atoms if a.name == "CA" and a.residue.resSeq not in (9, 10)
     ]

@@ -92,7 +92,7 @@ def test_a_training_ends_with_its_cpu_budget_and_is_not_repeated(paper, tmp_path
         ],
         stages={
             "ucg5-ca": {
-                "model": {"kind": "cgvae", "width": 8, "layers": 1},
+                "model": {"kind": "cgvae", "width": 8, "layers": 1, "mended": False},
                 "train": {"max_minutes": 2 / 60, "max_steps": 10**9, "batch_size": 4},
             }
         },

@@ -34,7 +34,6 @@ stages:
 @pytest.fixture
 def said(caplog):
     """Log lines of the conversion."""
-    logging.getLogger("hpcbackmap").propagate = True
     caplog.set_level(logging.INFO)
     return lambda: [it.getMessage() for it in caplog.records if it.name.endswith("conversion")]
 

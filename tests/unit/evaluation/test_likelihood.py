@@ -182,7 +182,6 @@ def test_planted_collapse_is_found_in_the_table_and_after_training(two_step, pla
     spread, error = np.sqrt(nats.spread.mean()), np.sqrt(nats.error.mean())
     assert collapse(active, spread, error) == planted
     inputs = StageInputs(*held, system, torch.zeros(0), HELD_OUT)
-    logging.getLogger("hpcbackmap").propagate = True
     with caplog.at_level(logging.WARNING):
         warn_of_collapse(stage, inputs, {"active_units": active}, seed=0)
     said = [record.getMessage() for record in caplog.records]

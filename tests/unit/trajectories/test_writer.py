@@ -84,8 +84,6 @@ def test_other_programs_read_it(tmp_path, suffix):
 
 
 def test_long_chain_names_live_in_mmcif_and_are_said_in_pdb(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(writer.log, "propagate", True)
-    monkeypatch.setattr(logging.getLogger("hpcbackmap"), "propagate", True)
     monkeypatch.setattr(writer, "_said", set())
     topology = molecule(chain_ids=("Heavy-1", "A"))
     written(tmp_path / "out.cif", topology)
