@@ -51,7 +51,8 @@ def frame_noise(
     key = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
 
     def white(frame: int) -> np.ndarray:
-        bits = np.random.Philox(key=key, counter=[0, 0, frame % 2**64, 0])
+        counter = np.array([0, 0, frame % 2**64, 0], np.uint64)  # coherence reaches before frame 0
+        bits = np.random.Philox(key=key, counter=counter)
         return np.random.Generator(bits).standard_normal((n_beads, width), dtype=np.float32)
 
     noise = np.zeros((len(frames), n_beads, width), dtype=np.float32)

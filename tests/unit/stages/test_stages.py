@@ -300,6 +300,12 @@ def test_coherent_noise_is_white_noise_smoothed_to_unit_variance():
     assert abs((flat * other).mean()) < 0.02
 
 
+@pytest.mark.parametrize("frames", [2, 20])
+def test_the_first_frames_of_coherent_noise_vary_as_all_others(frames):
+    noise = frame_noise(3, "ca-fg", list(range(frames)), 0, 500, 20, Coherence(frames, 3))
+    np.testing.assert_allclose(noise.std((1, 2)), 1, atol=0.03)
+
+
 @pytest.mark.trains
 @pytest.mark.parametrize("rung", ["ca-fg", "ucg10-ca"])
 def test_stage_learns(ensemble, rung):
