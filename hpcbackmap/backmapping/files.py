@@ -201,6 +201,7 @@ def open_source(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> Fi
 
     Raises InputError and ConfigError, one line each.
     """
+    from hpcbackmap.trajectories.formats import require_format
     from hpcbackmap.trajectories.frames import FramesInMemory, open_files
     from hpcbackmap.trajectories.particles import (
         particles_from_mdtraj,
@@ -220,6 +221,7 @@ def open_source(inputs: "list[str] | mdtraj.Trajectory", request: Request) -> Fi
         )
         return _source(FramesInMemory(inputs), particles, IN_MEMORY, request)
     path = inputs[0]
+    require_format(path)
     if request.top is None and not holds_topology(path):
         if request.sequence is None:
             raise InputError(

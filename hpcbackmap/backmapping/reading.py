@@ -31,6 +31,8 @@ __all__ = [
     "with_sequence",
 ]
 
+REDUCED = 0.1
+"""How far from 1 the median distance of neighbours may be in a file whose unit of length is a bond."""
 NEIGHBOURS = (0.15, 1.2)
 """Between what the median distance of residues that follow each other lies in any representation, nm."""
 
@@ -189,15 +191,18 @@ def require_unit(path: str, particles: Particles) -> None:
     if not len(steps):
         return
     (low, high), median = NEIGHBOURS, float(np.median(steps))
-    if low <= median <= high:
+    unit = length_unit(path)
+    scale = 10 if unit == "Angstrom" else 1
+    reduced = abs(scale * median - 1) < REDUCED
+    if low <= median <= high and not reduced:
         return
     guess = wrong_unit(path, steps, low, high) or (
         "its unit or its order of particles is wrong, or molecules are cut by the periodic box"
     )
     if option := fitting_unit(path, steps, low, high):
         guess += f", or say --unit {option}"
-    unit = length_unit(path)
-    scale = 10 if unit == "Angstrom" else 1
+    if reduced:
+        guess = "lengths seem to be counted in bonds (reduced units); say --unit 0.38"
     raise InputError(
         f"{path}: residues that follow each other are {scale * median:.3g} {unit} apart (median), "
         f"{scale * 0.38:.3g} is right of C-alpha atoms: {guess}; beads of several residues need --sequence"

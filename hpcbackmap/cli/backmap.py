@@ -32,7 +32,9 @@ def backmap(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", help="Of files: .xtc, .dcd, .pdb or .zarr; of a campaign: a store."
+            "--output",
+            "-o",
+            help="Of files: .xtc, .dcd, .pdb, .cif, .gro or .zarr; of a campaign: a store.",
         ),
     ] = None,
     members: Annotated[

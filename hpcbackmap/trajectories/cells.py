@@ -11,6 +11,8 @@ __all__ = ["SMALLEST_CELL", "cell_of", "cleaned", "lengths_and_angles", "usable_
 
 SMALLEST_CELL = 1.0
 """Height (nm) below which a cell is a placeholder, as in PDB files without a crystal."""
+LARGEST_CELL = 1e6
+"""nm; no edge is longer."""
 
 
 def cell_of(
@@ -35,11 +37,13 @@ def cell_of(
 
 
 def usable_cells(cells: np.ndarray) -> np.ndarray:
-    """Whether cells [F, 3, 3] span a box, bool [F]; missing ones are zero, NaN or placeholders."""
-    finite = np.isfinite(cells).all(axis=(1, 2))
+    """Whether cells [F, 3, 3] span a box with a right-handed corner, bool [F]; missing ones are zero, NaN or
+    placeholders.
+    """
+    finite = (np.abs(cells) < LARGEST_CELL).all(axis=(1, 2))
     cells = np.where(finite[:, None, None], cells, 0).astype(np.float64)
     sides = np.linalg.norm(np.cross(np.roll(cells, -1, 1), np.roll(cells, -2, 1)), axis=-1)
-    volume = np.abs(np.linalg.det(cells))
+    volume = np.linalg.det(cells)
     found: np.ndarray = (
         finite & (volume > SMALLEST_CELL * sides.max(axis=1)) & (sides.min(axis=1) > 0)
     )

@@ -9,11 +9,13 @@ from typing import Any
 import mdtraj
 import numpy as np
 
+from hpcbackmap.trajectories.text import suffix_of
+
 __all__ = ["frame_count", "gsd_topology", "is_gsd", "read_gsd"]
 
 
 def is_gsd(path: str) -> bool:
-    return str(path).endswith(".gsd")
+    return suffix_of(path) == ".gsd"
 
 
 def frame_count(path: str) -> int:

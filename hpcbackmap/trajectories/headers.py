@@ -4,7 +4,6 @@ mdtraj goes by a file's size and by its first frame: a file that was cut, or to 
 appended, has to be found here.
 """
 
-import gzip
 import os
 import struct
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import NamedTuple
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.trajectories.text import suffix_of
 
-__all__ = ["announced_atoms", "require_same_atoms", "require_whole_dcd", "require_whole_xyz"]
+__all__ = ["announced_atoms", "require_same_atoms", "require_whole_dcd"]
 
 ATOMS_AT = {".xtc": 4, ".trr": 64}
 """Bytes from the start of a frame to its number of atoms, big-endian."""
@@ -106,20 +105,6 @@ def require_whole_dcd(path: str, frames: int) -> None:
         raise InputError(
             f"{path}: truncated, {frames} frames and {rest} of the {dcd.frame_bytes} bytes of another are "
             f"there; cut it after byte {os.path.getsize(path) - rest} (truncate -s)"
-        )
-
-
-def require_whole_xyz(path: str, atoms: int) -> None:
-    """Refuse an XYZ file whose last frame is cut between two lines."""
-    count = last = 0
-    with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as file:
-        for line in file:
-            count += 1
-            last = count if line.strip() else last
-    frames, rest = divmod(last, atoms + 2)
-    if rest:
-        raise InputError(
-            f"{path}: truncated, {frames} frames of {atoms} particles and {rest} lines of another are there"
         )
 
 

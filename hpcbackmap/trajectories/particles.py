@@ -32,6 +32,7 @@ from hpcbackmap.trajectories.reader import (
     count_particles,
     first_frames,
     holds_frames,
+    impossible_cell,
     origin_of,
     reading,
 )
@@ -236,6 +237,9 @@ def read_particles(
                 f"{path}: its particles are {np.abs(origin_of(path, rows)).max():.3g} nm from the origin; they "
                 "are moved there, all frames alike"
             )
+        if (cell := impossible_cell(path, rows)) is not None:
+            edges = "; ".join(" ".join(f"{value:.4g}" for value in edge) for edge in cell)
+            words.append(f"{path}: no box has the edges ({edges}) nm; it is dropped")
     return _assemble(named, rows, disulphides, words, positions, cells, molecule)
 
 
@@ -260,9 +264,10 @@ def particles_of_chains(
 
     One chain stands for all copies. Fewer beads than letters have no names.
 
-    A dump of LAMMPS knows its molecules itself. Raises InputError where there are more beads.
+    A dump of LAMMPS knows its molecules itself, XYZ text does not. Raises InputError where there are more
+    beads.
     """
-    if is_text(path):
+    if is_text(path) and suffix_of(path) != ".xyz":
         return read_particles(path, None, molecule, unit)
     length, count = sum(map(len, chains)), count_particles(path)
     copies = count // length if len(chains) == 1 else 1

@@ -22,14 +22,19 @@ from mdtraj.formats.registry import FormatRegistry
 
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import ascii_name, require_file
-from hpcbackmap.trajectories.cells import cleaned
-from hpcbackmap.trajectories.formats import NAMED_TEXT, is_text, text_file, text_frames
+from hpcbackmap.trajectories.cells import SMALLEST_CELL, cleaned, usable_cells
+from hpcbackmap.trajectories.formats import (
+    NAMED_TEXT,
+    is_text,
+    require_format,
+    text_file,
+    text_frames,
+)
 from hpcbackmap.trajectories.gsd import frame_count, is_gsd, read_gsd
 from hpcbackmap.trajectories.headers import (
     announced_atoms,
     require_same_atoms,
     require_whole_dcd,
-    require_whole_xyz,
 )
 from hpcbackmap.trajectories.text import Frame, suffix_of
 from hpcbackmap.trajectories.units import frame_bytes
@@ -42,6 +47,7 @@ __all__ = [
     "first_frames",
     "holds_frames",
     "holds_topology",
+    "impossible_cell",
     "origin_of",
     "read_frames",
     "reading",
@@ -57,6 +63,8 @@ HDF5 = (".h5", ".hdf5", ".lh5")
 _WITH_TOPOLOGY = (*NAMED_TEXT, *HDF5, ".gsd")
 _CHOOSING = (".xtc", ".trr")
 """Formats of which mdtraj holds one whole frame at a time and the chosen atoms of all."""
+_RESTARTS = (".rst7", ".inpcrd", ".restrt", ".ncrst")
+"""Formats of one frame."""
 _BEAD = mdtraj.element.virtual
 
 
@@ -77,8 +85,10 @@ class Counted(Protocol):
 
 
 def count_particles(path: str) -> int:
-    """Particles of a frame of a file of mdtraj's. Raises InputError."""
+    """Particles of a frame of a file without names. Raises InputError."""
     with reading(path):
+        if is_text(path):
+            return text_file(path).rows.n_atoms
         announced = announced_atoms(path) if Path(path).exists() else None
         if announced is not None:
             return announced[0]
@@ -160,6 +170,16 @@ def _origin(path: str, n_atoms: int, _size: int) -> np.ndarray:
             found: np.ndarray = np.rint(centre)
             return found
     return np.zeros(3)
+
+
+def impossible_cell(path: str, topology: Counted) -> np.ndarray | None:
+    """Edges [3, 3], nm, that the first frame has and no box can have; None for a box, none or a placeholder."""
+    for *_, cells in _pieces(path, _Count(topology.n_atoms), 0, 1, 1):
+        if cells is None or usable_cells(cells[:1])[0]:
+            return None
+        cell: np.ndarray = cells[0]
+        return None if (np.abs(cell) <= SMALLEST_CELL).all() else cell
+    return None
 
 
 def _require_digits(path: str, positions: np.ndarray) -> None:
@@ -253,8 +273,6 @@ def _count_frames(path: str, topology: Counted) -> int:
             require_whole_dcd(path, n_frames)
         if n_frames == 0:
             return 0
-        if suffix_of(path) == ".xyz":
-            require_whole_xyz(path, topology.n_atoms)
         block = file.read(n_frames=1)
         _require_atoms(path, topology, (block if hasattr(block, "shape") else block[0]).shape[1])
         file.seek(n_frames - 1)
@@ -268,6 +286,7 @@ def _count_frames(path: str, topology: Counted) -> int:
 def reading(path: str) -> Iterator[None]:
     """Turns what libraries raise about ``path`` into InputError; refuses what is no file."""
     require_file(path)
+    require_format(path)
     if suffix_of(path) in HDF5 and find_spec("tables") is None:
         raise InputError(f"{path}: reading HDF5 needs PyTables (pip install 'hpcbackmap[h5]')")
     try:
@@ -300,7 +319,37 @@ def _open(path: str, topology: Counted | None) -> Any:
         _looked_through(path, os.stat(path).st_mtime_ns, os.path.getsize(path))
     with warnings.catch_warnings():  # that another package would be faster
         warnings.simplefilter("ignore")
-        return kind(ascii_name(path))
+        file = kind(ascii_name(path))
+    return _OneFrame(file) if suffix_of(path) in _RESTARTS else file
+
+
+class _OneFrame:
+    """A restart file of Amber's, read as mdtraj's files of many frames are."""
+
+    def __init__(self, file: Any):
+        self._file, self._at = file, 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def __enter__(self) -> "_OneFrame":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def seek(self, frame: int) -> None:
+        self._at = frame
+
+    def read(self, n_frames: int) -> Any:
+        return self._file.read()
+
+    def read_as_traj(
+        self, topology: mdtraj.Topology, n_frames: int, atom_indices: np.ndarray | None
+    ) -> mdtraj.Trajectory:
+        found = self._file.read_as_traj(topology, atom_indices=atom_indices)[self._at :]
+        self._at = 1
+        return found
 
 
 @lru_cache(maxsize=64)

@@ -95,6 +95,11 @@ def _by_names(protein: Protein) -> tuple[str | None, str]:
             )
         return "backbone", "N, CA and C in every residue and no side chains"
     if (sizes == 1).mean() >= MOST:
+        if protein.share("CB") >= MOST:
+            raise ConfigError(
+                "one bead per residue, named CB: C-beta atoms alone are not read, which place C-alpha atoms to "
+                "1 A; if these are centres of side chains, say --representation sc"
+            )
         if protein.share(*SIDE_NAMES[:4]) >= MOST:
             return "sc", "one bead per residue with the name of a side chain"
         return None, ""

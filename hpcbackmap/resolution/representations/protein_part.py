@@ -111,14 +111,14 @@ def _particle_name(particles: Particles, particle: int, parent: str) -> str:
 def _one_letter(particles: Particles) -> bool:
     """Whether residues are named by one letter: nucleotides have four or five of these, proteins more.
 
-    Beside residues with names of three letters, W is water and K potassium.
+    Beside residues with names of three letters, or alone, W is water; K beside them is potassium.
     """
     names = {row.name.strip().upper() for row in particles.residues}
     if any(standard_residue_name(name) for name in names):
         return False
     known = {template.letter for template in RESIDUES.values()}
     single = {name for name in names if len(name) == 1}
-    return len(single - set("ACGUTN")) > 0 and single <= known
+    return len(single - set("ACGUTNW")) > 0 and single <= known
 
 
 def _parent(name: str, letters: bool) -> str | None:

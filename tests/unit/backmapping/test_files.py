@@ -386,6 +386,20 @@ def test_a_sequence_is_enough_for_one_bead_per_residue(trace, truth, artifact, t
         backmap(tmp_path / "two.dcd", tmp_path / "b.pdb", artifact=artifact)
 
 
+@pytest.mark.parametrize("suffix", ["pdb", "xtc"])
+def test_lengths_counted_in_bonds_are_called_so(truth, artifact, tmp_path, suffix):
+    """A model whose bonds are 1: in Angstrom ten times too near, in nm as far as nothing is."""
+    trace = truth.atom_slice(truth.topology.select("name CA"))
+    trace[0].save_pdb(str(tmp_path / "top.pdb"))
+    trace.xyz = trace.xyz / 0.38 * (0.1 if suffix == "pdb" else 1)
+    trace[0].save(str(tmp_path / f"a.{suffix}"))
+    options = {"top": str(tmp_path / "top.pdb"), "artifact": artifact}
+    with pytest.raises(InputError, match=r"reduced units\); say --unit 0.38"):
+        backmap(tmp_path / f"a.{suffix}", tmp_path / "o.pdb", **options)
+    result = backmap(tmp_path / f"a.{suffix}", tmp_path / "o.pdb", unit="0.38", **options)
+    assert result["representation"] == "ca"
+
+
 def test_the_unit_is_judged_by_the_protein_alone(truth, artifact, tmp_path):
     """Water and lipids lie anywhere; W beside residues with names of three letters is water."""
     places = np.random.default_rng(0).uniform(0, 90, (60, 3))

@@ -231,6 +231,21 @@ def test_beads_named_cb_are_atoms_or_centres_by_large_side_chains(protein, name)
     assert detect(particles(protein, name, 0.06 / 3**0.5, names=names)).representation == name
 
 
+def test_c_beta_atoms_alone_are_no_centres_of_side_chains(protein):
+    plain = particles(protein, "sc")
+    beads = particles(protein, "sc", names=["CB"] * len(plain.names))
+    with pytest.raises(ConfigError, match=r"named CB: C-beta .*--representation sc"):
+        detect(beads)
+    assert read_as("sc", beads).representation == "sc"
+
+
+def test_a_file_of_nothing_but_w_is_water(protein):
+    plain = particles(protein, "ca")
+    rows = [row._replace(name="W") for row in plain.residues]
+    with pytest.raises(InputError, match="no protein residues; the residue names are W"):
+        detect(particles(protein, "ca", residues=rows, names=["W"] * len(rows)))
+
+
 @pytest.mark.parametrize("name", ["ca", "com"])
 def test_numbers_that_run_backwards_leave_chains_whole(protein, name):
     plain = particles(protein, name)

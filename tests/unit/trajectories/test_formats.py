@@ -26,8 +26,8 @@ def calpha(example_run):
     return loaded.atom_slice(loaded.topology.select("name CA"))
 
 
-def frames_of(path, topology, start=0, stop=6):
-    pieces = list(read_frames(str(path), topology, start, stop))
+def frames_of(path, topology, start=0, stop=6, atoms=None):
+    pieces = list(read_frames(str(path), topology, start, stop, atoms=atoms))
     return np.concatenate([piece[0] for piece in pieces])
 
 
@@ -280,3 +280,61 @@ def test_columns_of_stars_are_no_numbers(calpha, tmp_path):
     found = read_particles(str(tmp_path / "a.pdb"))
     frames = frames_of(tmp_path / "a.pdb", found, 0, 2)
     assert np.argwhere(np.isnan(frames).any(axis=-1)).tolist() == [[1, 2]]
+
+
+def test_xyz_of_many_frames_plain_and_gzip(calpha, tmp_path):
+    """Frames of other counts, and pieces of a frame, are refused by line."""
+    path = tmp_path / "a.xyz"
+    calpha.save_xyz(str(path))
+    packed = tmp_path / "b.xyz.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    for each in (path, packed):
+        assert describe_file(str(each), calpha.topology)[0] == len(calpha)
+        np.testing.assert_allclose(frames_of(each, calpha.topology), calpha.xyz, atol=1e-6)
+    lines = path.read_text().splitlines()
+    for changed, reason in (
+        ([*lines[:-6]], "particle 15 of 20 has no name and three coordinates"),
+        ([*lines, "1", "", "CA 0 0 0"], "line 133: frame 6 has 1 particles, the first 20"),
+        ([*lines[:4], "CA 1.0 x 2.0", *lines[5:]], "line 5: 'x' is no number"),
+        (["many", *lines[1:]], "line 1: 'many' is no number of particles"),
+    ):
+        path.write_text("\n".join(changed) + "\n")
+        with pytest.raises(InputError, match=rf"a.xyz: .*{reason}"):
+            describe_file(str(path), calpha.topology)
+
+
+@pytest.mark.parametrize("suffix", ["rst7", "ncrst"])
+def test_restart_files_of_amber_are_one_frame(calpha, tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    calpha[0].save(str(path))
+    assert describe_file(str(path), calpha.topology)[0] == 1
+    np.testing.assert_allclose(frames_of(path, calpha.topology, 0, 1), calpha.xyz[:1], atol=1e-6)
+    np.testing.assert_allclose(
+        frames_of(path, calpha.topology, 0, 1, np.array([4, 2])), calpha.xyz[:1, [4, 2]], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("a.tpr", "gmx editconf"),
+        ("a.bcif.gz", r"\.cif"),
+        ("a.mdcrd", "cpptraj"),
+        ("a.pdb.xz", "unpack"),
+        ("a.xtc.gz", "gunzip"),
+    ],
+)
+def test_formats_that_are_not_read_name_the_way_on(tmp_path, name, way):
+    (tmp_path / name).write_bytes(b"\0" * 99)
+    with pytest.raises(InputError, match=rf"{name}: .*{way}"):
+        read_particles(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("box", ["-9 9 9", "1e30 1e30 1e30", "nan 9 9", "9 0 9"])
+def test_boxes_that_cannot_be_are_dropped_with_a_word(calpha, tmp_path, box):
+    path = tmp_path / "a.gro"
+    calpha[0].save_gro(str(path))
+    path.write_text("\n".join([*path.read_text().splitlines()[:-1], box, ""]))
+    found = read_particles(str(path))
+    assert found.cell is None
+    assert "no box has the edges" in found.words[0]

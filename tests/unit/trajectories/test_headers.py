@@ -44,15 +44,6 @@ def test_a_dcd_file_of_an_interrupted_run(calpha, tmp_path):
         describe_file(str(path), calpha.topology)
 
 
-def test_an_xyz_file_that_is_cut_between_two_lines(calpha, tmp_path):
-    path = tmp_path / "a.xyz"
-    calpha.save_xyz(str(path))
-    assert describe_file(str(path), calpha.topology)[0] == 4
-    path.write_text("\n".join(path.read_text().splitlines()[:-6]) + "\n")
-    with pytest.raises(InputError, match=r"3 frames of 20 particles and 16 lines of another"):
-        describe_file(str(path), calpha.topology)
-
-
 def test_what_a_reader_in_c_prints_stays_out_of_the_message(calpha, tmp_path, capfd):
     path = tmp_path / "a.xtc"
     calpha.save_xtc(str(path))
