@@ -1,4 +1,4 @@
-"""Makes hpcbackmap/metrics/ramachandran.json: where phi and psi of crystals are.
+"""Makes hpcbackmap/protein/ramachandran.json: where phi and psi of crystals are.
 
 python benchmarks/recipes/ramachandran.py DATA     DATA: folder with static_3 and static_more (PDB chains, gzip)
 
@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 BINS, SMOOTH = 72, 1.5
 HELD = {"allowed": 0.99, "favoured": 0.96}
-TARGET = Path(__file__).parents[2] / "hpcbackmap" / "metrics" / "ramachandran.json"
+TARGET = Path(__file__).parents[2] / "hpcbackmap" / "protein" / "ramachandran.json"
 
 
 def main() -> None:

@@ -50,6 +50,7 @@ PLACING = getattr(model, "SideChains", model.Genzprot)
 PARTS = {
     "trunk": [(model.Genzprot, "_context")],
     "planes": [
+        (model, "angle_tables"),
         (model.planes, "angle_tables"),
         (model.planes.PlaneHead, "draw"),
         (model.planes.PlaneHead, "mode"),

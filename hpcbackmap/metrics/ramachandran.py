@@ -1,22 +1,14 @@
-"""Ramachandran regions: residues whose phi and psi lie where most of a crystal's do, or where hardly any do.
+"""Residues whose phi and psi lie where most of a crystal's do, or where hardly any do."""
 
-The favoured regions hold 96 % and the allowed ones 99 % of the residues of 5,311 crystal chains of all
-qualities (benchmarks/recipes/ramachandran.py), for glycine, proline, residues before proline and all others.
-"""
-
-import json
-from functools import cache, lru_cache
-from importlib import resources
+from functools import lru_cache
 
 import numpy as np
 
+from hpcbackmap.protein.ramachandran import BINS, KINDS, kind_of, regions
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.protein.torsions import dihedrals, torsion_atoms
 
 __all__ = ["BINS", "allowed_region", "ramachandran_favoured", "ramachandran_outliers"]
-
-BINS = 72
-KINDS = ("general", "glycine", "proline", "before proline")
 
 
 def ramachandran_outliers(topology: Topology, positions: np.ndarray) -> np.ndarray:
@@ -39,12 +31,12 @@ def _inside(topology: Topology, positions: np.ndarray, name: str) -> tuple[np.nd
     phi, psi = dihedrals(positions, phi_atoms), dihedrals(positions, psi_atoms)
     known = np.isfinite(phi) & np.isfinite(psi)
     row, column = (_bin(np.where(known, angle, 0.0)) for angle in (phi, psi))
-    return known, _regions(name)[kinds, row, column]
+    return known, regions(name)[kinds, row, column]
 
 
 def allowed_region(kind: str = "general") -> np.ndarray:
     """Where 99 % of residues of this kind (one of `KINDS`) lie, bool [BINS, BINS], phi by psi from -pi."""
-    found: np.ndarray = _regions("allowed")[KINDS.index(kind)]
+    found: np.ndarray = regions("allowed")[KINDS.index(kind)]
     return found
 
 
@@ -58,20 +50,5 @@ def _residues(topology: Topology) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     (phi, at_phi), (psi, at_psi) = (torsion_atoms(topology, name) for name in ("phi", "psi"))
     both, of_phi, of_psi = np.intersect1d(at_phi, at_psi, return_indices=True)
     sequence = topology.sequence
-    kinds = [
-        1 if sequence[i] == "GLY"
-        else 2 if sequence[i] == "PRO"
-        else 3 if sequence[i + 1] == "PRO"
-        else 0
-        for i in both
-    ]  # fmt: skip
+    kinds = [kind_of(*sequence[i : i + 2]) for i in both]
     return phi[of_phi], psi[of_psi], np.array(kinds, dtype=np.int64)
-
-
-@cache
-def _regions(name: str) -> np.ndarray:
-    """Bins of each kind in the ``allowed`` or ``favoured`` regions, bool [4, BINS, BINS]."""
-    text = resources.files("hpcbackmap.metrics").joinpath("ramachandran.json").read_text()
-    table = json.loads(text)[name]
-    rows = [np.frombuffer(bytes.fromhex(table[kind]), dtype=np.uint8) for kind in KINDS]
-    return np.unpackbits(np.stack(rows), axis=1).astype(bool).reshape(len(KINDS), BINS, BINS)

@@ -45,6 +45,7 @@ from hpcbackmap.stages.genzprot.place_side_chains import (
     turning,
     turning_rows,
 )
+from hpcbackmap.stages.genzprot.plane_tables import AngleTables, angle_tables
 from hpcbackmap.stages.genzprot.push import push
 from hpcbackmap.stages.genzprot.relieve import relieve
 from hpcbackmap.stages.genzprot.settle import settle
@@ -68,8 +69,8 @@ BINS = (planes.BINS, *[packing.BINS] * N_CHI, *[chain_ends.BINS] * len(chain_end
 PARITY, RANK, SHIFT, LEVEL = 0, 1, slice(2, 5), 5
 """Columns of the noise of `elbo` and `loss`: which planes come first, order of side chains, displacement of
 the C-alpha atoms in training and its size (of the first residue)."""
-AGAIN = LEVEL
-"""Column of the noise of a member for planes that are drawn once more; it displaces nothing."""
+AGAIN = slice(3, 6)
+"""Columns of the noise of a member, which displaces nothing: for planes once more, then twice at outliers."""
 DRAWS = 6
 """From this column on, noise is for torsions: one each, then one for each chi of each redraw."""
 RIGID_SHARE = 0.005
@@ -157,7 +158,7 @@ class Genzprot(Stage[ResidueSystem]):
         context = self._context(coarse, system, given)
         even = (system.place % 2 == 0).expand(coarse.shape[:2])
         expected = self._rigid(context, coarse, system)
-        tables = planes.angle_tables(coarse, expected, system)
+        tables = angle_tables(coarse, expected, system)
         turns = self.planes.mode(context.h, even, tables, system)
         torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
         scene = self._unpressed(context, torsions, expected, coarse, tables, system, given)
@@ -291,7 +292,7 @@ class Genzprot(Stage[ResidueSystem]):
         torsions: Tensor,
         expected: Tensor,
         coarse: Tensor,
-        tables: planes.AngleTables,
+        tables: AngleTables,
         system: ResidueSystem,
         given: Given | None,
     ) -> Scene:
@@ -359,7 +360,7 @@ class Genzprot(Stage[ResidueSystem]):
         first, rank = _order(noise, system)
         draws = noise[..., DRAWS : DRAWS + N_TORSIONS].to(coarse)
         expected = self._rigid(context, coarse, system)
-        tables = planes.angle_tables(coarse, expected, system)
+        tables = angle_tables(coarse, expected, system)
         again = noise[..., AGAIN].to(coarse)
         turns = self.planes.draw(context.h, draws[..., Role.PLANE], again, first, tables, system)
         torsions = self._with_ends(
@@ -388,7 +389,7 @@ class Genzprot(Stage[ResidueSystem]):
         first, rank = _order(noise, system)
         nats = torch.zeros_like(truth)
         h, turns = context.h, truth[..., Role.PLANE]
-        tables = planes.angle_tables(coarse, expected, system)
+        tables = angle_tables(coarse, expected, system)
         nats[..., Role.PLANE] = self.planes.log_density(h, turns, first, tables, system)
 
         def at_ends(role: Role, residues: Tensor, logits: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from hpcbackmap.protein.residues import BACKBONE
 from hpcbackmap.protein.side_chain import CB
 from hpcbackmap.stages.genzprot.clashes import RADIUS
 from hpcbackmap.stages.genzprot.dense_atoms import Scene
-from hpcbackmap.stages.genzprot.planes import BINS, AngleTables, PlaneHead, ones_cos_sin
+from hpcbackmap.stages.genzprot.plane_tables import AngleTables, ones_cos_sin
+from hpcbackmap.stages.genzprot.planes import BINS, PlaneHead
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import centres
 
@@ -52,7 +53,7 @@ def relieve(
         likely = head.given_others(h, planes, tables, system, rows).log_softmax(-1)
         angles = centres(BINS, planes)
         swept = ones_cos_sin(angles)
-        oxygen, nitrogen = (torch.einsum("bk,nkx->nbx", swept, x[rows]) for x in tables[1:])
+        oxygen, nitrogen = (torch.einsum("bk,nkx->nbx", swept, x[rows]) for x in tables.links)
         others = _others(atoms, scene, rows)
         pressed = _depth(oxygen, *others) + _depth(nitrogen, *others)
         turn = angles - planes[rows].unsqueeze(-1)

@@ -22,9 +22,10 @@ def test_residues_with_both_torsions_count(example):
 
 
 def test_kinds_have_regions_of_their_own():
-    from hpcbackmap.metrics.ramachandran import KINDS, _bin, _regions
+    from hpcbackmap.metrics.ramachandran import _bin
+    from hpcbackmap.protein.ramachandran import KINDS, regions
 
-    allowed = dict(zip(KINDS, _regions("allowed"), strict=True))
+    allowed = dict(zip(KINDS, regions("allowed"), strict=True))
     helix, left, strand = (
         [_bin(np.deg2rad(np.array(x))) for x in pair]
         for pair in ((-60, -45), (60, -120), (-120, 130))
@@ -39,9 +40,9 @@ def test_kinds_have_regions_of_their_own():
 
 def test_favoured_regions_lie_inside_the_allowed_ones():
     """And hold helices and strands, not what no residue does."""
-    from hpcbackmap.metrics.ramachandran import KINDS, _regions
+    from hpcbackmap.protein.ramachandran import KINDS, regions
 
-    favoured, allowed = _regions("favoured"), _regions("allowed")
+    favoured, allowed = regions("favoured"), regions("allowed")
     assert not (favoured & ~allowed).any()
     assert (favoured.sum((1, 2)) < 0.8 * allowed.sum((1, 2))).all()
     for phi, psi, inside in ((-63, -43, True), (-120, 130, True), (60, -120, False)):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hpcbackmap.config.campaign import GenzprotConfig
+from hpcbackmap.metrics.ramachandran import ramachandran_outliers
 from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.protein.torsions import omega_angles
 from hpcbackmap.protein.zmatrix import Role
@@ -14,11 +15,11 @@ from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
 from hpcbackmap.stages.genzprot import model
 from hpcbackmap.stages.genzprot.clashes import overlaps
-from hpcbackmap.stages.genzprot.dense_atoms import make_scene
+from hpcbackmap.stages.genzprot.dense_atoms import backbone_atoms, flat, make_scene
 from hpcbackmap.stages.genzprot.ideal_geometry import internal_of, log_density
 from hpcbackmap.stages.genzprot.model import BINS
 from hpcbackmap.stages.genzprot.place_side_chains import CHI, moving
-from hpcbackmap.stages.genzprot.planes import angle_tables
+from hpcbackmap.stages.genzprot.plane_tables import angle_tables, outliers
 from hpcbackmap.stages.genzprot.torsions import draw
 from hpcbackmap.stages.noise import frame_noise
 
@@ -69,18 +70,55 @@ def test_planes_of_both_sets_are_drawn_given_the_other(kix):
         context = stage._context(coarse, system)
         tables = angle_tables(coarse, stage._rigid(context, coarse, system), system)
         first = (system.place % 2 == 0).expand(coarse.shape[:2])
-        once, again, other = noise[..., 6], noise[..., 5], noise[..., 7]
+        once, again, other = noise[..., 6], noise[..., [5]], noise[..., [7]]
         head, h = stage.planes, context.h
         drawn = head.draw(h, once, again, first, tables, system)
         for given, column in (
             (drawn, again),
             (head.draw(h, once, other, first, tables, system), other),
         ):
-            expected = draw(head.given_others(h, given, tables, system), column)
+            expected = draw(head.given_others(h, given, tables, system), column[..., 0])
             assert torch.allclose(given[~first & system.leads], expected[~first & system.leads])
         alone = draw(head.alone(h), once)
     redrawn = (drawn - alone)[first & system.leads]
     assert float((redrawn.abs() > 1e-3).double().mean()) > 0.9
+
+
+def test_planes_know_which_residues_are_ramachandran_outliers(kix):
+    """As what judges them has it, of rotations all around."""
+    topology, fine = kix
+    _, system, coarse, noise = make(topology, fine)
+    internal = internal_of(fine, system)
+    internal[:, system.torsion_index[:, Role.PLANE], 2] = 3 * noise[..., 6]
+    torsions = internal[:, system.torsion_index, 2]
+    atoms = backbone_atoms(internal, torsions, coarse, system)
+    judged = ramachandran_outliers(topology, flat(atoms, system).numpy())
+    between = (system.bonded & system.leads).numpy()
+    tables = angle_tables(coarse, internal, system)
+    found = outliers(torsions[..., Role.PLANE], tables, system).numpy()
+    assert not found[:, ~between].any()
+    assert 0.2 < judged.mean() < 0.8
+    np.testing.assert_array_equal(found[:, between], judged)
+
+
+def test_planes_at_outliers_draw_again_and_others_stay(kix):
+    topology, fine = kix
+    stage, system, coarse, noise = make(topology, fine)
+    with torch.no_grad():
+        h = stage._context(coarse, system).h
+        tables = angle_tables(coarse, internal_of(fine, system), system)
+        first = (system.place % 2 == 0).expand(coarse.shape[:2])
+        once, again = noise[..., 6], noise[..., 7:10]
+        before, after = (
+            stage.planes.draw(h, once, some, first, tables, system)
+            for some in (again[..., :1], again)
+        )
+    bad = outliers(before, tables, system)
+    at_bad = (bad | bad[:, system.bead_next]) & system.leads
+    changed = before != after
+    assert changed[at_bad].all()
+    assert float(changed[~at_bad].double().mean()) < 0.5 * float(at_bad.double().mean())
+    assert int(outliers(after, tables, system).sum()) < int(bad.sum())
 
 
 def test_planes_know_where_their_oxygen_and_nitrogen_are(kix):
@@ -90,7 +128,9 @@ def test_planes_know_where_their_oxygen_and_nitrogen_are(kix):
     tables = angle_tables(coarse, internal, system)
     turn = internal[:, system.torsion_index[:, Role.PLANE], 2]
     u = torch.stack([torch.ones_like(turn), turn.cos(), turn.sin()], -1)
-    oxygen, nitrogen = (torch.einsum("frk,frkx->frx", u, x) for x in tables[1:])
+    oxygen, nitrogen = (
+        torch.einsum("frk,frkx->frx", u, x) for x in (tables.oxygen, tables.nitrogen)
+    )
     n, _, _, o = (fine[:, system.atom_index[:, k]] for k in range(4))
     gap = (nitrogen - n[:, system.bead_next])[:, system.leads]
     assert float(gap.abs().max()) < 1e-9

@@ -8,7 +8,7 @@ from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.genzprot import planes
+from hpcbackmap.stages.genzprot.plane_tables import angle_tables
 from hpcbackmap.stages.genzprot.relieve import OXYGEN, relieve
 
 
@@ -25,7 +25,7 @@ def test_an_oxygen_on_an_oxygen_is_turned_away_and_the_others_stay():
     with torch.no_grad():
         context = stage._context(coarse, system)
         expected = stage._rigid(context, coarse, system)
-        tables = planes.angle_tables(coarse, expected, system)
+        tables = angle_tables(coarse, expected, system)
 
         def scene(turns):
             torsions = torch.zeros(1, 14, len(stage.bins))
