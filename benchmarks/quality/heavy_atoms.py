@@ -1,10 +1,11 @@
 """Heavy atoms from the true C-alpha trace of proteins never trained on: one answer and members.
 
-    HPCBACKMAP_DATA=FOLDER python benchmarks/quality/heavy_atoms.py [--artifact FOLDER] [--beside FOLDER]
+    HPCBACKMAP_DATA=FOLDER python benchmarks/quality/heavy_atoms.py [--artifact FOLDER]
+        [--beside FOLDER | --alone] [--sets NAME ...]
 
 Prints a Markdown record. Members are prior samples; beside them stands a library of torsions by residue type,
 drawn without context, on the same ideal geometry. Without --artifact the stage that comes with the package
-is judged. --beside: answers of another stage for the same traces, instead of the library's.
+is judged. --beside: answers of another stage for the same traces, instead of the library's; --alone: nothing.
 """
 
 import argparse
@@ -70,7 +71,9 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("HPCBACKMAP_DATA"))
     parser.add_argument("--artifact", type=Path)
-    parser.add_argument("--beside", type=Path)
+    beside = parser.add_mutually_exclusive_group()
+    beside.add_argument("--beside", type=Path)
+    beside.add_argument("--alone", action="store_true")
     parser.add_argument("--json", type=Path, help="Write all measures here.")
     parser.add_argument("--sets", nargs="*", default=[*ENSEMBLES, *UNSEEN])
     arguments = parser.parse_args()
@@ -81,13 +84,13 @@ def main() -> None:
     torch.set_num_threads(1)
     stage = load_artifact(arguments.artifact or shipped_artifact())
     other = arguments.beside and load_artifact(arguments.beside)
-    library = None if other else type_library(stage, data)
+    library = None if other or arguments.alone else type_library(stage, data)
     results = {}
     for name in arguments.sets:
         ensembles = (
             read_unseen(data, *UNSEEN[name]) if name in UNSEEN else read_ensemble(data, name)
         )
-        results[name] = judge_set(stage, library, ensembles, OWN if other else ANSWERS)
+        results[name] = judge_set(stage, library, ensembles, OWN if library is None else ANSWERS)
         if other:
             found = judge_set(other, None, ensembles, OWN)
             for key in ("rows", "cpu_ms_per_frame"):

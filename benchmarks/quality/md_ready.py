@@ -8,9 +8,9 @@ ways to its hydrogens: *plain*, OpenMM's `Modeller.addHydrogens(forcefield)` on 
 steps of 2 fs and constrained bonds of hydrogens, in ff14SB with a reaction field of water beyond 1 nm. It
 *runs* if all is finite at the end; a *collapse* is a hydrogen within 1.3 Angstrom of a heavy atom that is not
 its own, after the minimisation. Energies are those after it, less those of the crystal (with our hydrogens)
-after the same. *noise X*: normal, its standard deviation along each axis as given; such traces are read with
-`representation="ca"` and `on_bad_frame="repair"`. *beads N*: from means of N C-alpha atoms, about, and the
-sequence; chains without a gap. Prints a Markdown record; progress to stderr.
+after the same, whole and by term. *noise X*: normal, its standard deviation along each axis as given; such
+traces are read with `representation="ca"` and `on_bad_frame="repair"`. *beads N*: from means of N C-alpha
+atoms, about, and the sequence; chains without a gap. Prints a Markdown record; progress to stderr.
 """
 
 import argparse
@@ -58,6 +58,7 @@ COLLAPSED = 0.13
 HOT = 1000.0
 """K: a run that is hotter at its end has blown up."""
 ENSEMBLE_FRAMES = 6
+TERMS = ("bonds and angles", "torsions", "Lennard-Jones", "charges")
 
 
 def main() -> None:
@@ -107,7 +108,7 @@ def structures(data: Path, name: str, limit: int | None, most: int) -> list[heav
 
 def judged(crystal: heavy_atoms.Ensemble, name: str, ways: list[str]) -> Iterator[dict]:
     """A row for mode and member by each way; numbers of residues, seconds of CPU time."""
-    of_crystal = crystal_energy(crystal)
+    of_crystal = crystal_terms(crystal)
     coarse, options = given(crystal, name)
     for answer in ("mode", "member"):
         for way in ways:
@@ -116,10 +117,13 @@ def judged(crystal: heavy_atoms.Ensemble, name: str, ways: list[str]) -> Iterato
             try:
                 found = run(*prepared(coarse, options, answer, way))
             except (HpcbackmapError, openmm.OpenMMException, ValueError) as error:
-                found = {"runs": False, "collapses": 0, "energy": None}
-                found["reason"] = str(error).splitlines()[0]
-            if found["energy"] is not None:
-                found["energy"] = round(found["energy"] / row["residues"] - of_crystal, 1)
+                found = {"runs": False, "collapses": 0, "reason": str(error).splitlines()[0]}
+            terms = found.pop("terms", None)
+            found["energy"] = found["terms"] = None
+            if terms is not None:
+                less = {name: terms[name] - of_crystal[name] for name in TERMS}
+                found["terms"] = {k: round(v / row["residues"], 2) for k, v in less.items()}
+                found["energy"] = round(sum(less.values()) / row["residues"], 1)
             yield row | found | {"seconds": round(time.process_time() - begun, 1)}
 
 
@@ -179,10 +183,10 @@ def prepared(
 
 def run(topology: app.Topology, start: np.ndarray) -> dict:
     """Whether a structure runs, how many of its hydrogens collapse, its energy after minimisation."""
-    minimised, energy = minimise(FIELD.createSystem(topology, **settings()), start)
-    if not np.isfinite(energy):
+    minimised, terms = minimise(FIELD.createSystem(topology, **settings()), start)
+    if not np.isfinite([*terms.values()]).all():
         reason = "no finite energy after minimisation"
-        return {"runs": False, "collapses": 0, "energy": None, "reason": reason}
+        return {"runs": False, "collapses": 0, "reason": reason}
     collapses = collapsed(topology, minimised)
     system = FIELD.createSystem(topology, constraints=app.HBonds, **settings())
     step = openmm.LangevinMiddleIntegrator(300, 1, 0.002)
@@ -205,7 +209,7 @@ def run(topology: app.Topology, start: np.ndarray) -> dict:
             reason = f"{kelvin:.0f} K after 2 ps"
     except openmm.OpenMMException as error:
         reason = str(error).splitlines()[0]
-    found = {"runs": not reason, "collapses": len(collapses), "energy": energy}
+    found = {"runs": not reason, "collapses": len(collapses), "terms": terms}
     return found | {"reason": "; ".join(filter(None, [reason, *collapses]))}
 
 
@@ -216,12 +220,35 @@ def settings() -> dict:
     }
 
 
-def minimise(system: openmm.System, start: np.ndarray) -> tuple[np.ndarray, float]:
+def minimise(system: openmm.System, start: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+    """Positions after it, and energies by `TERMS`, kJ/mol."""
+    forces = {type(force).__name__: force for force in system.getForces()}
+    for group, force in enumerate(forces.values()):
+        force.setForceGroup(group)
     context = on_cpu(system, openmm.VerletIntegrator(0.001))
     context.setPositions(start)
     openmm.LocalEnergyMinimizer.minimize(context, 1.0, MINIMISED)
-    state = context.getState(getEnergy=True, getPositions=True)
-    return np.array(state.getPositions()._value), state.getPotentialEnergy()._value
+
+    def energy(name: str) -> float:
+        if name not in forces:
+            return 0.0
+        state = context.getState(getEnergy=True, groups={forces[name].getForceGroup()})
+        return state.getPotentialEnergy()._value
+
+    stiff = energy("HarmonicBondForce") + energy("HarmonicAngleForce")
+    torsions, both = energy("PeriodicTorsionForce"), energy("NonbondedForce")
+    pairs = forces["NonbondedForce"]
+    for number in range(pairs.getNumParticles()):
+        _, *uncharged = pairs.getParticleParameters(number)
+        pairs.setParticleParameters(number, 0.0, *uncharged)
+    for number in range(pairs.getNumExceptions()):
+        first, second, _, *uncharged = pairs.getExceptionParameters(number)
+        pairs.setExceptionParameters(number, first, second, 0.0, *uncharged)
+    pairs.updateParametersInContext(context)
+    contact = energy("NonbondedForce")
+    found = (stiff, torsions, contact, both - contact)
+    positions = np.array(context.getState(getPositions=True).getPositions()._value)
+    return positions, dict(zip(TERMS, found, strict=True))
 
 
 def on_cpu(system: openmm.System, integrator: openmm.Integrator) -> openmm.Context:
@@ -249,8 +276,8 @@ def collapsed(topology: app.Topology, positions: np.ndarray) -> list[str]:
     return found
 
 
-def crystal_energy(crystal: heavy_atoms.Ensemble) -> float:
-    """Per residue, with our hydrogens, after the same minimisation."""
+def crystal_terms(crystal: heavy_atoms.Ensemble) -> dict[str, float]:
+    """Its energies with our hydrogens, after the same minimisation."""
     topology = crystal.topology
     states = protonation_states(topology, crystal.positions, 7.0)
     atoms = hydrogens_of(replace(topology, protonation=states))
@@ -260,22 +287,25 @@ def crystal_energy(crystal: heavy_atoms.Ensemble) -> float:
     system = FIELD.createSystem(
         named, ignoreExternalBonds=not all(topology.has_oxt[-1:]), **settings()
     )
-    return minimise(system, places)[1] / topology.n_residues
+    return minimise(system, places)[1]
 
 
 def table(rows: list[dict]) -> str:
     lines = [
         "| set | answer | hydrogens | structures | run (%) | with a collapse | energy − crystal's, median "
-        "(kJ/mol/residue) | CPU s each |",
-        "|---" * 8 + "|",
+        "(kJ/mol/residue) | " + ", ".join(TERMS) + ", mean | CPU s each |",
+        "|---" * 9 + "|",
     ]
     for key in dict.fromkeys((row["set"], row["answer"], row["way"]) for row in rows):
         mine = [row for row in rows if (row["set"], row["answer"], row["way"]) == key]
         energies = [row["energy"] for row in mine if row["energy"] is not None]
         share = 100 * sum(row["runs"] for row in mine) / len(mine)
         energy = f"{np.median(energies):+.1f}" if energies else "–"
+        terms = np.array([[*row["terms"].values()] for row in mine if row["terms"] is not None])
+        by_term = ", ".join(f"{value:+.1f}" for value in terms.mean(0)) if len(terms) else "–"
         seconds = np.mean([row["seconds"] for row in mine])
         cells = [*key, len(mine), f"{share:.0f}", sum(row["collapses"] > 0 for row in mine), energy]
+        cells.append(by_term)
         lines.append("| " + " | ".join(map(str, [*cells, f"{seconds:.0f}"])) + " |")
     lines += ["", "What failed, or collapsed:", ""]
     bad = [row for row in rows if not row["runs"] or row["collapses"]]

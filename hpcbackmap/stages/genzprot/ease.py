@@ -35,9 +35,8 @@ from hpcbackmap.stages.genzprot.touching import Touching, touching_pairs
 
 __all__ = ["ease"]
 
-STEPS = 10
-BOLD = 1.5
-"""Every step goes so many times as far as the bottom of its parabola; below 2 the cost still falls."""
+STEPS = (1.5,) * 7 + (1.0,)
+"""How many times as far as the bottom of its parabola each goes; below 2 the cost still falls."""
 WIDTHS = tuple(math.radians(turn) for turn in (12.0, 12.0, 12.0, 12.0, 5.0))
 """A turn by so much costs half a nat, of torsions and of the plane ahead."""
 FARTHEST = math.radians(15.0)
@@ -80,14 +79,14 @@ def ease(scene: Scene, system: ResidueSystem, moving: Tensor, planes: Tensor) ->
     width = local.new_tensor(WIDTHS)
     limit = local.new_tensor([math.inf] * N_CHI + [FARTHEST])
     turn = local.new_zeros(len(joints.before), N_CHI + 1)
-    for _ in range(STEPS):
+    for boldness in STEPS:
         along, moment = screws(local, joints)
         slope, curve = _of_overlap(local, centre, pairs, joints, torch.cat([along, moment]))
         _add_of_angles(slope, curve, local, along)
         if held is not None:
             _add_of_beads(slope, curve, local, held, along, moment)
         slope, curve = joints.of_each(slope), joints.of_each(curve)
-        step = BOLD * (slope - turn / width**2) / (curve + 1 / width**2)
+        step = boldness * (slope - turn / width**2) / (curve + 1 / width**2)
         goal = torch.maximum(torch.minimum(turn + step, limit), -limit)
         goals = moved(local, joints, along, joints.of_all(goal - turn))
         local.index_copy_(1, joints.place, goals)
