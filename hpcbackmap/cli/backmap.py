@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpcbackmap.cli.options import FILES, BeadCenter, Json, Segments, absolute, load
+from hpcbackmap.cli.options import (
+    FILES,
+    BeadCenter,
+    Json,
+    Quiet,
+    Segments,
+    Verbose,
+    absolute,
+    load,
+)
 from hpcbackmap.finishing.options import require_openmm
 from hpcbackmap.runtime import console
 from hpcbackmap.runtime.errors import ConfigError
@@ -263,10 +272,8 @@ def backmap(
         float | None,
         typer.Option("--progress", min=0, help="Seconds between lines of progress; 0: none."),
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log lines.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Warnings and errors only, no summary.")
-    ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Put atoms into coarse frames; a rerun does only what is missing, with any number of ranks.

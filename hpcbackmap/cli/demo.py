@@ -15,6 +15,7 @@ import typer
 
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.config.load import load_campaign
+from hpcbackmap.runtime import console
 from hpcbackmap.runtime.errors import InputError, OutputError
 from hpcbackmap.runtime.files import write_whole
 from hpcbackmap.runtime.launcher import free_port
@@ -167,6 +168,7 @@ def _export(campaign: Campaign, structures: Path) -> None:
     rows = made.system(made.systems[0])
     members = math.prod(campaign.draws().values())
     frames = rows.n_frames // members
+    console.configure_logging(verbose=False, quiet=True)  # the files are named at the end
     partial = structures.with_name("structures.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

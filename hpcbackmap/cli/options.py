@@ -14,7 +14,9 @@ __all__ = [
     "CampaignFile",
     "Json",
     "Overrides",
+    "Quiet",
     "Segments",
+    "Verbose",
     "absolute",
     "load",
 ]
@@ -35,6 +37,8 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Result as JSON on standard output; all else on standard error."),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More log lines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only, no summary.")]
 
 Segments = Annotated[
     str | None,

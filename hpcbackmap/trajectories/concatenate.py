@@ -13,7 +13,7 @@ COPIED = 1 << 22
 """Bytes that are held at a time."""
 DCD_COUNTS = (8, 20)
 """Where the header of a DCD file holds its number of frames, and of steps, which are the same here."""
-TAIL = 1_000_000
+TAIL = 10_000_000
 """Bytes in which the end of a PDB file is looked for."""
 FRAME_STARTS = {".pdb": b"MODEL", ".cif": b"ATOM"}
 """How the first line of a frame begins."""

@@ -12,6 +12,7 @@ import gemmi
 import mdtraj
 import numpy as np
 
+from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.runtime.errors import OutputError
 from hpcbackmap.trajectories.cells import lengths_and_angles
 from hpcbackmap.trajectories.hybrid36 import DIGITS, write_hybrid36
@@ -23,6 +24,8 @@ PDB_RANGE = (-999.9994, 9999.9994)
 """Angstrom that eight columns with three decimals hold."""
 MOST_ERROR = 999.99
 """What six columns with two decimals hold."""
+LINKED = 4
+"""Atoms that a line of CONECT links another one to."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ class _Text:
             for residue in topology.residues
         ]
         self.chain_ids = [str(chain.chain_id or "").strip() for chain in topology.chains]
+        self._bonds = [(first, second) for first, second, *_ in topology.bonds]
         self.disulphides = [
             (first.residue.index, second.residue.index)
-            for first, second in topology.bonds
+            for first, second in self._bonds
             if first.name == second.name == "SG"
         ]
         self.losses: list[str] = []
@@ -137,19 +141,29 @@ class PdbText(_Text):
 
     def end(self, file: BinaryIO) -> None:
         lines = []
-        for a, b in self.disulphides:
-            first, second = (write_hybrid36(self._serials[r], 5) or "*****" for r in (a, b))
-            lines += [f"CONECT{first}{second}\n", f"CONECT{second}{first}\n"]
+        for atom, others in sorted(self._links.items()):
+            for start in range(0, len(others), LINKED):
+                ends = [atom, *sorted(others)[start : start + LINKED]]
+                lines.append("CONECT" + "".join(map(self._serial, ends)) + "\n")
         file.write("".join(lines).encode() + b"END\n")
 
     @cached_property
-    def _serials(self) -> dict[int, int]:
-        """Of the sulphur of each residue; the end of a chain counts as well."""
-        return {
-            atom.residue.index: serial + atom.residue.chain.index
-            for serial, atom in enumerate(self.atoms, start=1)
-            if atom.name == "SG"
-        }
+    def _links(self) -> dict[int, list[int]]:
+        """Atoms bonded to each: what readers do not know of disulphides and of residues named after their
+        state.
+        """
+        found: dict[int, list[int]] = {}
+        for first, second in self._bonds:
+            usual = {first.residue.name, second.residue.name} <= RESIDUES.keys()
+            if not usual or first.name == second.name == "SG":
+                found.setdefault(first.index, []).append(second.index)
+                found.setdefault(second.index, []).append(first.index)
+        return found
+
+    def _serial(self, atom: int) -> str:
+        """The end of a chain counts as well."""
+        number = atom + 1 + self.atoms[atom].residue.chain.index
+        return write_hybrid36(number, 5) or "*****"
 
     @cached_property
     def _template(self) -> str:

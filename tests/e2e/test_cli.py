@@ -130,6 +130,11 @@ def test_a_finished_command_does_nothing_again(road, command):
     assert contents(road / "work") == before
 
 
+def test_a_quiet_ingest_says_nothing(road):
+    result = succeed("ingest", road / "campaign.yaml", "--quiet")
+    assert not result.stdout + result.stderr
+
+
 def test_export_writes_what_other_programs_read(road, tmp_path):
     import mdtraj
     import numpy as np

@@ -32,6 +32,7 @@ def test_the_demo_runs_to_its_end_and_then_has_nothing_to_do(folder):
         assert any(line.split()[:2] == [stage, "step"] for line in first.stdout.splitlines())
         assert "deepspeed.launcher" in (folder / "logs" / f"{stage}.log").read_text()
     assert "bead centre" in first.stdout
+    assert "structures.part" not in first.stdout + first.stderr, "a folder that is not there"
     assert (folder / "work" / "report.html").is_file()
     names = [path.name for path in (folder / "structures").iterdir()]
     for end in ("-members.pdb", "-members.pdb.rows.csv", "-truth.pdb"):

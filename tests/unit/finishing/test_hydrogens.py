@@ -129,8 +129,21 @@ def test_a_histidine_has_its_hydrogen_where_the_acceptor_is(heavy):
     assert protonation_states(topology, there, 7.0)[residue] == "HID"
 
 
-@pytest.mark.parametrize(("names", "ph"), [("pdb", 7.0), ("amber", 3.0), ("pdb", 11.0)])
+@pytest.mark.parametrize(
+    ("names", "ph"),
+    [
+        ("pdb", 7.0),
+        ("amber", 3.0),
+        ("pdb", 11.0),
+        ("amber", 11.0),
+        ("charmm", 7.0),
+        ("charmm", 3.0),
+        ("gromacs", 7.0),
+        ("gromacs", 11.0),
+    ],
+)
 def test_openmm_takes_them_as_they_are(heavy, names, ph, tmp_path):
+    """Residues that its PDB reader does not know, such as HSE and LYN, by their CONECT lines."""
     app = pytest.importorskip("openmm.app", reason="needs OpenMM")
     topology, positions = with_states(heavy[0], ph), heavy[1][:1]
     hydrogens = hydrogens_of(topology)
@@ -138,8 +151,9 @@ def test_openmm_takes_them_as_they_are(heavy, names, ph, tmp_path):
     with TrajectoryWriter(tmp_path / "a.pdb", named_topology(hydrogens, names)) as file:
         file.append(atoms, np.zeros(1, dtype=int), np.zeros(1))
     read = app.PDBFile(str(tmp_path / "a.pdb"))
-    system = app.ForceField("amber14/protein.ff14SB.xml").createSystem(read.topology)
-    assert system.getNumParticles() == atoms.shape[1]
+    for field in ("amber14/protein.ff14SB.xml", "charmm36.xml"):
+        system = app.ForceField(field).createSystem(read.topology)
+        assert system.getNumParticles() == atoms.shape[1]
 
 
 def test_names_of_force_fields():
