@@ -1,8 +1,10 @@
 """Fixtures that every test folder may use."""
 
+import fcntl
 import logging
 import os
 import resource
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +41,25 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data at {folder}; set HPCBACKMAP_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A function (name, make) -> folder that ``make`` filled, once for all processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(name: str, make: Callable[[Path], None]) -> Path:
+        folder = shared / name
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "made").exists():
+                folder.mkdir()
+                make(folder)
+                (folder / "made").touch()
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")

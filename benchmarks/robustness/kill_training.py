@@ -208,7 +208,7 @@ def prepare(folder: Path, steps: int) -> list[str]:
     arguments = [
         str(folder / "campaign.yaml"),
         f"store.path={folder / 'frames.zarr'}",
-        f"stages.{STAGE}.model={{kind: cgvae, width: 8, layers: 1, latent: 2}}",
+        f"stages.{STAGE}.model={{kind: cgvae, width: 8, layers: 1, latent: 2, mended: false}}",
         f"stages.{STAGE}.train={{batch_size: 8, max_steps: {steps}, zero_stage: 2, warmup_steps: 5, "
         "validate_every: 4, validation_frames: 8, checkpoint_every: 4, log_every: 1}",
     ]

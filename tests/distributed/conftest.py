@@ -1,6 +1,7 @@
 """The example ensemble, ingested, and one training of it that nothing disturbed."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from runs import DEEPSPEED, SETTINGS, curve, finish, start
@@ -9,22 +10,24 @@ from hpcbackmap.config.load import load_campaign
 
 
 @pytest.fixture(scope="session")
-def example(tmp_path_factory, example_dir) -> list[str]:
+def example(made_once, example_dir) -> list[str]:
     """Campaign file and overrides, the frames ingested."""
     from hpcbackmap.ingest.ingest import ingest
     from hpcbackmap.runtime.mpi import LocalComm
 
-    folder = tmp_path_factory.mktemp("example")
-    for name in ("campaign.yaml", "trpcage.xtc", "trpcage_top.pdb"):
-        shutil.copy(example_dir / name, folder)
-    arguments = [str(folder / "campaign.yaml"), *SETTINGS, f"store.path={folder / 'frames.zarr'}"]
-    ingest(load_campaign(arguments[0], arguments[1:]), LocalComm())
-    return arguments
+    def arguments(folder: Path) -> list[str]:
+        return [str(folder / "campaign.yaml"), *SETTINGS, f"store.path={folder / 'frames.zarr'}"]
+
+    def make(folder: Path) -> None:
+        for name in ("campaign.yaml", "trpcage.xtc", "trpcage_top.pdb"):
+            shutil.copy(example_dir / name, folder)
+        campaign, *overrides = arguments(folder)
+        ingest(load_campaign(campaign, overrides), LocalComm())
+
+    return arguments(made_once("example", make))
 
 
 @pytest.fixture(scope="session")
-def undisturbed(example, tmp_path_factory) -> dict:
+def undisturbed(example, made_once) -> dict:
     """Curve of two ranks under the deepspeed launcher."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    finish(start(DEEPSPEED, example, folder))
-    return curve(folder)
+    return curve(made_once("undisturbed", lambda folder: finish(start(DEEPSPEED, example, folder))))

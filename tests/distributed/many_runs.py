@@ -24,6 +24,8 @@ TRAIN = (
 WHOLE, SAME, FULL = "whole", "same", "full"
 CHAINS = {0: (2, 1, 2, 3), 1: (2, 1), 2: (1, 2), 3: (2, 3)}
 """ZeRO stage: numbers of ranks, one after another, three steps each and the last one to the end."""
+MENDED = 3
+"""The ZeRO stage whose trainings fit the denoiser that mends traces; its weights are buffers of the stage."""
 COMPLETE = dict.fromkeys(CHAINS, (2, 1, 2, 3))
 
 
@@ -59,6 +61,7 @@ def run(campaign: str, overrides: list[str], folder: Path, tasks: list[tuple], r
         settings = [
             f"workdir={folder / name}",
             f"stages.{STAGE}.train={{{TRAIN}, zero_stage: {zero}}}",
+            f"stages.{STAGE}.model.mended={str(zero == MENDED).lower()}",
         ]
         try:
             train(load_campaign(campaign, [*overrides, *settings]), STAGE)

@@ -123,7 +123,7 @@ def test_far_worse(loss, begun, worse):
 
 FEW_FRAMES = [
     "split={by: time, validation: 0.5, test: 0.492}",
-    f"stages.{STAGE}.model={{kind: cgvae, width: 32, layers: 2, latent: 4}}",
+    f"stages.{STAGE}.model={{kind: cgvae, width: 32, layers: 2, latent: 4, mended: false}}",
     f"stages.{STAGE}.train={{batch_size: 8, max_steps: 60, learning_rate: 1.0e-2, validate_every: 60, "
     "checkpoint_every: 60, validation_frames: 16, warmup_steps: 1}",
 ]

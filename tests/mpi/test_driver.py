@@ -40,7 +40,7 @@ def campaign_folder(tmp_path_factory, example_dir):
                 "name": "trpcage",
                 "topology": str(example_dir / "trpcage_top.pdb"),
                 "trajectories": [str(example_dir / "trpcage.xtc")],
-                "stride": 30,
+                "stride": 45,
             }
         ],
         "split": {"by": "time", "validation": 0.2, "test": 0.4},
@@ -195,7 +195,7 @@ def test_killed_run_is_completed_to_the_same_bits(campaign_folder, undisturbed):
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while len(list(output.glob(".shards/*.json"))) < 2 and time.monotonic() < deadline:
+    while not list(output.glob(".shards/*.json")) and time.monotonic() < deadline:
         assert running.poll() is None, "the run ended before it could be killed"
         time.sleep(0.01)
     kill_descendants(running.pid)

@@ -14,7 +14,7 @@ from hpcbackmap.backmapping.files import backmap_files
 from hpcbackmap.backmapping.request import Request
 from hpcbackmap.runtime.mpi import LocalComm
 
-FRAMES = 700
+FRAMES = 420
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def test_a_killed_run_is_continued_by_two_ranks_to_the_same_bytes(trace, undistu
 
 def test_relaxed_structures_are_the_same_on_two_ranks(trace):
     pytest.importorskip("openmm", reason="needs OpenMM")
-    alone = run_here(trace, "relaxed.xtc", relax=True, frames="0:100")
-    both = command(trace, "both.xtc", 2, "--relax", "--frames", "0:100")
+    alone = run_here(trace, "relaxed.xtc", relax=True, frames="0:60")
+    both = command(trace, "both.xtc", 2, "--relax", "--frames", "0:60")
     ended = subprocess.run(both, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "2 of 2 shards" in ended.stderr

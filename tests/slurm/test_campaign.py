@@ -46,6 +46,7 @@ class Project:
         settings = yaml.safe_load((example / "campaign.yaml").read_text())
         settings["systems"][0]["stride"] = 10
         small = [{"kind": kind, "width": 8, "layers": 1} for kind in ("genzprot", "cgvae")]
+        small[1]["mended"] = False
         groups = (
             {"partition": "a", "time": "00:30:00"},
             {"partition": "b", "nodes": 2, "time": "00:30:00", "sbatch": ["--comment=beads"]},

@@ -15,7 +15,7 @@ from tiny_campaign import make_campaign
 from hpcbackmap.backmapping import driver
 from hpcbackmap.backmapping.chain import Chain
 from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig, TraceConfig, TrainConfig
-from hpcbackmap.evaluation.likelihood import evaluate_elbo
+from hpcbackmap.evaluation.likelihood import evaluate_elbo, stage_nats
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.mpi import LocalComm
@@ -51,8 +51,9 @@ GPU = torch.device("cuda", 0)
 
 @pytest.fixture(autouse=True)
 def few_iterations(monkeypatch):
-    """Ten of the closing projection are enough to pass through it."""
+    """Ten of the closing projection are enough to pass through it, and four draws behind a likelihood."""
     monkeypatch.setattr(close_calpha, "__defaults__", (10,))
+    monkeypatch.setattr(stage_nats, "__defaults__", (4,))
 
 
 def case(kind: str, several: bool):
