@@ -22,7 +22,8 @@ import hpcbackmap
 from hpcbackmap.evaluation.bootstrap import Totals, summarise
 from hpcbackmap.metrics.judge import METRICS, judge
 from hpcbackmap.metrics.rotamers import rotamer_states
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import Topology
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from header import header

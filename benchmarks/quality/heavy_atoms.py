@@ -23,7 +23,8 @@ import torch
 
 from hpcbackmap.evaluation.bootstrap import Totals, summarise
 from hpcbackmap.metrics.judge import METRICS, judge, judge_alone
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.allocator import keep_freed_memory
 from hpcbackmap.runtime.shipped_weights import shipped_artifact

@@ -20,7 +20,7 @@ import numpy as np
 from hpcbackmap.finishing.finish import add_hydrogens
 from hpcbackmap.finishing.protonation import protonation_states
 from hpcbackmap.protein.hydrogens import Hydrogens, hydrogens_of
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from header import header

@@ -28,8 +28,9 @@ from hpcbackmap.metrics.peptide import link_lengths
 from hpcbackmap.metrics.rmsd import rmsd, superpose
 from hpcbackmap.metrics.rotamers import chi_right
 from hpcbackmap.protein.chirality import chiral_volumes
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.protein.residues import BACKBONE, RESIDUES
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.protein.torsions import omega_angles
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.representations.coarsen import coarse_grained

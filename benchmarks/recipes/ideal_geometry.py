@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from hpcbackmap.protein.internal import internal_from_positions
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.protein.zmatrix import Role, build_zmatrix
 
 

@@ -23,7 +23,7 @@ import torch
 from campaign import read_chains
 from torch import Tensor
 
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.allocator import keep_freed_memory
 from hpcbackmap.runtime.shipped_weights import shipped_artifact

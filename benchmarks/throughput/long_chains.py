@@ -6,7 +6,8 @@ import mdtraj
 import numpy as np
 import torch
 
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import Topology
 
 __all__ = ["chain_of", "read_chain"]
 

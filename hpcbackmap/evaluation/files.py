@@ -16,7 +16,8 @@ from hpcbackmap.evaluation.reading import MOST_FRAMES, read_blocks
 from hpcbackmap.evaluation.record import JUDGED_BY, LABELS
 from hpcbackmap.metrics.judge import judge, judge_alone
 from hpcbackmap.metrics.registry import METRICS
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.versions import versions
 from hpcbackmap.trajectories.checks import require_bonds, require_numbers

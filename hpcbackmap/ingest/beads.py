@@ -12,10 +12,11 @@ import numpy as np
 
 from hpcbackmap.config.campaign import SystemConfig
 from hpcbackmap.ingest.selection import select_particles
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.protein.residue_kinds import modified_parent
 from hpcbackmap.protein.residues import RESIDUES, standard_residue_name
 from hpcbackmap.protein.sequences import read_sequences
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.topology import Topology, topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder, resolution_name
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError

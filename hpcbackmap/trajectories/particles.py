@@ -13,9 +13,10 @@ from typing import Any
 import mdtraj
 import numpy as np
 
+from hpcbackmap.protein.named_residues import NamedResidue, topology_from_residues
 from hpcbackmap.protein.residue_kinds import modified_parent, residue_kind
 from hpcbackmap.protein.residues import RESIDUES, standard_atom_name, standard_residue_name
-from hpcbackmap.protein.topology import NamedResidue, Topology, topology_from_residues
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import ascii_name
 from hpcbackmap.trajectories.formats import NAMED_TEXT, is_text, text_file

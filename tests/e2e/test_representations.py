@@ -8,7 +8,7 @@ import pytest
 from commands import EXAMPLE, succeed
 
 from hpcbackmap.metrics.peptide import link_lengths
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.protein.torsions import omega_angles
 from hpcbackmap.resolution.representations.coarsen import coarse_grained
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from commands import EXAMPLE, REPOSITORY, succeed
 
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.resolution.representations.coarsen import coarse_grained
 
 FRAMES = 6

@@ -7,7 +7,7 @@ import numpy as np
 
 from hpcbackmap.config.campaign import Campaign
 from hpcbackmap.metrics.judge import judge, metric
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.store.store import create_store
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import mdtraj
 
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 
 
 def load_lysozyme(data_dir: Path, stride: int = 20) -> SimpleNamespace:

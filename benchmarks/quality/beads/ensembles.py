@@ -8,7 +8,8 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import Topology
 
 ADK = ("adk_dims_a", "adk_dims_b", "adk_dims_c", "adk_dims_d", "adk_tmd")
 OTHERS = {

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from hpcbackmap.backmapping.chain import Chain
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.report.pictures import ladder_picture, members_picture
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from hpcbackmap.metrics.secondary import secondary_structure
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import Topology
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact

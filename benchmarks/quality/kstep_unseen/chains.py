@@ -9,7 +9,8 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import Topology
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

@@ -22,7 +22,7 @@ import psutil
 import yaml
 
 from hpcbackmap.config.campaign import StoreConfig
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.store.store import create_store

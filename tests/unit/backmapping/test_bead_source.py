@@ -14,7 +14,7 @@ from hpcbackmap.backmapping.request import Request
 from hpcbackmap.cli.app import app
 from hpcbackmap.metrics.peptide import link_lengths
 from hpcbackmap.protein.chirality import chiral_volumes
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.mpi import LocalComm
 

@@ -11,7 +11,8 @@ from hpcbackmap.config.load import load_campaign
 from hpcbackmap.metrics.beads import bead_error
 from hpcbackmap.metrics.peptide import link_lengths
 from hpcbackmap.protein.chirality import chiral_volumes
-from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder, resolution_name, runs_spec
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 

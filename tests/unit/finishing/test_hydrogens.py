@@ -14,7 +14,8 @@ from hpcbackmap.finishing.naming import named_topology
 from hpcbackmap.finishing.place import TURNING
 from hpcbackmap.finishing.protonation import protonation_states
 from hpcbackmap.protein.hydrogens import hydrogens_of
-from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.runtime.errors import ConfigError
 from hpcbackmap.trajectories.writer import TrajectoryWriter
 

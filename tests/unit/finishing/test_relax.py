@@ -17,7 +17,8 @@ from hpcbackmap.finishing import options
 from hpcbackmap.finishing.finish import add_hydrogens
 from hpcbackmap.finishing.protonation import protonation_states
 from hpcbackmap.protein.hydrogens import hydrogens_of
-from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.protein.torsions import omega_angles
 from hpcbackmap.runtime.errors import ResourceError
 

@@ -11,8 +11,8 @@ from hpcbackmap.backmapping.driver import backmap
 from hpcbackmap.cli.inspection import describe_campaign
 from hpcbackmap.config.campaign import Campaign, CgvaeConfig, GenzprotConfig
 from hpcbackmap.ingest.ingest import ingest
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.protein.residues import RESIDUES
-from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.mpi import LocalComm

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hpcbackmap.metrics.clashscore import clashscore
-from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import topology_from_sequence
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from hpcbackmap.protein.internal import (
     positions_from_internal,
     proline_closure,
 )
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.protein.peptide import link_angles
 from hpcbackmap.protein.residues import RESIDUES, standard_atom_name, standard_residue_name
-from hpcbackmap.protein.topology import Topology, topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.topology import Topology, topology_from_sequence
 from hpcbackmap.protein.zmatrix import build_zmatrix
 from hpcbackmap.runtime.errors import InputError
 

@@ -3,7 +3,8 @@
 import mdtraj
 import numpy as np
 
-from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import topology_from_sequence
 
 
 def test_a_cysteine_has_one_partner():

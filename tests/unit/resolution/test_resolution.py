@@ -6,7 +6,8 @@ import mdtraj
 import numpy as np
 import pytest
 
-from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder, resolution_name
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.mapping import Mapping

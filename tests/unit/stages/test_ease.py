@@ -13,9 +13,9 @@ from hpcbackmap.finishing.protonation import protonation_states
 from hpcbackmap.metrics.clashscore import clashscore
 from hpcbackmap.protein.hydrogens import hydrogens_of
 from hpcbackmap.protein.internal import angle
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.protein.residues import MAX_ATOMS, RESIDUES
 from hpcbackmap.protein.side_chain import N_CHI
-from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import hpcbackmap
-from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.expected_error import bead_features, expected_error
 

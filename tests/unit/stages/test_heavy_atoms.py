@@ -7,7 +7,7 @@ import torch
 
 from hpcbackmap.config.campaign import GenzprotConfig
 from hpcbackmap.metrics.ramachandran import ramachandran_outliers
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.protein.torsions import omega_angles
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.resolution.build import build_ladder

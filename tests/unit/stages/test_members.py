@@ -6,7 +6,7 @@ import torch
 
 from hpcbackmap.backmapping.chain import Chain
 from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.build import build_stage
 

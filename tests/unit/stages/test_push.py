@@ -9,9 +9,9 @@ import torch
 
 from hpcbackmap.metrics.clashes import SEVERE_OVERLAP, clashing_pairs
 from hpcbackmap.metrics.close_pairs import close_atoms, pairs_within_two_bonds
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.protein.side_chain import CB, N_CHI, SIDE, chi_of
-from hpcbackmap.protein.topology import topology_from_mdtraj
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact

@@ -11,7 +11,8 @@ from scipy import stats
 
 from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig
 from hpcbackmap.protein.internal import internal_from_positions
-from hpcbackmap.protein.topology import topology_from_mdtraj, topology_from_sequence
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.stages.artifact import load_artifact, save_artifact

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hpcbackmap.config.campaign import CgvaeConfig, GenzprotConfig, TraceConfig, TrainConfig
-from hpcbackmap.protein.topology import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import topology_from_mdtraj
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
