@@ -18,10 +18,10 @@ from hpcbackmap.stages.build import build_stage
 from hpcbackmap.store.split import FrameRange, split_frames
 from hpcbackmap.store.store import FrameStore
 from hpcbackmap.training.checkpoints.checkpoints import Checkpoints, Progress
-from hpcbackmap.training.checkpoints.publish import publish_artifact, save_weights
+from hpcbackmap.training.checkpoints.publish import save_weights
 from hpcbackmap.training.checkpoints.reshape import reshaped
 from hpcbackmap.training.checkpoints.saving import load_engine, save_engine
-from hpcbackmap.training.divergence import is_far_worse, weights_are_finite
+from hpcbackmap.training.divergence import weights_are_finite
 from hpcbackmap.training.engine import (
     Objective,
     apply_gradients,
@@ -34,7 +34,7 @@ from hpcbackmap.training.init_from import start_from
 from hpcbackmap.training.ranks.world import World, come_to, host_group, on_rank_zero
 from hpcbackmap.training.records.metrics import Recorder
 from hpcbackmap.training.schedule import learning_rate
-from hpcbackmap.training.validation import share_of_rank, validate, warn_of_collapse
+from hpcbackmap.training.validation import share_of_rank, validate
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -78,7 +78,7 @@ class Run:
         manifest = on_rank_zero(world, self.checkpoints.newest)
         self.progress = Progress(**manifest["progress"]) if manifest else Progress()
 
-        stage = self._build()
+        stage = self.new_stage()
         self.described = stage_description(stage)
         ranges = split_frames(store, campaign.split)
         self._require_frames(stage, ranges["train"])
@@ -86,17 +86,18 @@ class Run:
         log.info("%d parameters", self.parameters)
         self.feed = Feed(store, stage, self.train.seed, device, identity["clusters"])
         self.ranges, self.budget = ranges, budget
-        self._start(stage.to(device))
+        self.bring_to_start(stage.to(device))
         self.engine = self._make_engine(stage, settings, manifest)
 
         micro = micro_batch(self.name, self.train, world.size)
         frames = self.train.validation_frames
-        self.validation = self._judged_frames("validation", frames)
+        self.validation = self.judged_frames("validation", frames)
         start, together = self.progress.position, micro * world.size
         self.stream = iter(self.feed.stream(ranges["train"], together, world, budget, start))
         self.recorder = Recorder(folder, world, self.train, self.progress, about)
 
-    def _build(self) -> Stage[Any]:
+    def new_stage(self) -> Stage[Any]:
+        """The stage as it is built, before it is calibrated or loaded."""
         ladders = [self.store.system(name).ladder for name in self.store.systems]
         return build_stage(self.name, self.config.model, ladders, self.train.seed)
 
@@ -111,7 +112,7 @@ class Run:
         if not ranges:
             raise InputError(f"{self.store.path}: the split leaves no frames to train on")
 
-    def _start(self, stage: Stage[Any]) -> None:
+    def bring_to_start(self, stage: Stage[Any]) -> None:
         """Bring a stage to where training starts: the weights of an artifact, or what frames tell.
 
         Every rank shows it the same frames: many of one system, or one of each of several.
@@ -124,7 +125,7 @@ class Run:
         with torch.no_grad():
             stage.calibrate(inputs.fine, inputs.coarse, inputs.system)
 
-    def _judged_frames(self, part: str, frames: int) -> list[tuple[StageInputs, float]]:
+    def judged_frames(self, part: str, frames: int) -> list[tuple[StageInputs, float]]:
         """This rank's share of evenly spaced frames of a part of the split."""
         micro = micro_batch(self.name, self.train, self.world.size)
         batches = list(self.feed.fixed(self.ranges[part], frames, micro, part))
@@ -243,7 +244,7 @@ class Run:
         progress = self.progress
         progress.skipped += 1
         progress.skipped_in_a_row += 1
-        self._require_finite_weights()
+        self.require_finite_weights()
         if self.world.rank == 0:
             log.warning("step %d: loss or gradient is not finite, skipped", progress.step)
         if progress.skipped_in_a_row > SKIPS_IN_A_ROW:
@@ -252,7 +253,7 @@ class Run:
                 f"after step {progress.step - progress.skipped_in_a_row}; {self._advice()}"
             )
 
-    def _require_finite_weights(self) -> None:
+    def require_finite_weights(self) -> None:
         """Raises DivergedError, on all ranks, that names the step after which weights are no numbers."""
         if not weights_are_finite(self.engine, self.world, self.hosts):
             last = self.progress.step - self.progress.skipped_in_a_row
@@ -276,7 +277,7 @@ class Run:
         self.recorder.training(self.progress.step, self.progress.seconds, losses | values)
 
     def validate(self) -> None:
-        self._require_finite_weights()
+        self.require_finite_weights()
         if not self.validation:
             return
         values = validate(self.engine, self.validation)
@@ -286,14 +287,15 @@ class Run:
         improved = values["loss"] < best
         self.progress.stale = 0 if improved else self.progress.stale + 1
         if improved:
-            self._keep_weights(values)
+            self.keep_weights(values)
         self.recorder.validation(self.progress.step, values, improved)
 
-    def _keep_weights(self, values: dict[str, float]) -> None:
+    def keep_weights(self, values: dict[str, float]) -> None:
         """The present weights are the ones to export."""
-        self._keep(full_weights(self.engine), self.progress.step, values)
+        self.keep(full_weights(self.engine), self.progress.step, values)
 
-    def _keep(self, weights: dict[str, Tensor], step: int, values: dict[str, float]) -> None:
+    def keep(self, weights: dict[str, Tensor], step: int, values: dict[str, float]) -> None:
+        """``weights``, as they were after ``step``, are the ones to export."""
         name = f"best_{step}.safetensors"
         path = self.checkpoints.folder / name
         digest = on_rank_zero(self.world, lambda: save_weights(weights, path))
@@ -301,7 +303,7 @@ class Run:
 
     def checkpoint(self) -> None:
         """A whole new checkpoint, or the one before and OutputError on all ranks; of finite weights alone."""
-        self._require_finite_weights()
+        self.require_finite_weights()
         tag, kept = f"step_{self.progress.step}", self.checkpoints
         on_rank_zero(self.world, lambda: kept.prepare(tag))
         try:
@@ -311,86 +313,6 @@ class Run:
             raise
         size, described = self.world.size, self.described
         on_rank_zero(self.world, lambda: kept.publish(tag, files, self.progress, size, described))
-
-    def publish(self) -> dict[str, Any]:
-        """Artifact of the best weights, and the result that `train` returns.
-
-        Where it only got worse on frames that it has not seen, a stage that was of use before the first step
-        is published as it was then. Raises DivergedError where no validation was finite, or the best one is
-        far worse than at the start.
-        """
-        progress = self.progress
-        self._require_something_learned()
-        if progress.best is None:
-            self._require_finite_weights()
-            self._keep_weights({})
-        best = dict(progress.best or {})
-        weights, best_step = self.checkpoints.folder / best.pop("weights"), best.pop("step")
-        best.pop("sha256", None)
-        result = {
-            "stage": self.name,
-            "steps": progress.step,
-            "minutes": progress.seconds / 60,
-            "frames_seen": progress.position,
-            "skipped": progress.skipped,
-            "parameters": self.parameters,
-            "best_step": best_step,
-            "validation": best or None,
-        }
-        on_rank_zero(self.world, lambda: self._export(weights, result))
-        torch.distributed.barrier()
-        log.info("%s is trained: %s", result["stage"], self.folder / "artifact")
-        return result
-
-    def _require_something_learned(self) -> None:
-        progress = self.progress
-        anew = (
-            f"lower stages.{self.name}.train.learning_rate, and remove {self.folder} to train anew"
-        )
-        if progress.skipped >= progress.step:
-            raise DivergedError(f"{self.name}: no step had a finite loss and gradient; {anew}")
-        if not self.validation:
-            return
-        if progress.best is None:
-            raise DivergedError(f"{self.name}: no validation loss was finite; {anew}")
-        if progress.start_loss is not None:
-            best, step = progress.best["loss"], progress.best["step"]
-            if is_far_worse(best, progress.start_loss) and not self._keep_start():
-                raise DivergedError(
-                    f"{self.name}: the best validation loss, {best:.4g} after step {step}, is far worse than "
-                    f"{progress.start_loss:.4g} at the start; {anew}"
-                )
-
-    def _keep_start(self) -> bool:
-        """Make the start what is published, if it was of use and training then learned its frames by heart.
-
-        A training that has become worse on its own frames, too, has diverged.
-        """
-        stage = self._build().to(self.device)
-        if not (stage.fitted or self.train.init_from):
-            return False
-        self._start(stage)
-        start = Objective(stage, self.train)
-        learned = self._judged_frames("train", self.train.validation_frames)
-        if not validate(self.engine, learned)["loss"] < validate(start, learned)["loss"]:
-            return False
-        weights = {key: value.detach().cpu().clone() for key, value in stage.state_dict().items()}
-        self._keep(weights, 0, validate(start, self.validation))
-        log.warning(
-            "%s: training frames were learned by heart, others only got worse: the stage is published as it "
-            "was before the first step; more frames, fewer steps or a smaller network may do better",
-            self.name,
-        )
-        return True
-
-    def _export(self, weights: Path, result: dict[str, Any]) -> None:
-        """Publish the artifact; warn if its latents are out of use."""
-        stage = self._build()
-        publish_artifact(self.folder, stage, weights, self.identity, result)
-        if self.validation:
-            inputs, _ = self.validation[0]
-            found = result["validation"] or {}
-            warn_of_collapse(stage.to(self.device).eval(), inputs, found, self.train.seed)
 
 
 def _poisoned(loss: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from hpcbackmap.runtime.files import write_json, write_whole
 from hpcbackmap.runtime.stopping import StopSignals
 from hpcbackmap.store.store import open_store
 from hpcbackmap.training.checkpoints.publish import finished_training
+from hpcbackmap.training.conclusion import conclude
 from hpcbackmap.training.engine import engine_config
 from hpcbackmap.training.failure_messages import explained
 from hpcbackmap.training.identity import training_identity
@@ -66,7 +67,7 @@ def train(
                 run.to_the_end(stop)
             finally:
                 run.recorder.close()
-            return run.publish()
+            return conclude(run)
 
 
 def _config_of(campaign: Campaign, stage_name: str) -> StageConfig:

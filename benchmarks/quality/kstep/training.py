@@ -64,7 +64,7 @@ def main() -> None:
     torch.set_num_threads(1)
     libraries, wall, cpu = _peak_mb(), time.monotonic(), time.process_time()
     clock = run.time = CpuClock()
-    run.Run._start = clock.charge(run.Run._start)
+    run.Run.bring_to_start = clock.charge(run.Run.bring_to_start)
     result = train(load_campaign(arguments.campaign), arguments.stage)
     cost = {
         "wall_seconds": time.monotonic() - wall,
