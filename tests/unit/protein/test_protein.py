@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import gemmi
 import mdtraj
 import numpy as np
 import pytest
@@ -14,7 +15,11 @@ from hpcbackmap.protein.internal import (
     positions_from_internal,
     proline_closure,
 )
-from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.named_residues import (
+    NamedResidue,
+    topology_from_mdtraj,
+    topology_from_residues,
+)
 from hpcbackmap.protein.peptide import link_angles
 from hpcbackmap.protein.residues import RESIDUES, standard_atom_name, standard_residue_name
 from hpcbackmap.protein.topology import Topology, topology_from_sequence
@@ -26,6 +31,23 @@ def read(path):
     frame = mdtraj.load(str(path))
     topology, index, dropped = topology_from_mdtraj(frame.topology, frame.xyz[0], path.name)
     return topology, frame.xyz[:, index].astype(np.float64), dropped
+
+
+def read_quickly(path):
+    """The same by Gemmi, which reads hundreds of files in a second."""
+    model, residues, places = gemmi.read_structure(str(path))[0], [], []
+    for number, chain in enumerate(model):
+        for residue in chain.first_conformer():
+            atoms = []
+            for atom in residue.first_conformer():
+                atoms.append((atom.name, atom.element.name, len(places)))
+                places.append(atom.pos.tolist())
+            identity = residue.seqid.num, residue.seqid.icode.strip()
+            residues.append(NamedResidue(residue.name, *identity, number, atoms))
+    positions = np.array(places) / 10
+    chain_ids = [chain.name for chain in model]
+    topology, index, _ = topology_from_residues(residues, chain_ids, positions, path.name)
+    return topology, positions[None, index]
 
 
 def round_trip(topology: Topology, positions: torch.Tensor) -> torch.Tensor:
@@ -44,7 +66,7 @@ def test_round_trip_is_exact_on_every_chain(data_dir):
     paths = sorted((data_dir / "static_bm5").glob("*.pdb.gz"))
     assert len(paths) > 300
     for path in paths:
-        topology, positions, _ = read(path)
+        topology, positions = read_quickly(path)
         positions = torch.from_numpy(positions)
         worst = max(worst, float((round_trip(topology, positions) - positions).abs().max()))
     assert worst < 1e-5, "nm; 1e-4 Angstrom"
