@@ -318,3 +318,29 @@ def test_structures(folder, structures, suffix, data):
     path.write_bytes(data.draw(broken_text(structures[suffix])))
     for work in (read_particles, load_topology, lambda it: describe_file(it, load_topology(it))):
         survives(work, str(path))
+
+
+TRAJECTORIES = {
+    "xyz": '5\nLattice="40 0 0 0 40 0 0 0 40"\n' + "CA 1.0 2.0 3.0\n" * 5,
+    "lammpstrj": "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n5\nITEM: BOX BOUNDS xy xz yz pp pp pp\n"
+    + "0 50 1.5\n" * 3
+    + "ITEM: ATOMS id mol type xs ys zs ix iy iz\n"
+    + "".join(f"{i} 1 {i} 0.1 0.{i} 0.3 0 -1 0\n" for i in (3, 1, 5, 2, 4)),
+    "data": "by hand\n\n5 atoms\n2 atom types\n\n0 50 xlo xhi\n0 50 ylo yhi\n0 60 zlo zhi\n\n"
+    "Masses\n\n1 71.08 # ALA\n2 57.05 # GLY\n\nAtoms # full\n\n"
+    + "".join(f"{i} 1 {1 + i % 2} 0.0 {3.8 * i} 1.0 1.0 0 0 0\n" for i in range(1, 6))
+    + "\nBonds\n\n1 1 1 2\n",
+}
+
+
+@pytest.mark.parametrize("suffix", TRAJECTORIES)
+@bounded(100)
+@given(st.data())
+def test_trajectories_as_text(folder, suffix, data):
+    path = folder / f"t.{suffix}"
+    text = TRAJECTORIES[suffix]
+    path.write_bytes(data.draw(broken_text(text if suffix == "data" else 2 * text)))
+    if suffix == "xyz":
+        survives(describe_file, str(path), topology_from_sequence(["G"]))
+    else:
+        survives(lambda: describe_file(str(path), read_particles(str(path))))

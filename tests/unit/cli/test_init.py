@@ -48,6 +48,15 @@ def test_an_ensemble_gets_stages_that_learn_its_protein(example, example_dir):
         assert f"hpcbackmap train {output} --stage {name}" in said
 
 
+def test_a_peptide_of_seven_residues_gets_three_beads(example, example_run):
+    """Five, the least otherwise, would be more than it has residues for."""
+    short = example_run.atom_slice(example_run.topology.select("resid 0 to 6"))
+    short.save_pdb(str(example / "short.pdb"))
+    output = example / "campaign.yaml"
+    run("init", example / "short.pdb", "-o", output)
+    assert load_campaign(output).resolutions() == ["fg", "ca", "ucg3"]
+
+
 @pytest.mark.parametrize(
     ("files", "frames"), [(["few frames.pdb"], 2), (["trace.xtc", "--top", "trace.pdb"], 4)]
 )
