@@ -49,7 +49,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = _settings(folder, arguments)
     cache = folder / "chains.npz"
-    load_chains(cache, arguments.training_chains)
+    if not cache.exists():
+        load_chains(cache, arguments.training_chains)
     record: dict = {"settings": settings, "tops": {}}
     chosen = unseen_chains(LEAST, arguments.chains)
     for top in arguments.beads:
@@ -97,9 +98,10 @@ def judge_all(
     whole = [i for i, chain in enumerate(chosen) if all(chain.topology.bonded[1:])]
     places = np.linspace(0, len(whole) - 1, min(arguments.energies, len(whole))).round()
     relaxed = {whole[int(i)] for i in places}
+    of = f"{top}-{len(chosen)}x{arguments.members}-{arguments.energies}"
     found = []
     for number, chain in enumerate(chosen):
-        path = folder / "judged" / str(top) / f"{number:03d}-{chain.name}.json"
+        path = folder / "judged" / of / f"{number:03d}-{chain.name}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             energy = number in relaxed
@@ -131,14 +133,13 @@ def summary(judged: list[dict], costs: dict[str, list[dict]]) -> dict:
 
 
 def _settings(folder: Path, arguments: argparse.Namespace) -> dict:
-    """What a folder is of; exits where it was begun with other settings."""
-    keys = ("minutes", "chains", "members", "energies", "training_chains")
-    settings = {key: getattr(arguments, key) for key in keys}
+    """What is run; exits where the folder was begun with other trainings."""
+    settings = {key: getattr(arguments, key) for key in ("minutes", "training_chains")}
     path = folder / "settings.json"
     if path.exists() and json.loads(path.read_text()) != settings:
         sys.exit(f"{path}: begun with other settings; take another folder")
     path.write_text(json.dumps(settings))
-    return settings
+    return settings | {key: getattr(arguments, key) for key in ("chains", "members", "energies")}
 
 
 def _arguments() -> argparse.Namespace:
@@ -148,9 +149,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU time per ladder")
     parser.add_argument("--beads", type=int, nargs="+", choices=(10, 20), default=[10, 20])
-    parser.add_argument("--chains", type=int, default=30, help="unseen chains")
+    parser.add_argument("--chains", type=int, default=24, help="unseen chains")
     parser.add_argument("--members", type=int, default=3)
-    parser.add_argument("--energies", type=int, default=10, help="chains that are relaxed")
+    parser.add_argument("--energies", type=int, default=6, help="chains that are relaxed")
     parser.add_argument("--training-chains", type=int, help="at most so many, to try it")
     parser.add_argument("--train-only", action="store_true", help="do not judge yet")
     return parser.parse_args()

@@ -11,7 +11,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -52,7 +51,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     stage = new_stage(arguments.coarse, arguments.fine)
     chains = [c for c in load_chains(arguments.chains) if c.topology.n_residues >= SHORTEST]
-    before, began = _peak_mb(), time.monotonic()
+    before = _peak_mb()
     run = Run(stage, optimisers_of(stage), arguments.folder / "checkpoint.pt", arguments.seconds)
     if isinstance(stage, AtomsAtOnce) and not run.step:
         fine, coarse, systems = zip(
@@ -73,7 +72,6 @@ def main() -> None:
     save_file(stage.state_dict(), arguments.folder / "weights.safetensors")
     cost = {
         **told,
-        "wall_seconds": time.monotonic() - began,
         "parameters": sum(each.numel() for each in stage.parameters()),
         "peak_mb": _peak_mb(),
         "peak_before_mb": before,

@@ -31,8 +31,12 @@ def plot(record: dict, path: Path) -> None:
     figure, axes = plt.subplots(3, 3, figsize=(10, 8), layout="constrained")
     for ax, panel in zip(axes.flat, PANELS, strict=True):
         _panel(ax, record["tops"], *panel)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    shown = dict(
+        pair
+        for ax in axes.flat
+        for pair in zip(*reversed(ax.get_legend_handles_labels()), strict=True)
+    )
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(
         "Unseen proteins: steps from beads to atoms, equal training time; 95 % intervals"
     )
@@ -70,6 +74,8 @@ def _panel(ax, tops: dict, name: str, label: str, scale: str) -> None:
         ax.axhline(truth[0], color="black", lw=1, ls="-.", label="truth")
     if scale == "symlog":
         ax.set_yscale("symlog", linthresh=THRESHOLD.get(name, 1))
+        if "energy" not in name:
+            ax.set_ylim(bottom=0)
     ax.set_xticks(range(1, 5))
     ax.set_xlabel("steps")
     ax.set_title(label, fontsize=10)

@@ -1,6 +1,7 @@
 """The comparison as Markdown."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from judged import MEASURES, ONE
@@ -29,7 +30,7 @@ def markdown(record: dict, pictures: list[str]) -> str:
         for title, methods in _blocks(part):
             lines += [f"{title}:", "", *_measures(part["table"], methods), ""]
         lines += ["Ladders of several steps less the one-step ladder, same chains:", ""]
-        lines += [*_measures(part["gaps"], list(part["gaps"])), ""]
+        lines += [*_measures(part["gaps"], list(part["gaps"]), str), ""]
     lines += ["## Training and likelihood", "", *_costs(record), ""]
     return "\n".join([*lines, *(f"![{name}]({name})" for name in pictures)])
 
@@ -44,10 +45,16 @@ def _blocks(part: dict) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _measures(rows: dict, methods: list[str]) -> list[str]:
+def _without_ending(method: str) -> str:
+    return method.removesuffix(ONE)
+
+
+def _measures(
+    rows: dict, methods: list[str], label: Callable[[str], str] = _without_ending
+) -> list[str]:
     shown = [item for item in MEASURES if any(item.name in rows[m] for m in methods)]
     return table(
-        ["", *(method.removesuffix(ONE) for method in methods)],
+        ["", *map(label, methods)],
         [[item.label, *(_cell(rows[m], item) for m in methods)] for item in shown],
     )
 
@@ -66,7 +73,7 @@ def _costs(record: dict) -> list[str]:
         "ladder",
         "rung",
         "CPU min",
-        "wall min",
+        "CPU ms a step",
         "steps",
         "parameters",
         "peak MB",
@@ -82,7 +89,7 @@ def _costs(record: dict) -> list[str]:
                     road,
                     name,
                     f"{cost['cpu_minutes']:.1f}",
-                    f"{cost['wall_seconds'] / 60:.1f}",
+                    f"{6e4 * cost['cpu_minutes'] / cost['steps']:.0f}",
                     str(cost["steps"]),
                     f"{cost['parameters']:,}",
                     f"{cost['peak_mb']:.0f}",
