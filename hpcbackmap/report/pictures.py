@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["ladder_picture", "members_picture"]
 
 INK, QUIET = "#1f2430", "#6b7280"
+GREY = 0.45
+"""Of the truth behind members, 0 black to 1 white."""
 PANEL = 4.2
 """Width of one panel, inches."""
 HEADING = 0.85
@@ -22,36 +24,47 @@ MARGIN = 0.18
 """nm around a structure."""
 
 
-def ladder_picture(ladder: Ladder, truth: np.ndarray, levels: dict[str, np.ndarray]) -> "Figure":
+def ladder_picture(
+    ladder: Ladder,
+    truth: np.ndarray,
+    levels: dict[str, np.ndarray],
+    members: np.ndarray | None = None,
+) -> "Figure":
     """One held-out frame on its way down the ladder, and its truth; a matplotlib figure.
 
     truth: heavy atoms [A, 3]. levels: positions by resolution, from the input beads (coarsest) to
-    one member's heavy atoms (``fg``); nm.
+    one member's heavy atoms (``fg``). members: heavy atoms [M, A, 3] whose backbones are laid over
+    the true one in a panel of their own; nm.
     """
     from matplotlib.figure import Figure
 
     names = [name for name in reversed(ladder.resolutions) if name in levels]
+    drawn = np.empty((0, *truth.shape)) if members is None else members
+    panels = [*names, *(["members"] if len(drawn) else []), "truth"]
     beads = _rims(ladder, truth, names[0], levels[names[0]])
-    view, extent, depth = _framing(truth, np.concatenate([*levels.values(), beads]))
-    width = PANEL * (len(names) + 1)
+    shown = np.concatenate([*levels.values(), drawn.reshape(-1, 3), beads])
+    view, extent, depth = _framing(truth, shown)
     height = PANEL * extent[1] / extent[0] + HEADING
-    figure = Figure(figsize=(width, height), dpi=160, facecolor="white")
+    figure = Figure(figsize=(PANEL * len(panels), height), dpi=160, facecolor="white")
     colours = residue_colours(ladder.topology.n_residues)
-    for k, name in enumerate([*names, "truth"]):
-        ax = figure.add_axes(
-            (k / (len(names) + 1), 0.0, 1 / (len(names) + 1), 1 - HEADING / height)
-        )
+    for k, name in enumerate(panels):
+        ax = figure.add_axes((k / len(panels), 0.0, 1 / len(panels), 1 - HEADING / height))
         scene = Scene(ax, view, extent, depth)
-        if name != names[0]:
+        if name not in (names[0], "members"):
             _beads(scene, ladder, truth, levels[names[0]], colours, alpha=0.13)
         if name == "truth":
             scene.sticks(ladder.topology, truth, colours)
+        elif name == "members":
+            _backbones(scene, ladder, truth, drawn, colours)
         else:
             _level(scene, ladder, name, levels[name], truth, colours)
         scene.draw()
-        _caption(
-            figure, ax, *_caption_of(ladder, name, names), arrow=name not in (names[0], "truth")
+        title, line = (
+            (f"{len(drawn)} members", "their backbones over the true one, grey")
+            if name == "members"
+            else _caption_of(ladder, name, names)
         )
+        _caption(figure, ax, title, line, arrow=name in names[1:])
     return figure
 
 
@@ -64,7 +77,6 @@ def members_picture(ladder: Ladder, truth: np.ndarray, members: np.ndarray) -> "
     height = PANEL * extent[1] / extent[0] + HEADING
     figure = Figure(figsize=(2 * PANEL, height), dpi=160, facecolor="white")
     colours = residue_colours(topology.n_residues)
-    grey = np.full_like(colours, 0.45)
     captions = (
         ("Backbones", f"truth grey, answers in colour ({len(members)})"),
         ("Heavy atoms", "the same structures"),
@@ -72,14 +84,24 @@ def members_picture(ladder: Ladder, truth: np.ndarray, members: np.ndarray) -> "
     for k, caption in enumerate(captions):
         ax = figure.add_axes((k / 2, 0.0, 0.5, 1 - HEADING / height))
         scene = Scene(ax, view, extent, depth)
-        for structure, colour, thin in ((truth, grey, 1.0), *((m, colours, 0.7) for m in members)):
-            if k == 0:
-                scene.tube(structure[topology.ca_index], topology.bonded, colour, 0.05 * thin)
-            else:
-                scene.sticks(topology, structure, colour, 0.018 * thin)
+        if k == 0:
+            _backbones(scene, ladder, truth, members, colours)
+        else:
+            scene.sticks(topology, truth, np.full_like(colours, GREY), 0.018)
+            for member in members:
+                scene.sticks(topology, member, colours, 0.7 * 0.018)
         scene.draw()
         _caption(figure, ax, *caption, arrow=False)
     return figure
+
+
+def _backbones(
+    scene: Scene, ladder: Ladder, truth: np.ndarray, members: np.ndarray, colours: np.ndarray
+) -> None:
+    topology = ladder.topology
+    scene.tube(truth[topology.ca_index], topology.bonded, np.full_like(colours, GREY), 0.05)
+    for member in members:
+        scene.tube(member[topology.ca_index], topology.bonded, colours, 0.7 * 0.05)
 
 
 def _framing(truth: np.ndarray, others: np.ndarray) -> tuple[View, tuple[float, float], float]:

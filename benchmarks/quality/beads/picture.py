@@ -1,4 +1,4 @@
-"""Pictures for docs/ultra-coarse.md: one unseen chain as beads, C-alpha trace and atoms, and three members.
+"""Pictures for README and docs/ultra-coarse.md: one unseen chain as beads, C-alpha trace, atoms, three members.
 
     HPCBACKMAP_DATA=FOLDER python benchmarks/quality/beads/picture.py docs/images [--residues 4 10]
 
@@ -53,7 +53,7 @@ def main() -> None:
         levels = {key: values[0] for key, values in members[0].items()} | {name: beads[0]}
         drawn = np.stack([member["fg"][0] for member in members])
         for kind, figure in (
-            ("ladder", ladder_picture(ladder, truth, levels)),
+            ("ladder", ladder_picture(ladder, truth, levels, drawn)),
             ("members", members_picture(ladder, truth, drawn)),
         ):
             path = arguments.output / f"ultra-coarse-{size}-{kind}.png"
