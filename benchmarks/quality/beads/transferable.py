@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--artifact", type=Path)
     parser.add_argument("--rungs", default="4,10")
     parser.add_argument("--members", type=int, default=10)
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--limit", type=int)
     parser.add_argument("--chains", type=Path, help="Training chains, made if missing.")
     arguments = parser.parse_args()
