@@ -25,14 +25,16 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/hpcbackmap demo
 
-# Two at a time: half of what starts ranks is waiting. Those are begun first, as they take longest.
+# Two at a time: half of what starts ranks is waiting. Those are begun first, as they take longest; pytest-xdist
+# would begin with the files of most tests.
+IN_TURN := -n 2 --dist loadfile --no-loadscope-reorder
 ALL := tests/distributed tests/mpi tests/slurm tests/e2e tests/cuda tests/unit
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 # Paths among PYTEST_ARGS: what they name, and in one process.
 NAMED := $(filter tests% ./tests%,$(PYTEST_ARGS))
 
 test: $(READY)
-	$(PYTEST) $(if $(NAMED),,-n 2 --dist loadfile $(ALL)) $(PYTEST_ARGS)
+	$(PYTEST) $(if $(NAMED),,$(IN_TURN) $(ALL)) $(PYTEST_ARGS)
 
 check: lint types
 	OMP_NUM_THREADS=1 HPCBACKMAP_FUZZ=0.25 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not trains" tests/unit
@@ -50,7 +52,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 coverage: $(READY)
-	$(PYTEST) -n 2 --dist loadfile --cov --cov-report=xml --cov-report=term $(PYTEST_ARGS) $(ALL)
+	$(PYTEST) $(IN_TURN) --cov --cov-report=xml --cov-report=term $(PYTEST_ARGS) $(ALL)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
