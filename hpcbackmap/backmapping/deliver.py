@@ -208,7 +208,7 @@ def _write(
 
 
 def _write_topology(pieces: Pieces, targets: Targets) -> None:
-    """The first structure there is, as PDB, unless one of these atoms is there."""
+    """The first structure there is, as PDB without a time, unless one of these atoms is there."""
     from hpcbackmap.trajectories.writer import TrajectoryWriter
 
     if targets.topology is None:
@@ -219,8 +219,9 @@ def _write_topology(pieces: Pieces, targets: Targets) -> None:
         if len(good):
             frame, member = good[0]
             topology = pieces.topology()
+            positions, numbers, times, *more = piece.of(slice(frame, frame + 1), member)
             with TrajectoryWriter(targets.topology, topology, force=True) as file:
-                file.append(*piece.of(slice(frame, frame + 1), member))
+                file.append(positions, numbers, np.zeros_like(times), *more)
             return
 
 

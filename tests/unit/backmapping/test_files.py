@@ -1,5 +1,7 @@
 """`backmap FILE`: atoms for every frame of a C-alpha trajectory, whole files or none, nothing lost."""
 
+import logging
+
 import mdtraj
 import numpy as np
 import pytest
@@ -108,7 +110,8 @@ def test_mode_draws_nothing(trace, artifact, tmp_path):
     assert made[0] == made[1]
 
 
-def test_times_and_steps_are_those_of_the_input(truth, artifact, tmp_path):
+def test_times_and_steps_are_those_of_the_input(truth, artifact, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     calpha = truth.atom_slice(truth.topology.select("name CA"))
     calpha.time = 10.0 * np.arange(FRAMES) + 5
     calpha.save_xtc(str(tmp_path / "in.xtc"))
@@ -118,6 +121,7 @@ def test_times_and_steps_are_those_of_the_input(truth, artifact, tmp_path):
     )
     made = mdtraj.load(str(tmp_path / "out.xtc"), top=result["topology"])
     np.testing.assert_allclose(made.time, calpha.time)
+    assert "keeps no times" not in caplog.text, "the topology beside has none to lose"
 
 
 def test_chain_break_is_told_and_not_bridged(truth, artifact, tmp_path, caplog):
