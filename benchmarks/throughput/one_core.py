@@ -33,7 +33,7 @@ from pathlib import Path
 import mdtraj
 import torch
 
-from hpcbackmap.protein.named_residues import topology_from_mdtraj
+from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.allocator import keep_freed_memory
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
@@ -118,8 +118,8 @@ class Ours:
     """The shipped stage; `turn` gives CPU milliseconds a frame of every answer and of their parts."""
 
     def __init__(self, frames: mdtraj.Trajectory):
-        topology, index, _ = topology_from_mdtraj(frames.topology, frames.xyz[0], "adk")
-        self.coarse = torch.from_numpy(frames.xyz[:, index][:, topology.ca_index])
+        topology = topology_from_sequence([frames.topology.to_fasta(0)])
+        self.coarse = torch.from_numpy(frames.xyz[:, frames.topology.select("name CA")])
         self.stage = load_artifact(shipped_artifact()).eval()
         self.system = collate([self.stage.describe(build_ladder(topology, ["fg", "ca"]))])
         generator = torch.Generator().manual_seed(0)

@@ -19,7 +19,9 @@ from hpcbackmap.runtime.files import write_whole
 __all__ = ["campaign_text", "init"]
 
 RESIDUES_PER_BEAD = 10
-LEAST_BEADS, FEWEST_BEADS, MOST_BEADS = 3, 5, 100
+FEWEST_BEADS, MOST_BEADS = 5, 100
+FEWEST_OF_PEPTIDES = 3
+"""Where a bead of two residues leaves no room for more; fewer have no orientation."""
 SELECTION = """\
     # selection: "chainid 0"      # mdtraj language; default: all protein"""
 FRAMES_TO_LEARN = 30
@@ -172,7 +174,7 @@ def _look(files: list[str], top: Path | None, beads: int | None) -> _System:
         source = OWN_INPUT if survey.resolution == "ca" else OTHER_INPUT
         return _System(name, summary, ["fg", "ca"], words, split, SHIPPED_STAGE, source)
     usual = min(MOST_BEADS, max(FEWEST_BEADS, round(residues / RESIDUES_PER_BEAD)))
-    count = beads or min(usual, max(LEAST_BEADS, residues // 2))
+    count = beads or min(usual, max(FEWEST_OF_PEPTIDES, residues // 2))
     if count > residues // 2:
         raise ConfigError(f"init: --beads {count} for {residues} residues; at most {residues // 2}")
     coarse = f"ucg:{count}"

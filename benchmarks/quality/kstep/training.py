@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["train_in_process"]
+__all__ = ["peak_mb", "train_in_process"]
 
 
 class CpuClock:
@@ -62,7 +62,7 @@ def main() -> None:
     from hpcbackmap.training.trainer import train
 
     torch.set_num_threads(1)
-    libraries, wall, cpu = _peak_mb(), time.monotonic(), time.process_time()
+    libraries, wall, cpu = peak_mb(), time.monotonic(), time.process_time()
     clock = run.time = CpuClock()
     run.Run.bring_to_start = clock.charge(run.Run.bring_to_start)
     result = train(load_campaign(arguments.campaign), arguments.stage)
@@ -70,7 +70,7 @@ def main() -> None:
         "wall_seconds": time.monotonic() - wall,
         "cpu_seconds": time.process_time() - cpu,
         "budget_cpu_seconds": 60 * result["minutes"],
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
         "libraries_peak_mb": libraries,
     }
     print(
@@ -90,7 +90,7 @@ def train_in_process(campaign: Path, stage: str) -> dict:
     return cost
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Largest resident memory since this program began (``getrusage`` would count the parent's, too)."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024

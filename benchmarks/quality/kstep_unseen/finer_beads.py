@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hpcbackmap.config.campaign import TraceConfig
 from hpcbackmap.resolution.ladder import Ladder
+from hpcbackmap.resolution.mapping import Mapping
 from hpcbackmap.stages.layers.pooling import system_sums
 from hpcbackmap.stages.system import Plain
 from hpcbackmap.stages.trace.energy_score import energy_score, other_noise, pair_lengths
@@ -118,10 +119,8 @@ class FinerBeads(Trace):
         )
 
 
-def _joined(ladder: Ladder, fine: str, coarse: str):
+def _joined(ladder: Ladder, fine: str, coarse: str) -> Mapping:
     """Mapping from residues to ``coarse``, two levels as one."""
-    from hpcbackmap.resolution.mapping import Mapping
-
     halves, pair = ladder.mapping(fine), ladder.mapping(coarse)
     return Mapping(pair.bead[halves.bead], halves.weight * pair.weight[halves.bead])
 

@@ -8,13 +8,14 @@ FOLDER/weights.safetensors and, at last, FOLDER/cost.json.
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kstep"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes"))
+from training import peak_mb
 
 __all__ = ["load_rung", "train_in_process"]
 
@@ -51,7 +52,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     stage = new_stage(arguments.coarse, arguments.fine)
     chains = [c for c in load_chains(arguments.chains) if c.topology.n_residues >= SHORTEST]
-    before = _peak_mb()
+    before = peak_mb()
     run = Run(stage, optimisers_of(stage), arguments.folder / "checkpoint.pt", arguments.seconds)
     if isinstance(stage, AtomsAtOnce) and not run.step:
         fine, coarse, systems = zip(
@@ -73,7 +74,7 @@ def main() -> None:
     cost = {
         **told,
         "parameters": sum(each.numel() for each in stage.parameters()),
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
         "peak_before_mb": before,
         "chains": len(chains),
     }
@@ -100,12 +101,6 @@ def load_rung(folder: Path, coarse: str, fine: str):
     stage = new_stage(coarse, fine)
     stage.load_state_dict(load_file(folder / "weights.safetensors"))
     return stage.eval()
-
-
-def _peak_mb() -> float:
-    """Largest resident memory since this program began."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024
 
 
 if __name__ == "__main__":
