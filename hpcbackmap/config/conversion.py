@@ -18,7 +18,11 @@ BEFORE: dict[str, dict[str, Any]] = {"trace": {"denoiser": 0}, "cgvae": {"mended
 
 def recorded_model(model: dict[str, Any]) -> dict[str, Any]:
     """Settings that an artifact or a training was made with, in today's words, every key said."""
-    return BEFORE.get(model.get("kind", ""), {}) | model
+    before = BEFORE.get(model.get("kind", ""), {})
+    if model.get("kind") == "genzprot":
+        # until version 0.7; of many proteins the key says nothing
+        before = {"torsion_bias": not model.get("per_system")}
+    return before | model
 
 
 def current_model(model: dict[str, Any], fine: str, where: str) -> dict[str, Any]:

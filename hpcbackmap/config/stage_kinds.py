@@ -94,6 +94,8 @@ class GenzprotConfig(Model):
     """Largest random displacement (nm, standard deviation) of the C-alpha atoms that training shows."""
     per_system: bool = False
     """Learn one protein by heart: an embedding for each of its residues, zero at the start."""
+    torsion_bias: bool = True
+    """With per_system: a bias for the torsions of each residue, fitted in closed form before the first step."""
 
     @model_validator(mode="after")
     def _fits_a_machine(self) -> "GenzprotConfig":

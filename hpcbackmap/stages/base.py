@@ -154,7 +154,10 @@ class Stage(nn.Module, ABC, Generic[S]):
         """Static description of one molecule. Raises InputError if this stage cannot treat it."""
 
     def calibrate(self, fine: Tensor, coarse: Tensor, system: S) -> None:
-        """Set scales and starting values from training frames of one system; called once before training."""
+        """Set scales and starting values from training frames; called once before training.
+
+        Also where training starts from a stage that has no weights `by_heart`: then those alone are set.
+        """
 
     def at_step(self, step: int) -> None:
         """Told by the trainer before optimiser step ``step`` (from 0); schedules of the loss follow it."""

@@ -10,8 +10,8 @@ from hpcbackmap.stages.base import Stage
 __all__ = ["start_from"]
 
 
-def start_from(folder: str | Path, stage: Stage[Any]) -> None:
-    """Copy the weights and scales of an artifact into ``stage``.
+def start_from(folder: str | Path, stage: Stage[Any]) -> bool:
+    """Copy the weights and scales of an artifact into ``stage``; True if those by heart are yet to calibrate.
 
     Settings of the loss may differ, the network may not; but a stage that learns one molecule may start from
     one that has learned many. Raises ConfigError that names what differs for an
@@ -34,6 +34,7 @@ def start_from(folder: str | Path, stage: Stage[Any]) -> None:
         change = ", ".join(f"model.{key} is {theirs[key]} there, {ours[key]} here" for key in keys)
         raise ConfigError(f"{where} has another network: {change or 'it fits another molecule'}")
     stage.load_state_dict(trained.state_dict(), strict=not added)
+    return bool(added)
 
 
 def _molecule(stage: Stage[Any]) -> str | None:

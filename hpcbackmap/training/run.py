@@ -113,12 +113,11 @@ class Run:
             raise InputError(f"{self.store.path}: the split leaves no frames to train on")
 
     def bring_to_start(self, stage: Stage[Any]) -> None:
-        """Bring a stage to where training starts: the weights of an artifact, or what frames tell.
+        """Bring a stage to where training starts: the weights of an artifact, and what frames tell.
 
-        Every rank shows it the same frames: many of one system, or one of each of several.
+        Every rank shows it the same frames: many of one molecule, or one of each of several.
         """
-        if self.train.init_from:
-            start_from(self.train.init_from, stage)
+        if self.train.init_from and not start_from(self.train.init_from, stage):
             return
         size, budget = self.train.batch_size, self.budget
         inputs = self.feed.sample(self.ranges["train"], size, CALIBRATION_FRAMES, budget)

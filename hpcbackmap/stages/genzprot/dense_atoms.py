@@ -51,7 +51,8 @@ class Scene(NamedTuple):
     there [R, MAX_ATOMS]: atoms that a residue has. kind [R]. before, after [R]: the residues that it is bonded
     to, itself where it is not. rigid: distance, angle and fixed dihedral of every slot, as ``atoms``. beads:
     side-chain beads that the input holds (`restraints.GivenBeads`), if any. shift, box: what brings each of
-    ``near`` to the image that is near, [F, R, K, 3], and the periodic box; None without one.
+    ``near`` to the image that is near, [F, R, K, 3], and the periodic box; None without one. bias: biases of
+    the logits of chi torsions [R, N_CHI, BINS], of one protein.
     """
 
     atoms: Tensor
@@ -65,6 +66,7 @@ class Scene(NamedTuple):
     beads: GivenBeads | None = None
     shift: Tensor | None = None
     box: Box | None = None
+    bias: Tensor | None = None
 
 
 def make_scene(

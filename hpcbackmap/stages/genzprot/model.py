@@ -23,7 +23,7 @@ from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.stages.base import Elbo, Stage
 from hpcbackmap.stages.genzprot import chain_ends, ideal_geometry, packing, planes
-from hpcbackmap.stages.genzprot.choose_rotamer import drawn, most_likely
+from hpcbackmap.stages.genzprot.choose_rotamer import Pick, drawn, most_likely
 from hpcbackmap.stages.genzprot.dense_atoms import (
     GivenBeads,
     Scene,
@@ -51,10 +51,12 @@ from hpcbackmap.stages.genzprot.relieve import relieve
 from hpcbackmap.stages.genzprot.settle import settle
 from hpcbackmap.stages.genzprot.steric import steric_term
 from hpcbackmap.stages.genzprot.system import FLAGS, ResidueSystem, require_trace, residue_system
+from hpcbackmap.stages.genzprot.torsion_bias import Observed, TorsionBias, frames_to_observe
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, bin_of, draw, log_density
 from hpcbackmap.stages.given import Given
 from hpcbackmap.stages.layers import geometry
 from hpcbackmap.stages.layers.network import MessageLayers
+from hpcbackmap.stages.layers.on_host import places
 
 __all__ = ["Genzprot"]
 
@@ -79,6 +81,10 @@ only keeps their gradients, which are a hundred times as large, from ruling what
 OFFSET_UNIT = 0.01
 """nm and rad; deviations are small, so that a step of the optimiser must not take them to their bounds."""
 
+OBSERVED = 16
+"""Frames whose torsions are observed at a time, which bounds the memory."""
+GOLDEN = (1 + math.sqrt(5)) / 2
+
 
 class Context(NamedTuple):
     """What the C-alpha trace alone tells: features [F, R, W], nearest residues and validity [F, R, K].
@@ -96,8 +102,9 @@ class Genzprot(Stage[ResidueSystem]):
     kind = "genzprot"
     variance = "one per atom type and internal coordinate, learned"
     takes_given = True
-    by_heart = frozenset({"known.weight"})
+    by_heart = frozenset({"known.weight", "bias.planes", "bias.chi"})
     bins: Tensor
+    bias: TorsionBias | None
     config: GenzprotConfig
 
     def __init__(
@@ -123,9 +130,13 @@ class Genzprot(Stage[ResidueSystem]):
         )
         nn.init.zeros_(self.offsets.weight)
         nn.init.zeros_(self.offsets.bias)
+        self.bias = None
         if self.ladder is not None:
-            self.known = nn.Embedding(self.ladder.topology.n_residues, width)
+            residues = self.ladder.topology.n_residues
+            self.known = nn.Embedding(residues, width)
             nn.init.zeros_(self.known.weight)
+            if config.torsion_bias:
+                self.bias = TorsionBias(residues)
 
     def require(self, ladder: Ladder) -> None:
         self.require_molecule(ladder)
@@ -134,6 +145,46 @@ class Genzprot(Stage[ResidueSystem]):
     def describe(self, ladder: Ladder) -> ResidueSystem:
         self.require(ladder)
         return residue_system(ladder, self.coarse)
+
+    @torch.no_grad()
+    def calibrate(self, fine: Tensor, coarse: Tensor, system: ResidueSystem) -> None:
+        """Fit the `torsion_bias` of one protein; of many there is nothing to set."""
+        if self.bias is None:
+            return
+        most = frames_to_observe(coarse.shape[1])
+        turns, chi = Observed(), [Observed() for _ in range(N_CHI)]
+        for parts in zip(fine[:most].split(OBSERVED), coarse[:most].split(OBSERVED), strict=True):
+            self._observe(*parts, system, turns, chi)
+        self.bias.fit(turns, chi)
+
+    def _observe(
+        self,
+        fine: Tensor,
+        coarse: Tensor,
+        system: ResidueSystem,
+        turns: Observed,
+        chi: list[Observed],
+    ) -> None:
+        """Add the true torsions of some frames, and what is expected of each given those before it."""
+        context = self._context(coarse, system)
+        truth = ideal_geometry.internal_of(fine, system)[:, system.torsion_index, 2]
+        tables = self._tables(coarse, self._rigid(context, coarse, system), system)
+        planes = truth[..., Role.PLANE]
+        expected = self.planes.given_others(context.h, planes, tables, system)
+        (there,) = places(system.torsion_mask[:, Role.PLANE], system.torsions[Role.PLANE])
+        turns.add(
+            expected[:, there].flatten(0, 1), planes[:, there].flatten(), there.repeat(len(fine))
+        )
+        frames = torch.arange(len(fine), device=fine.device).unsqueeze(-1)
+        rank = (system.place / GOLDEN + frames / math.e) % 1
+        scene = self._scene(fine[:, system.atom_index], context, system)
+
+        def side(k: int, logits: Tensor, f: Tensor, r: Tensor) -> Tensor:
+            angle = truth[f, r, Role.CHI1 + k]
+            chi[k].add(logits, angle, r)
+            return angle
+
+        self._given_truth(context.h, scene, rank, system, side)
 
     def encode(self, fine: Tensor, system: ResidueSystem) -> Tensor:
         """The latents of a structure: bin of each torsion, int64 [F, R, N_TORSIONS]; 0 where there is none."""
@@ -158,7 +209,7 @@ class Genzprot(Stage[ResidueSystem]):
         context = self._context(coarse, system, given)
         even = (system.place % 2 == 0).expand(coarse.shape[:2])
         expected = self._rigid(context, coarse, system)
-        tables = angle_tables(coarse, expected, system)
+        tables = self._tables(coarse, expected, system)
         turns = self.planes.mode(context.h, even, tables, system)
         torsions = self._with_ends(context.h, turns, system, lambda role, _, x: angle_of_mode(x))
         scene = self._unpressed(context, torsions, expected, coarse, tables, system, given)
@@ -276,6 +327,24 @@ class Genzprot(Stage[ResidueSystem]):
         offsets = OFFSET_UNIT * self.offsets(context.h.detach()).unflatten(-1, (MAX_ATOMS, 3))
         return ideal_geometry.expected_geometry(offsets, coarse, system)
 
+    def _tables(self, coarse: Tensor, expected: Tensor, system: ResidueSystem) -> AngleTables:
+        tables = angle_tables(coarse, expected, system)
+        if self.bias is None:
+            return tables
+        return tables._replace(bias=self.bias.planes[system.place])
+
+    def _scene(
+        self,
+        atoms: Tensor,
+        context: Context,
+        system: ResidueSystem,
+        expected: Tensor | None = None,
+    ) -> Scene:
+        scene = make_scene(atoms, context.near, context.valid, system, expected)
+        if self.bias is None:
+            return scene
+        return scene._replace(bias=self.bias.chi[system.place])
+
     def _with_ends(
         self, h: Tensor, turns: Tensor, system: ResidueSystem, choose: chain_ends.Choose
     ) -> Tensor:
@@ -319,7 +388,7 @@ class Genzprot(Stage[ResidueSystem]):
         atoms = backbone_atoms(expected, torsions, coarse, system)
         if given is not None and given.known is not None:
             atoms = keep_known(atoms, given.known, expected, torsions, system)
-        scene = make_scene(atoms, context.near, context.valid, system, expected)
+        scene = self._scene(atoms, context, system, expected)
         if context.around is not None:
             scene = scene._replace(**context.around._asdict())
         if given is None or given.beads is None or given.shares is None:
@@ -360,7 +429,7 @@ class Genzprot(Stage[ResidueSystem]):
         first, rank = _order(noise, system)
         draws = noise[..., DRAWS : DRAWS + N_TORSIONS].to(coarse)
         expected = self._rigid(context, coarse, system)
-        tables = angle_tables(coarse, expected, system)
+        tables = self._tables(coarse, expected, system)
         again = noise[..., AGAIN].to(coarse)
         turns = self.planes.draw(context.h, draws[..., Role.PLANE], again, first, tables, system)
         torsions = self._with_ends(
@@ -389,7 +458,7 @@ class Genzprot(Stage[ResidueSystem]):
         first, rank = _order(noise, system)
         nats = torch.zeros_like(truth)
         h, turns = context.h, truth[..., Role.PLANE]
-        tables = angle_tables(coarse, expected, system)
+        tables = self._tables(coarse, expected, system)
         nats[..., Role.PLANE] = self.planes.log_density(h, turns, first, tables, system)
 
         def at_ends(role: Role, residues: Tensor, logits: Tensor) -> Tensor:
@@ -397,20 +466,26 @@ class Genzprot(Stage[ResidueSystem]):
             return truth[:, residues, role]
 
         self.ends.torsions(h, turns, system, at_ends)
-        scene = make_scene(fine[:, system.atom_index], context.near, context.valid, system)
-        (frame, residue), counts = turning_rows(system, len(h))
-        near = scene.near[frame, residue]
-        seen = rank[frame.unsqueeze(-1), near] < rank[frame, residue].unsqueeze(-1)
-        seen |= ~turning(system)[near]
+        scene = self._scene(fine[:, system.atom_index], context, system)
 
         def side(k: int, logits: Tensor, f: Tensor, r: Tensor) -> Tensor:
             angle = truth[f, r, Role.CHI1 + k]
             nats[f, r, Role.CHI1 + k] = log_density(logits, angle)
             return angle
 
-        chains = SideChains(self.packing, h, scene, system)
-        chains.choose(frame, residue, seen, side, counts)
+        self._given_truth(h, scene, rank, system, side)
         return nats
+
+    def _given_truth(
+        self, h: Tensor, scene: Scene, rank: Tensor, system: ResidueSystem, pick: Pick
+    ) -> None:
+        """Show ``pick`` the logits of each chi, side chains of lower ``rank`` [F, R] where they truly are."""
+        (frame, residue), counts = turning_rows(system, len(h))
+        near = scene.near[frame, residue]
+        seen = rank[frame.unsqueeze(-1), near] < rank[frame, residue].unsqueeze(-1)
+        seen |= ~turning(system)[near]
+        chains = SideChains(self.packing, h, scene, system)
+        chains.choose(frame, residue, seen, pick, counts)
 
 
 def _order(noise: Tensor, system: ResidueSystem) -> tuple[Tensor, Tensor]:

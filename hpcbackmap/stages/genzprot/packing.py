@@ -64,7 +64,7 @@ class PackingHead(Block):
         self.heads = nn.ModuleList(MLP(width, width, BINS) for _ in range(N_CHI))
         self.register_buffer("atom_kind", _atom_kinds().flatten(), persistent=False)
         self.register_buffer("beyond", _lengths(), persistent=False)
-        self.register_buffer("unclosed", ~_pucker(), persistent=False)
+        self.register_buffer("unclosed", _unclosed(), persistent=False)
 
     def see(
         self, h: Tensor, scene: Scene, frame: Tensor, residue: Tensor, placed: Tensor
@@ -128,11 +128,13 @@ class PackingHead(Block):
         local = torch.bmm(points - ca.unsqueeze(1), axes.transpose(1, 2))
         return 4 * local.flatten(1)
 
-    def logits(self, context: Tensor, k: int, proline: Tensor) -> Tensor:
-        """Logits of chi ``k`` (from 0) given the context [n, W]: [n, BINS]."""
+    def logits(self, context: Tensor, k: int, scene: Scene, residue: Tensor) -> Tensor:
+        """Logits of chi ``k`` (from 0) of residues [n] given their contexts [n, W]: [n, BINS]."""
         logits: Tensor = self.heads[k](nn.functional.silu(context))
         if k == 0:
-            logits = logits - PENALTY * (proline.unsqueeze(-1) & self.unclosed)
+            logits = logits - self.unclosed[scene.kind[residue]]
+        if scene.bias is not None:
+            logits = logits + scene.bias[residue, k]
         return logits
 
     def after(self, context: Tensor, k: int, angle: Tensor, there: Tensor) -> Tensor:
@@ -158,7 +160,8 @@ def _lengths() -> Tensor:
     return torch.tensor(beyond, dtype=torch.float32).mul(0.035).clamp(0, 0.25)
 
 
-def _pucker() -> Tensor:
-    """Bins of chi1 that a proline ring can have, |chi1| < 50 degrees: bool [BINS]."""
+def _unclosed() -> Tensor:
+    """Nats off each bin of chi1 [types, BINS]: where proline's ring, |chi1| < 50 degrees, cannot close."""
     middle = (torch.arange(BINS) + 0.5) * 360 / BINS - 180
-    return middle.abs() < 50
+    proline = torch.tensor([name == "PRO" for name in RESIDUES])
+    return PENALTY * (proline.unsqueeze(-1) & (middle.abs() >= 50))

@@ -64,7 +64,7 @@ class SideChains:
         (frame, residue), _ = turning_rows(system, len(h))
         nobody = torch.zeros_like(self.scene.near[frame, residue], dtype=torch.bool)
         seen = self.head.see(h[frame, residue], self.scene, frame, residue, nobody)
-        logits = self.head.logits(seen, 0, system.proline[residue])
+        logits = self.head.logits(seen, 0, self.scene, residue)
         doubt = torch.zeros(h.shape[:2], dtype=h.dtype, device=h.device)
         doubt[frame, residue] = 1 - logits.softmax(-1).square().sum(-1)
         whose = system.coarse_system
@@ -138,7 +138,7 @@ class SideChains:
             )
             if len(rows) == 0:
                 break
-            logits = self.head.logits(context[rows], k, self.system.proline[residue[rows]])
+            logits = self.head.logits(context[rows], k, self.scene, residue[rows])
             chi[rows, k] = pick(k, logits, frame[rows], residue[rows]).to(chi)
             if k + 1 < N_CHI:
                 context = self.head.after(context, k, chi[:, k], there)

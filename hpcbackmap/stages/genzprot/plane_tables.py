@@ -24,7 +24,8 @@ class AngleTables(NamedTuple):
     """cos(N-CA-C) of residue i is u^T at[i] v for u, v = (1, cos, sin) of the planes before and after it.
 
     at: [F, R, 3, 3]. calpha [F, R, 3], nm. carbon, oxygen, nitrogen: [F, R, 3, 3], C and O of residue i and N
-    of the next lie at v^T carbon[i], v^T oxygen[i] and v^T nitrogen[i], nm.
+    of the next lie at v^T carbon[i], v^T oxygen[i] and v^T nitrogen[i], nm. bias: bias of each plane's logits
+    given its neighbours [R, BINS], of one protein.
     """
 
     at: Tensor
@@ -32,6 +33,7 @@ class AngleTables(NamedTuple):
     carbon: Tensor
     oxygen: Tensor
     nitrogen: Tensor
+    bias: Tensor | None = None
 
     @property
     def links(self) -> tuple[Tensor, Tensor]:

@@ -122,6 +122,8 @@ class PlaneHead(nn.Module):
         before = self.previous(around[at.before]) * at.is_behind.unsqueeze(-1)
         after = self.following(around[at.after]) * at.is_ahead.unsqueeze(-1)
         logits = self.between(nn.functional.silu(self.context(h[at.own]) + before + after))
+        if tables.bias is not None:
+            logits = logits + tables.bias[at.own[1]]
         found: Tensor = logits - self._strain(planes, tables, at, system)
         return found
 

@@ -107,7 +107,7 @@ class _Rows:
         assert scene.rigid is not None
         beads = _beads(scene)
         self.kind, self.rigid = scene.kind[residue], scene.rigid[frame, residue]
-        self.proline = system.proline[residue]
+        self.scene, self.residue = scene, residue
         self.shares = beads.shares[residue]
         self.target = beads.position[frame, residue]
         self.there = torch.isfinite(self.target).all(-1)
@@ -146,8 +146,9 @@ def _branches(rows: _Rows, context: Tensor, number: int) -> tuple[Tensor, Tensor
     every = centres(BINS, context)
     for k in range(number):
         branches = chi.shape[1]
-        proline = rows.proline.repeat_interleave(branches)
-        logits = rows.packing.logits(context.flatten(0, 1), k, proline).unflatten(0, (n, branches))
+        residue = rows.residue.repeat_interleave(branches)
+        logits = rows.packing.logits(context.flatten(0, 1), k, rows.scene, residue)
+        logits = logits.unflatten(0, (n, branches))
         reached = prior.unsqueeze(-1) + logits.log_softmax(-1)
         outlook = _outlook(rows, chi, k, number, every)
         score = (reached + outlook).flatten(1)

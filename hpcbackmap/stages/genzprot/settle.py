@@ -61,7 +61,7 @@ def _best(
     seen = packing.see(h[frame, residue], scene, frame, residue, everyone)
     count = len(SKIPS)
     frames, residues = frame.repeat_interleave(count), residue.repeat_interleave(count)
-    chi, nats = _candidates(packing, seen, residues, system)
+    chi, nats = _candidates(packing, seen, scene, residues, system)
     side = side_chain_rows(scene, chi, frames, residues)
     cost = overlaps(side, scene, frames, residues) / SOFTNESS - nats
     best = cost.view(-1, count).argmin(1)
@@ -69,7 +69,7 @@ def _best(
 
 
 def _candidates(
-    packing: PackingHead, seen: Tensor, residues: Tensor, system: ResidueSystem
+    packing: PackingHead, seen: Tensor, scene: Scene, residues: Tensor, system: ResidueSystem
 ) -> tuple[Tensor, Tensor]:
     """Torsions [n C, N_CHI] of every candidate and how likely they are, nats [n C]; seen [n, W]."""
     count = len(SKIPS)
@@ -82,7 +82,7 @@ def _candidates(
         rows = torch.nonzero(there).squeeze(-1)
         if len(rows) == 0:
             break
-        logits = packing.logits(context[rows], k, system.proline[residues[rows]])
+        logits = packing.logits(context[rows], k, scene, residues[rows])
         angle = angle_of_mode(logits)
         lean = torch.zeros_like(angle)
         if k < SKIPS.shape[1]:

@@ -115,8 +115,11 @@ def test_record_of_a_former_training_is_compared_in_todays_words(said):
     now = current_identity(former)
     assert now == {"stage": "ucg5-ca", "store": "x", "model": TRACE.model_dump()}
     heavy = GenzprotConfig().model_dump()
-    former = {key: value for key, value in heavy.items() if key != "per_system"}
+    former = {k: v for k, v in heavy.items() if k not in ("per_system", "torsion_bias")}
     assert current_identity({"stage": "ca-fg", "model": former})["model"] == heavy
+    former["per_system"] = True
+    by_heart = heavy | {"per_system": True, "torsion_bias": False}
+    assert current_identity({"stage": "ca-fg", "model": former})["model"] == by_heart
     assert said() == []
     assert current_identity(now) == now
     assert current_identity({}) == {}

@@ -1,5 +1,7 @@
 """One protein by heart, and stages that a campaign takes from the package by the word `shipped`."""
 
+import json
+
 import pytest
 import torch
 import yaml
@@ -14,6 +16,7 @@ from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
 from hpcbackmap.training.init_from import start_from
+from tests.unit.stages.test_heavy_atoms import read
 
 SEQUENCE = "ACDEFGHIKLMNPQRSTVWY"
 BY_HEART = GenzprotConfig(per_system=True)
@@ -59,6 +62,42 @@ def test_its_artifact_is_read_again(tmp_path):
     stage = learned(ladder)
     again = load_artifact(save_artifact(stage, tmp_path / "artifact", {}))
     assert torch.equal(drawn(stage, ladder), drawn(again, ladder))
+
+
+def test_weights_by_heart_alone_are_calibrated(data_dir):
+    topology, fine = read(data_dir / "nmr" / "1sb0_nmr.pdb.gz", 4)
+    ladder = build_ladder(topology, ["fg", "ca"])
+    stage = build_stage("ca-fg", BY_HEART, [ladder], 0)
+    assert start_from(shipped_artifact(), stage)
+    before = {name: weight.clone() for name, weight in stage.state_dict().items()}
+    stage.calibrate(
+        fine.float(), fine[:, topology.ca_index].float(), collate([stage.describe(ladder)])
+    )
+    changed = {k for k, weight in stage.state_dict().items() if not torch.equal(weight, before[k])}
+    assert changed == {"bias.planes", "bias.chi"}
+
+
+def test_it_goes_on_with_what_an_artifact_knows_by_heart(tmp_path):
+    ladder = ladder_of(SEQUENCE)
+    artifact = save_artifact(learned(ladder), tmp_path / "artifact", {})
+    assert not start_from(artifact, build_stage("ca-fg", BY_HEART, [ladder], 0))
+    many = build_stage("ca-fg", GenzprotConfig(), [ladder], 0)
+    assert not start_from(shipped_artifact(), many)
+
+
+def test_an_artifact_of_before_has_no_bias(tmp_path):
+    """Until version 0.7 the settings said nothing of it."""
+    ladder = ladder_of(SEQUENCE)
+    former = build_stage("ca-fg", GenzprotConfig(per_system=True, torsion_bias=False), [ladder], 0)
+    folder = save_artifact(former, tmp_path / "artifact", {})
+    record = json.loads((folder / "config.json").read_text())
+    del record["model"]["torsion_bias"], record["sha256"]
+    (folder / "config.json").write_text(json.dumps(record | {"format": 1}))
+    again = load_artifact(folder)
+    assert again.bias is None
+    assert torch.equal(drawn(former.eval(), ladder), drawn(again, ladder))
+    now = build_stage("ca-fg", BY_HEART, [ladder], 0)
+    assert start_from(folder, now)
 
 
 def test_other_proteins_are_refused(tmp_path):
