@@ -61,7 +61,7 @@ class BeadSystem(FileSystem):
                 f"{self.reader.label(frames[place])}: {reason}; leave such frames out with --on-bad-frame skip"
             )
         return Coarse(
-            filled(beads, unusable),
+            filled(beads, unusable, float(self.links.high.max(initial=1.0)) / 2),
             unusable,
             np.zeros(len(beads), np.float32),
             cells=read.cells,

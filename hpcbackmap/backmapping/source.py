@@ -25,6 +25,7 @@ from hpcbackmap.backmapping.trace_rules import (
     measure_rules,
     repaired,
 )
+from hpcbackmap.protein.residues import TRANS
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.representations.detect import detect, read_as
@@ -289,8 +290,10 @@ def file_source(
     read = reader.read_at(sampled.tolist())
     frames = read.positions[:, chosen]
     good = np.isfinite(frames).all(axis=(1, 2))
-    shown = frames[good] if good.any() else None
-    if subset.positions is not None and shown is not None:  # the first frame may be the bad one
+    if not good.any():
+        raise InputError(f"{path}: {_without_numbers(subset, frames)}")
+    shown = frames[good]
+    if subset.positions is not None:  # the first frame may be the bad one
         subset = replace(subset, positions=_typical(shown, subset.steps, subset))
     take = detect if representation == "auto" else partial(read_as, representation)
     try:
@@ -322,6 +325,16 @@ def file_source(
     return FileSource(path, system, options)
 
 
+def _without_numbers(particles: Particles, frames: np.ndarray) -> str:
+    """What is wrong with frames [F, P, 3] none of which is usable: the particle that is a number in fewest."""
+    number = np.isfinite(frames).all(axis=2).sum(axis=0)
+    worst = int(number.argmin())
+    return (
+        f"no frame of {len(frames)} looked at has numbers for every particle; {particles.names[worst]} of "
+        f"{particles.label(int(particles.residue[worst]))} has them in {number[worst]}; --select leaves it out"
+    )
+
+
 def _typical(frames: np.ndarray, steps: np.ndarray, particles: Particles) -> np.ndarray:
     """Of sampled frames [F, P, 3] the one whose residues follow each other most as ``steps`` [R] say."""
     first = np.array([rows[0] for rows in particles.members()])
@@ -331,11 +344,22 @@ def _typical(frames: np.ndarray, steps: np.ndarray, particles: Particles) -> np.
     return found
 
 
-def filled(positions: np.ndarray, unusable: dict[int, str]) -> np.ndarray:
-    """Unusable frames replaced by a usable one."""
+def filled(positions: np.ndarray, unusable: dict[int, str], spacing: float = TRANS) -> np.ndarray:
+    """Unusable frames of [F, N, 3] replaced by a usable one, or by points ``spacing`` (nm) apart: what is made
+    of them is thrown away, and at one place, as neighbours of each other, they would take minutes.
+    """
     if not unusable:
         return positions
     good = np.setdiff1d(np.arange(len(positions)), list(unusable))
     filled = positions.copy()
-    filled[list(unusable)] = positions[good[0]] if len(good) else 0.0
+    filled[list(unusable)] = (
+        positions[good[0]] if len(good) else _helix(positions.shape[1], spacing)
+    )
     return filled
+
+
+def _helix(count: int, spacing: float) -> np.ndarray:
+    """Points [N, 3] of which neighbours are ``spacing`` apart."""
+    along = np.arange(count)
+    turn = 1.75 * along
+    return spacing * np.stack([0.6 * np.cos(turn), 0.6 * np.sin(turn), 0.39 * along], axis=1)

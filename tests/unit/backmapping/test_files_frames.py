@@ -128,11 +128,16 @@ def test_frames_of_atoms_are_not_moved_though_one_of_them_scatters(truth, artifa
 
 def test_without_a_good_frame_there_is_no_output(truth, artifact, tmp_path):
     calpha = truth[:2].atom_slice(truth.topology.select("name CA"))
-    calpha.xyz[:, 3] = np.nan
-    calpha.save_dcd(str(tmp_path / "in.dcd"))
-    truth[0].atom_slice(truth.topology.select("name CA")).save_pdb(str(tmp_path / "in.pdb"))
-    with pytest.raises(InputError, match="none of its 2 frames could be backmapped"):
-        backmap(tmp_path / "in.dcd", tmp_path / "o.pdb", tmp_path / "in.pdb", artifact=artifact)
+    calpha[0].save_pdb(str(tmp_path / "in.pdb"))
+    between = (calpha.xyz[:, 17] + calpha.xyz[:, 19]) / 2
+    for place, message in (
+        (between, "none of its 2 frames could be backmapped"),
+        (np.nan, "no frame of 2 .* CA of A:PRO19 has them in 0"),
+    ):
+        calpha.xyz[:, 18] = place
+        calpha.save_dcd(str(tmp_path / "in.dcd"))
+        with pytest.raises(InputError, match=message):
+            backmap(tmp_path / "in.dcd", tmp_path / "o.pdb", tmp_path / "in.pdb", artifact=artifact)
 
 
 def test_a_trace_that_fluctuates_is_closed_and_told(truth, artifact, tmp_path):
