@@ -15,7 +15,7 @@ from hpcbackmap.protein.residues import BACKBONE, RESIDUES
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 
-__all__ = ["AngleTables", "angle_tables", "ones_cos_sin", "outliers"]
+__all__ = ["AngleTables", "angle_tables", "dihedral", "ones_cos_sin", "outliers"]
 
 CARBON, OXYGEN = BACKBONE.index("C"), BACKBONE.index("O")
 
@@ -87,7 +87,7 @@ def outliers(planes: Tensor, tables: AngleTables, system: ResidueSystem) -> Tens
     calpha = tables.calpha.permute(2, 0, 1)
     c_behind, n = (x[..., system.bead_previous] for x in (c, n_ahead))
     bonds = [n - c_behind, calpha - n, c - calpha, n_ahead - c]
-    phi, psi = (_dihedral(*bonds[first : first + 3]) for first in (0, 1))
+    phi, psi = (dihedral(*bonds[first : first + 3]) for first in (0, 1))
     row, column = ((BINS * (x / (2 * math.pi) + 0.5)).long() % BINS for x in (phi, psi))
     kinds = _kinds_of_types(planes.device)[system.residue_type]
     general, before_proline = KINDS.index("general"), KINDS.index("before proline")
@@ -97,8 +97,8 @@ def outliers(planes: Tensor, tables: AngleTables, system: ResidueSystem) -> Tens
     return found
 
 
-def _dihedral(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
-    """Of bonds [3, ...] one after another, rad."""
+def dihedral(first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+    """Of bonds [3, ...] one after another, rad; [...]."""
     across, beyond = (
         torch.linalg.cross(*pair, dim=0) for pair in ((first, second), (second, third))
     )

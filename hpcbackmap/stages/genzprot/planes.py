@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hpcbackmap.protein.residues import RESIDUES
 from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.plane_tables import AngleTables, ones_cos_sin, outliers
+from hpcbackmap.stages.genzprot.proline import add_ring_strain
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsions import angle_of_mode, centres, draw, harmonics, log_density
 
@@ -130,7 +131,10 @@ class PlaneHead(nn.Module):
     def _strain(
         self, planes: Tensor, tables: AngleTables, at: "Places", system: ResidueSystem
     ) -> Tensor:
-        """Penalty of the two N-CA-C angles that a plane takes part in, at every bin: [..., BINS]."""
+        """Penalty of what a plane makes together with its neighbours, at every bin: [..., BINS].
+
+        That is two angles N-CA-C, contacts of O and N, and phi of prolines.
+        """
         bins = ones_cos_sin(centres(BINS, planes))
         turned = ones_cos_sin(planes)
         behind = torch.einsum("...i,...ij->...j", turned[at.before], tables.at[at.own])
@@ -145,7 +149,8 @@ class PlaneHead(nn.Module):
             excess = cosines - rest[kind].unsqueeze(-1)
             weight = (0.5 * stiff[kind] * there).unsqueeze(-1)
             total = total + weight * excess.square()
-        return total + self._contact(turned, bins, tables, at)
+        total = total + self._contact(turned, bins, tables, at)
+        return add_ring_strain(total, turned, bins, tables, at, system)
 
     @staticmethod
     def _contact(turned: Tensor, bins: Tensor, tables: AngleTables, at: "Places") -> Tensor:
