@@ -19,6 +19,7 @@ from hpcbackmap.backmapping.reading import WholeSites, require_unit
 from hpcbackmap.backmapping.trace_rules import (
     SiteRules,
     astray,
+    cis_in_words,
     closed_rules,
     find_unusable,
     handedness_in_words,
@@ -283,6 +284,8 @@ def file_source(
     What kind they are and the bounds of bonds come from frames of the whole input, evenly spaced.
     Raises InputError for a unit of length that is another one, ConfigError where two readings are as likely.
     """
+    from hpcbackmap.stages.calpha.trace import lasting_cis
+
     subset = particles.subset(chosen)
     require_unit(path, subset)
     number = min(SAMPLED, reader.n_frames)
@@ -308,9 +311,13 @@ def file_source(
     gather = not may_be_crystal(path)
     whole = WholeSites(reading, gather)
     cells = None if read.cells is None else read.cells[good]
-    sites = whole(frames[good], cells)[:, whole.anchor]
+    shown = whole(frames[good], cells)
+    sites = shown[:, whole.anchor]
     rules = measure_rules(reading.topology, whole.site, sites)
     reading.words.extend(handedness_in_words(reading.topology, sites))
+    if (cis := lasting_cis(reading, shown)) is not None:
+        rules = replace(rules, cis=cis)
+        reading.words.extend(cis_in_words(reading.topology, cis))
     ladder = build_ladder(reading.topology, ["fg", "ca"])
     system = FileSystem(
         reader,

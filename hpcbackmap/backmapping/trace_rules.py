@@ -18,6 +18,7 @@ from hpcbackmap.trajectories.checks import CALPHA_RANGE, straight_at
 __all__ = [
     "SiteRules",
     "astray",
+    "cis_in_words",
     "closed_rules",
     "find_unusable",
     "handedness_in_words",
@@ -45,6 +46,7 @@ SITE_NAMES = {
 }
 FARTHEST_BEAD = 1.2
 """nm; of a side chain from what places its residue."""
+CIS_NAMED = 5
 NUDGE = 0.02
 """nm by which an atom in line with its neighbours is moved aside before its trace is closed."""
 
@@ -52,8 +54,8 @@ NUDGE = 0.02
 @dataclass(frozen=True)
 class SiteRules:
     """site: what a residue's particle is. scatter: standard deviation of bond lengths, nm. low, high: bounds of
-    a bond, nm. cis: of C-alpha atoms that fluctuate so far that a frame alone does not tell, the residues whose
-    bonds to the ones before are cis in the whole input; None: every frame tells.
+    a bond, nm. cis: the residues whose bonds to the ones before are cis in the whole input, of C-alpha atoms
+    that fluctuate so far that a frame alone does not tell, and of other beads; None: every frame tells.
     """
 
     site: str
@@ -105,6 +107,15 @@ def handedness_in_words(topology: Topology, samples: np.ndarray) -> list[str]:
         f"{left} of {turns} helical turns wind to the left, as in a mirror image (in proteins 2 of 100 do); "
         "if an axis was reflected, turn its sign and start again: all residues are built as L-amino acids"
     ]
+
+
+def cis_in_words(topology: Topology, cis: tuple[int, ...]) -> list[str]:
+    """A sentence about the prolines whose links to the residues before beads show to be cis; none without."""
+    if not cis:
+        return []
+    named = ", ".join(topology.label(residue) for residue in cis[:CIS_NAMED])
+    more = ", …" if len(cis) > CIS_NAMED else ""
+    return [f"the beads around {named}{more} are those of cis prolines ({len(cis)} in all)"]
 
 
 def astray(reading: Reading, particles: np.ndarray, sites: np.ndarray) -> dict[int, str]:

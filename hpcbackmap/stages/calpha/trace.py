@@ -17,6 +17,7 @@ from hpcbackmap.resolution.representations.reading import Reading
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.runtime.files import reason
 from hpcbackmap.runtime.parsing import json_value
+from hpcbackmap.stages.calpha.cis_prolines import proline_odds
 from hpcbackmap.stages.calpha.closing import (
     IDEAL,
     POSSIBLE,
@@ -27,7 +28,7 @@ from hpcbackmap.stages.calpha.closing import (
 from hpcbackmap.stages.calpha.network import CalphaNetwork
 from hpcbackmap.stages.sealed import read_sealed
 
-__all__ = ["FLUCTUATING", "Trace", "calpha_trace", "to_calpha"]
+__all__ = ["FLUCTUATING", "Trace", "calpha_trace", "lasting_cis", "to_calpha"]
 
 WEIGHTS = Path(__file__).parents[2] / "weights" / "calpha"
 FLUCTUATING = 0.0115
@@ -37,8 +38,8 @@ FLUCTUATING = 0.0115
 PREDICTED_SPREAD = 0.022
 """nm; of links between C-alpha atoms that the network places."""
 BLIND = "bb"
-"""Beads from which cis cannot be told: the network places both ends of 67 cis links before proline 0.34 to
-0.37 nm apart, as those of trans ones.
+"""Beads whose C-alpha atoms alone do not tell cis: the network places both ends of 67 cis links before proline
+0.34 to 0.37 nm apart, as those of trans ones.
 """
 
 
@@ -66,7 +67,7 @@ def calpha_trace(
 ) -> Trace:
     """The same with what closing did. scatter: standard deviation (nm) of the links of the whole input, which
     says better than the few links of a frame whether its trace fluctuates. cis_throughout: residues whose links
-    to the ones before are cis in the whole input, where frames of C-alpha atoms alone cannot tell.
+    to the ones before are cis in the whole input, instead of what each frame tells.
 
     Backbone atoms are taken as they are. C-alpha atoms are moved only where a peptide cannot span their
     distance, or, in a trace that fluctuates as bead models do, to ideal links. Other beads go through the
@@ -82,6 +83,7 @@ def calpha_trace(
     proline = torch.tensor([name == "PRO" for name in topology.sequence])
     centre = positions.astype(np.float64).mean(1, keepdims=True)
     local = torch.from_numpy((positions - centre).astype(np.float32))
+    beads = None
     if "ca" in sites:
         found = local[:, sites["ca"]]
         spread = link_spread(found, bonded)
@@ -90,33 +92,72 @@ def calpha_trace(
         steady = (spread < FLUCTUATING).view(-1, 1, 1)
         bounds = torch.where(steady, torch.tensor(POSSIBLE), torch.tensor(IDEAL))
     else:
-        found = _placed(reading, local, bonded)
+        beads = _Beads.of(reading, local)
+        found = _placed(reading, beads, bonded)
         spread = torch.full((len(found),), PREDICTED_SPREAD)
         bounds = torch.tensor(IDEAL).expand(len(found), -1, -1)
-    if "ca" in sites and cis_throughout is not None:
+    if cis_throughout is not None:
         cis = torch.zeros(found.shape[:2], dtype=torch.bool)
         cis[:, list(cis_throughout)] = True
-    elif BLIND in sites and reading.beads is None:
-        cis = torch.zeros(found.shape[:2], dtype=torch.bool)
-    else:
+    elif beads is None:
         cis = cis_links(found, bonded, proline, spread)
-    if "ca" not in sites:
-        cis &= proline
+    else:
+        cis = _cis_odds(reading, beads, found) > 0
     closed = close_links(found, bonded, cis, bounds.to(found))
     moved = (closed - found).norm(dim=-1)
     return Trace((closed.numpy() + centre).astype(np.float32), moved.numpy(), cis.numpy())
 
 
-def _placed(reading: Reading, local: Tensor, bonded: Tensor) -> Tensor:
-    """C-alpha atoms that the networks make of beads, [F, R, 3]."""
-    (role,) = {"com", "bb", "sc"} & set(reading.sites)
-    site = local[:, reading.sites[role]]
-    beads = site.unsqueeze(2)
-    if role == "bb" and reading.beads is not None:
+@torch.no_grad()
+def lasting_cis(reading: Reading, positions: np.ndarray) -> tuple[int, ...] | None:
+    """Residues whose links to the ones before are cis in frames [F, P, 3] taken together; None for beads that
+    hold C-alpha atoms. Prolines turn in seconds: what frames say of one is said of all.
+    """
+    if {"ca", "backbone"} & set(reading.sites) or not len(positions):
+        return None
+    centre = positions.astype(np.float64).mean(1, keepdims=True)
+    beads = _Beads.of(reading, torch.from_numpy((positions - centre).astype(np.float32)))
+    found = _placed(reading, beads, torch.tensor(reading.topology.bonded))
+    odds = _cis_odds(reading, beads, found).median(0).values
+    return tuple(torch.nonzero(odds > 0).squeeze(-1).tolist())
+
+
+def _cis_odds(reading: Reading, beads: "_Beads", found: Tensor) -> Tensor:
+    """Log odds of a cis link before each residue, [F, R]: above 0 only before prolines."""
+    bonded = torch.tensor(reading.topology.bonded)
+    proline = torch.tensor([name == "PRO" for name in reading.topology.sequence])
+    alone = -torch.ones(found.shape[:2])
+    if beads.role != BLIND:
+        spread = torch.full((len(found),), PREDICTED_SPREAD)
+        alone += 2 * (cis_links(found, bonded, proline, spread) & proline)
+    if "calpha" in reading.sites:
+        placed = ~torch.from_numpy(reading.sites["calpha"])
+        bonded = bonded & placed & placed.roll(1)
+    odds = proline_odds(beads.role, beads.positions, found, bonded, proline)
+    return torch.where(odds.isnan(), alone, odds)
+
+
+class _Beads(NamedTuple):
+    """role: of the network that places C-alpha atoms from positions [F, R, 1 or 2, 3]."""
+
+    role: str
+    positions: Tensor
+
+    @classmethod
+    def of(cls, reading: Reading, local: Tensor) -> "_Beads":
+        (role,) = {"com", "bb", "sc"} & set(reading.sites)
+        site = local[:, reading.sites[role]]
+        if role != "bb" or reading.beads is None:
+            return cls(role, site.unsqueeze(2))
         role = "martini2" if reading.representation == "martini2" else "bb_sc"
-        beads = torch.stack([site, _side_centres(reading, local, site)], 2)
+        return cls(role, torch.stack([site, _side_centres(reading, local, site)], 2))
+
+
+def _placed(reading: Reading, beads: _Beads, bonded: Tensor) -> Tensor:
+    """C-alpha atoms that the networks make of beads, [F, R, 3]."""
     types = torch.tensor([RESIDUE_INDEX[name] for name in reading.topology.sequence])
-    found = _network(role)(beads, types, bonded)[-1]
+    site = beads.positions[:, :, 0]
+    found = _network(beads.role)(beads.positions, types, bonded)[-1]
     if "calpha" in reading.sites:
         same = torch.from_numpy(reading.sites["calpha"])
         found = torch.where(same.unsqueeze(-1), site, found)

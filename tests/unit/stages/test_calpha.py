@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from as_beads import read
-from lysozyme import load_lysozyme
+from lysozyme import load_adenylate_kinase, load_lysozyme
 
 from hpcbackmap.backmapping.trace_rules import measure_rules
 from hpcbackmap.stages.calpha.closing import IDEAL, POSSIBLE
-from hpcbackmap.stages.calpha.trace import calpha_trace, to_calpha
+from hpcbackmap.stages.calpha.trace import calpha_trace, lasting_cis, to_calpha
 
 BOND_NOISE = 0.018 / 2**0.5
 
@@ -104,14 +104,22 @@ def test_links_of_a_jittering_trace_are_cis_where_the_whole_input_is(protein):
     np.testing.assert_array_equal(np.flatnonzero((links < 0.34).any(0)) + 1, true_cis)
 
 
-def test_backbone_beads_give_no_cis_links(protein):
-    """The beads after a proline drawn back by 3.3 Å."""
-    reading, positions = read(protein, "bb")
-    place = [i for i, name in enumerate(protein.topology.sequence) if name == "PRO"][1]
-    step = positions[:, place] - positions[:, place - 1]
-    squeezed = positions.copy()
-    squeezed[:, place:] -= 0.33 * (step / np.linalg.norm(step, axis=-1, keepdims=True))[:, None]
-    assert not calpha_trace(reading, squeezed).cis.any()
+@pytest.mark.parametrize("name", ["com", "bb", "martini3", "martini2"])
+def test_cis_prolines_are_told_from_beads(data_dir, name):
+    """Of frames and of all together, with and without the noise of a simulation."""
+    kinase = load_adenylate_kinase(data_dir)
+    reading, positions = read(kinase, name)
+    proline = np.array(kinase.topology.sequence) == "PRO"
+    true_cis = [kinase.topology.residue_numbers.index(87)]
+    assert proline[true_cis].all()
+    noise = np.random.default_rng(3).normal(0, BOND_NOISE, positions.shape)
+    for frames in (positions, (positions + noise).astype(np.float32)):
+        lasting = lasting_cis(reading, frames)
+        assert lasting == tuple(true_cis), "of ten prolines"
+        trace = calpha_trace(reading, frames, cis_throughout=lasting)
+        links = np.linalg.norm(np.diff(trace.calpha, axis=1), axis=-1)
+        np.testing.assert_array_equal(np.flatnonzero((links < 0.34).all(0)) + 1, true_cis)
+        assert calpha_trace(reading, frames).cis[:, ~proline].sum() == 0
 
 
 def test_an_impossible_link_of_a_steady_trace_is_closed_alone(protein):
