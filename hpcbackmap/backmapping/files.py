@@ -247,6 +247,11 @@ def _source(
     }  # fmt: skip
     if is_ultra_coarse(request, particles.subset(chosen)):
         source = bead_source(reader, particles, path, request, options, chosen)
+    elif request.bead_center != "ca":
+        raise ConfigError(
+            f"--bead-center {request.bead_center}: of beads of several residues; say so with --segments or "
+            "--representation ucg"
+        )
     else:
         if request.sequence is not None:
             particles = with_sequence(particles, request.sequence)

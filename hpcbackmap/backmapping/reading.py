@@ -5,6 +5,7 @@ Shapes: F frames, P particles, R residues; positions nm.
 
 from collections import Counter
 from dataclasses import replace
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,8 @@ NEIGHBOURS = (0.15, 1.2)
 """Between what the median distance of residues that follow each other lies in any representation, nm."""
 
 
+LONGEST_REASON = 120
+"""Letters of what mdtraj says of a selection: its grammar, where that is empty."""
 CHAIN_NAMES = ("CA", "BB")
 """Particles that a residue of a chain has."""
 OF_CHAINS = ("protein", "modified", "unknown")
@@ -197,7 +200,8 @@ def require_unit(path: str, particles: Particles) -> None:
     if low <= median <= high and not reduced:
         return
     guess = wrong_unit(path, steps, low, high) or (
-        "its unit or its order of particles is wrong, or molecules are cut by the periodic box"
+        "its unit (--unit NM says how many nm it is) or its order of particles is wrong, or molecules are cut "
+        "by the periodic box"
     )
     if option := fitting_unit(path, steps, low, high):
         guess += f", or say --unit {option}"
@@ -229,7 +233,7 @@ def _selected(atoms: "mdtraj.Topology", select: str) -> np.ndarray:
     try:
         found = np.asarray(atoms.select(select), dtype=np.int64)
     except Exception as error:  # mdtraj passes on whatever its parser meets
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = shorten(str(error) or type(error).__name__, LONGEST_REASON, placeholder=" …")
         raise ConfigError(f"--select {select!r} is not understood ({reason})") from None
     if not len(found):
         raise ConfigError(f"--select {select!r} selects no particle")

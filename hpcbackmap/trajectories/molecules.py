@@ -19,6 +19,8 @@ SITES = {"CA": 0, "BB": 1}
 """Particles that stand for their residue, the first that is there."""
 WRAPS = {9999, 99999}
 """Numbers after which files with four and five columns for them count from 0 or 1 again."""
+NO_CHAIN = SMALL | {"lipid", "DNA", "RNA", "sugar", "ligand"}
+"""Kinds of residues that ``--molecule`` does not count."""
 FEW_LETTERS = 4
 """Residue names of one letter that are no code of amino acids: K may be potassium, W water."""
 SHORTEST_COPY = 5
@@ -60,7 +62,8 @@ def split(
     index, first = _residues(rows)
     index, first = _rejoined(rows, index, first)
     index, first = _untangled(rows, index, first, positions, cells)
-    numbers, small = _counted_on([rows.numbers[p] for p in first]), _small(rows, first)
+    numbers = _counted_on([rows.numbers[p] for p in first])
+    small = _small(rows, first, NO_CHAIN if molecule else SMALL)
     starts = _starts(rows, index, first, numbers, small, positions, cells, molecule)
     if molecule:
         _require_whole(rows, first, starts, small, molecule)
@@ -159,11 +162,11 @@ def _untangled(
     return place[index], [first[r] for r in order]
 
 
-def _small(rows: Rows, first: list[int]) -> list[bool]:
-    """Which residues are water or ions."""
+def _small(rows: Rows, first: list[int], kinds: set[str] = SMALL) -> list[bool]:
+    """Which residues are water or ions, or of other ``kinds``."""
     names = [rows.residue_names[p] for p in first]
     letters = len({name for name in names if len(name) == 1}) > FEW_LETTERS
-    return [residue_kind(name) in SMALL and not (letters and len(name) == 1) for name in names]
+    return [residue_kind(name) in kinds and not (letters and len(name) == 1) for name in names]
 
 
 def _counted_on(numbers: list[int]) -> list[int]:

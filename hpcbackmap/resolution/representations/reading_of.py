@@ -36,6 +36,8 @@ from hpcbackmap.runtime.errors import InputError
 
 __all__ = ["reading_of"]
 
+STRETCHES = 4
+"""Stretches of a chain that are named."""
 ALONE = ("ca", "com", "bb", "sc")
 """Readings of one bead per residue: its name does not matter."""
 LONGEST = {"ca": 0.6, "backbone": 0.6, "com": 1.3, "bb": 0.65, "sc": 2.0}
@@ -63,7 +65,24 @@ def reading_of(name: str, protein: Protein, frames: np.ndarray | None) -> Readin
     if unused:
         left_out[f"not part of {name}: " + ", ".join(sorted(unused)[:6])] = sum(unused.values())
     topology = _topology(protein, entry.site, anchor, measured_frames(protein, frames))
-    return Reading(name, topology, sites, beads, left_out, list(protein.words))
+    return Reading(name, topology, sites, beads, left_out, protein.words + _mixed(topology, kinds))
+
+
+def _mixed(topology: Topology, calpha: np.ndarray | None) -> list[str]:
+    """A sentence about a chain of centres of mass of which some residues, bool [R], are C-alpha atoms."""
+    if calpha is None or not calpha.any():
+        return []
+    rows = np.flatnonzero(calpha)
+    stretches = [
+        part[[0, -1]].tolist() for part in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    ]
+    named = ", ".join(
+        f"{topology.label(a)} to {topology.label(b)}" for a, b in stretches[:STRETCHES]
+    )
+    more = ", …" if len(stretches) > STRETCHES else ""
+    return [
+        f"{len(rows)} of {len(calpha)} residues are read as C-alpha atoms, by their distances: {named}{more}"
+    ]
 
 
 def _sites(name: str, entry: Representation, protein: Protein) -> dict[str, np.ndarray]:

@@ -254,6 +254,10 @@ def test_chosen_chains_and_particles(truth, artifact, tmp_path):
         backmap(tmp_path / "two.pdb", tmp_path / "x.pdb", artifact=artifact, chains=("C",))
     with pytest.raises(ConfigError, match="--select 'nonsense' is not understood"):
         backmap(tmp_path / "two.pdb", tmp_path / "x.pdb", artifact=artifact, select="nonsense")
+    with pytest.raises(ConfigError, match=r"^--select '' is not understood \(.{20,140}\)$"):
+        backmap(tmp_path / "two.pdb", tmp_path / "x.pdb", artifact=artifact, select="")
+    with pytest.raises(ConfigError, match="--bead-center mass: of beads of several residues"):
+        backmap(tmp_path / "two.pdb", tmp_path / "x.pdb", artifact=artifact, bead_center="mass")
 
 
 def test_a_store_holds_all_members(trace, truth, artifact, tmp_path):

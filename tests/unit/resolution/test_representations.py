@@ -104,6 +104,19 @@ def test_a_model_with_centres_of_mass_and_calpha_atoms_is_taken_apart(protein):
     assert not calpha[:37].any()
     assert not calpha[83:].any()
     assert reading.beads.residue.tolist() == np.flatnonzero(~calpha).tolist()
+    assert (
+        f"{calpha.sum()} of {len(calpha)} residues are read as C-alpha atoms" in reading.words[-1]
+    )
+
+
+def test_a_short_linker_of_calpha_atoms_is_said(protein):
+    """Of twenty residues in 158 all bonds together hardly speak, those of the linker do."""
+    mixed = particles(protein, "com").positions.copy()
+    mixed[60:80] = particles(protein, "ca").positions[60:80]
+    reading = detect(particles(protein, "com", positions=mixed))
+    assert reading.representation == "com"
+    assert reading.sites["calpha"][63:77].all()
+    assert "residues are read as C-alpha atoms, by their distances" in reading.words[-1]
 
 
 def test_what_fits_two_readings_is_asked_for_with_both(protein):

@@ -72,6 +72,18 @@ def test_numbers_that_go_on_do_not_join_molecules(calphas, tmp_path):
         read_particles(write(tmp_path / "on.pdb", lines), molecule=7)
 
 
+def test_lipids_and_nucleotides_are_no_molecules_of_so_many_residues(calphas, tmp_path):
+    lines = relabelled(calphas, numbers(1)) + relabelled(calphas, numbers(21), shift=60)
+    lines += [
+        f"ATOM    900  P   {name:4}L{number:4d}    {9 * number:8.3f}  50.000  50.000"
+        for number, name in enumerate(["POPC", "POPC", "POPC", "DA", "DC"], start=1)
+    ]
+    found = read_particles(write(tmp_path / "beside.pdb", lines), molecule=20)
+    chains = [row.chain for row in found.residues]
+    assert [chains.count(chain) for chain in (0, 1)] == [20, 20]
+    assert {row.name for row in found.residues if row.chain > 1} == {"POPC", "DA", "DC"}
+
+
 def test_one_torn_frame_of_several_makes_no_molecule(calphas, tmp_path):
     lines = []
     for model in range(5):
