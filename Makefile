@@ -25,9 +25,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/hpcbackmap demo
 
-# Two at a time: half of what starts ranks is waiting. Those are begun first, as they take longest; pytest-xdist
-# would begin with the files of most tests.
-IN_TURN := -n 2 --dist loadfile --no-loadscope-reorder
+# Three at a time on two cores: half of what starts ranks is waiting. Those are begun first, as they take longest;
+# pytest-xdist would begin with the files of most tests.
+IN_TURN := -n 3 --dist loadfile --no-loadscope-reorder
 ALL := tests/distributed tests/mpi tests/slurm tests/e2e tests/cuda tests/unit
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 # Paths among PYTEST_ARGS: what they name, and in one process.

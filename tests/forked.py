@@ -2,20 +2,25 @@
 
 `Forked` is used like `subprocess.Popen`, for words after ``python``: a program, ``-m module`` or ``-c code``.
 The process has its own number, environment, folder, limits and end; only the seconds of importing torch and
-DeepSpeed are shared. What tests starting itself, or a launcher, starts Python as a user does.
+DeepSpeed are shared. `rank_words` is for launchers: what they start hands all it was given to a forked process
+and stands for it (`stand_in.py`). What tests starting itself starts Python as a user does.
+
+One process for each process of tests forks what it is asked for through a socket: a message with words,
+environment, folder and limit, and the three standard files; the answers are the number of the process, then its
+exit code. Whoever closes the socket before has the process killed.
 """
 
 import atexit
 import contextlib
 import functools
 import importlib
-import itertools
 import json
 import os
 import resource
 import runpy
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,9 +29,10 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+STAND_IN = Path(__file__).with_name("stand_in.py")
 IMPORTS = (
     "deepspeed.ops",
-    "torch._inductor.compile_fx",  # DeepSpeed calls torch.compile while it is imported
+    "torch._dynamo",  # torch's optimisers import it when they are made
     "torch.utils.tensorboard",
     "hpcbackmap.training.trainer",
     "hpcbackmap.backmapping.driver",
@@ -38,32 +44,33 @@ IMPORTS = (
 )
 CPU = {"DS_ACCELERATOR": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "1"}
 POLL = 0.01
-_numbers = itertools.count()
+LARGEST = 1 << 17
+"""Bytes of a message."""
 
 
 class Forked:
     """A running Python. Standard error goes where the output goes unless it is asked for apart."""
 
-    def __init__(self, words, env, *, apart: bool = False, limit: int | None = None):
-        server, folder = _server()
-        self._ended = folder / f"{next(_numbers)}.code"
-        self._output = [self._ended.with_suffix(f".{name}") for name in ("out", "err")]
+    def __init__(self, words, env, *, apart: bool = False, limit: int | None = None, cwd=None):
+        self._output = [tempfile.TemporaryFile() for _ in range(1 + apart)]  # noqa: SIM115 (it stays open)
         task = {
             "words": [str(word) for word in words],
             "env": {key: str(value) for key, value in env.items()},
-            "cwd": str(Path.cwd()),
-            "output": [str(self._output[0]), str(self._output[apart])],
+            "cwd": str(cwd or Path.cwd()),
             "limit": limit,
-            "ended": str(self._ended),
         }
-        server.stdin.write(json.dumps(task) + "\n")
-        server.stdin.flush()
-        self.pid = int(server.stdout.readline())
+        self._asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._asked.connect(_server())
+        with open(os.devnull) as nothing:
+            files = [nothing.fileno(), self._output[0].fileno(), self._output[-1].fileno()]
+            socket.send_fds(self._asked, [json.dumps(task).encode()], files)
+            self.pid = int(self._asked.recv(LARGEST))
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        if self.returncode is None and self._ended.exists():
-            self.returncode = int(self._ended.read_text())
+        if self.returncode is None and select.select([self._asked], [], [], 0)[0]:
+            self.returncode = int(self._asked.recv(LARGEST))
+            self._asked.close()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -78,23 +85,30 @@ class Forked:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Standard output and error of the ended process."""
         self.wait(timeout)
-        return self._read(0), self._read(1)
+        return self._read(0), self._read(1) if len(self._output) > 1 else ""
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def _read(self, which: int) -> str:
-        path = self._output[which]
-        return path.read_text(errors="replace") if path.exists() else ""
+        file = self._output[which]
+        file.seek(0)
+        return file.read().decode(errors="replace")
+
+
+def rank_words() -> list[str]:
+    """What stands for ``python`` behind a launcher: its ranks are forked, with all that it gave them."""
+    return [sys.executable, "-I", "-S", str(STAND_IN), _server()]
 
 
 @functools.cache
-def _server() -> tuple[subprocess.Popen, Path]:
-    """The process that forks, one for each process of tests, and a folder for what its children write."""
+def _server() -> str:
+    """Socket of the process that forks, one for each process of tests."""
     folder = tempfile.TemporaryDirectory(prefix="forked-")
+    place = str(Path(folder.name) / "socket")
     server = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, place],
         env=os.environ | CPU | {"PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -102,7 +116,8 @@ def _server() -> tuple[subprocess.Popen, Path]:
     )
     atexit.register(folder.cleanup)
     atexit.register(_end, server)
-    return server, Path(folder.name)
+    server.stdout.readline()
+    return place
 
 
 def _end(server: subprocess.Popen) -> None:
@@ -110,48 +125,59 @@ def _end(server: subprocess.Popen) -> None:
     server.wait()
 
 
-def serve() -> None:
-    """Fork what standard input asks for, a line each, until it closes; answer with process numbers."""
-    answers = os.dup(1)
-    os.dup2(2, 1)
+def serve(place: str) -> None:
+    """Fork what is asked for at a socket until standard input closes."""
     for name in IMPORTS:
         importlib.import_module(name)
     assert "mpi4py.MPI" not in sys.modules, "MPI must begin in the process that uses it"
     assert threading.active_count() == 1, "a process with threads must not fork"
-    ended: dict[int, str] = {}
-    waiting = b""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(place)
+    listening.listen(64)
+    print("ready", flush=True)
+    os.dup2(2, 1)
+    asked: dict[int, socket.socket] = {}
     while True:
-        ready, _, _ = select.select([0], [], [], POLL if ended else None)
-        if ready:
-            read = os.read(0, 1 << 20)
-            if not read:  # without the seconds in which an interpreter full of torch is taken apart
-                os._exit(0)
-            *lines, waiting = (waiting + read).split(b"\n")
-            for line in lines:
-                task = json.loads(line)
-                pid = os.fork()
-                if pid == 0:
-                    os.close(answers)
-                    _become(task)
-                ended[pid] = task["ended"]
-                os.write(answers, f"{pid}\n".encode())
-        _bury(ended)
+        awaited = [0, listening, *asked.values()]
+        ready, _, _ = select.select(awaited, [], [], POLL if asked else None)
+        if 0 in ready:  # without the seconds in which an interpreter full of torch is taken apart
+            os._exit(0)
+        if listening in ready:
+            asker, _ = listening.accept()
+            pid = _fork(asker, [listening, *asked.values()])
+            asked[pid] = asker
+        for pid, asker in asked.items():
+            if asker in ready:  # it has nothing more to ask: it is gone
+                os.kill(pid, signal.SIGKILL)
+        _bury(asked)
 
 
-def _bury(ended: dict[int, str]) -> None:
-    """Write down the codes of the children that have ended."""
-    for pid in list(ended):
+def _fork(asker: socket.socket, others: list[socket.socket]) -> int:
+    message, files, _, _ = socket.recv_fds(asker, LARGEST, 3)
+    pid = os.fork()
+    if pid == 0:
+        for each in [asker, *others]:
+            each.close()
+        _become(json.loads(message), files)
+    for file in files:
+        os.close(file)
+    asker.send(str(pid).encode())
+    return pid
+
+
+def _bury(asked: dict[int, socket.socket]) -> None:
+    """Tell the codes of the children that have ended."""
+    for pid in list(asked):
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
-            code = Path(ended.pop(pid))
-            code.with_suffix(".new").write_text(str(os.waitstatus_to_exitcode(status)))
-            code.with_suffix(".new").rename(code)
+            with asked.pop(pid) as asker, contextlib.suppress(OSError):
+                asker.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _become(task: dict) -> None:
+def _become(task: dict, files: list[int]) -> None:
     code = 1
     try:
-        _take_on(task)
+        _take_on(task, files)
         _run(task["words"])
         code = 0
     except SystemExit as end:
@@ -164,18 +190,26 @@ def _become(task: dict) -> None:
         with contextlib.suppress(Exception):
             threading._shutdown()
             atexit._run_exitfuncs()
+            _leave_mpi()
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
 
 
-def _take_on(task: dict) -> None:
+def _leave_mpi() -> None:
+    """As the interpreter does at its end."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
+
+
+def _take_on(task: dict, files: list[int]) -> None:
     os.environ.clear()
     os.environ.update(task["env"])
     os.chdir(task["cwd"])
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, path in enumerate(task["output"], 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
     if task["limit"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (task["limit"], task["limit"]))
 
@@ -196,4 +230,4 @@ def _run(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

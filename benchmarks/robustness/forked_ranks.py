@@ -12,7 +12,7 @@ from pathlib import Path
 
 IMPORTS = (
     "deepspeed.ops",
-    "torch._inductor.compile_fx",  # DeepSpeed calls torch.compile while it is imported
+    "torch._dynamo",  # torch's optimisers import it when they are made
     "torch.utils.tensorboard",
     "hpcbackmap.training.trainer",
 )

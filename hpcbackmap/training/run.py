@@ -86,7 +86,9 @@ class Run:
         log.info("%d parameters", self.parameters)
         self.feed = Feed(store, stage, self.train.seed, device, identity["clusters"])
         self.ranges, self.budget = ranges, budget
-        self.bring_to_start(stage.to(device))
+        stage.to(device)
+        if manifest is None or self._is_reshaped(manifest):  # which leaves buffers out
+            self.bring_to_start(stage)
         self.engine = self._make_engine(stage, settings, manifest)
 
         micro = micro_batch(self.name, self.train, world.size)
@@ -130,6 +132,10 @@ class Run:
         batches = list(self.feed.fixed(self.ranges[part], frames, micro, part))
         return share_of_rank(batches, self.world.rank, self.world.size)
 
+    def _is_reshaped(self, manifest: dict[str, Any]) -> bool:
+        """Whether the checkpoint is of another number of ranks, which without ZeRO does not matter."""
+        return bool(self.train.zero_stage and manifest["world_size"] != self.world.size)
+
     def _make_engine(
         self, stage: Stage[Any], settings: dict[str, Any], manifest: dict[str, Any] | None
     ) -> "DeepSpeedEngine":
@@ -138,7 +144,7 @@ class Run:
         folder = self.checkpoints.folder
         if manifest is None:
             return make_engine(objective, self.train, settings)
-        if self.train.zero_stage == 0 or manifest["world_size"] == self.world.size:
+        if not self._is_reshaped(manifest):
             engine = make_engine(objective, self.train, settings)
             load_engine(engine, folder, manifest["tag"])
         else:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from forked import Forked
+from forked import Forked, rank_words
 
 from hpcbackmap.config.load import load_campaign
 
@@ -30,6 +30,7 @@ DEEPSPEED = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerat
 ALONE: list[str] = []
 """No launcher: one process, or ranks that tests start by hand."""
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+TORCHRUN += ["--no_python"]
 
 
 def start(
@@ -40,13 +41,14 @@ def start(
     program: str = LAUNCH,
     **environ: str,
 ):
+    """A running training. DeepSpeed's launcher starts Python itself; the ranks of others are forked."""
     words = [program, *example, "--stage", STAGE, f"workdir={folder}", *overrides]
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environ
     if launcher is ALONE:
         return Forked(words, env)
-    port = ["--master_port", str(free_port())] if launcher is DEEPSPEED else []
+    more = ["--master_port", str(free_port())] if launcher is DEEPSPEED else rank_words()
     return subprocess.Popen(
-        [*launcher, *port, *words],
+        [*launcher, *more, *words],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

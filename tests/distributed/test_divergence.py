@@ -81,6 +81,7 @@ def test_a_lower_rate_goes_on_from_the_last_good_checkpoint(example, tmp_path, m
         broken.setattr(run_module, "apply_gradients", breaking_after(7, whole))
         with pytest.raises(DivergedError, match=r"since step 7.*last good checkpoint is step_5"):
             train(alone(example, tmp_path, *SHORT), STAGE)
+    monkeypatch.setattr(run_module.Run, "bring_to_start", None)  # all is in the checkpoint
     slower = f"stages.{STAGE}.train.learning_rate=1e-4"
     result = train(alone(example, tmp_path, *SHORT, slower), STAGE)
     assert result["steps"] == 12

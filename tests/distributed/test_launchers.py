@@ -50,7 +50,7 @@ def test_torchrun_trains_to_the_bits_of_deepspeed(example, undisturbed, tmp_path
 @pytest.mark.skipif(MPIRUN is None, reason="no mpirun")
 def test_mpirun_trains_to_the_bits_of_deepspeed(example, undisturbed, tmp_path):
     root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-    launcher = [MPIRUN, *root, "--oversubscribe", "-n", "2", sys.executable]
+    launcher = [MPIRUN, *root, "--oversubscribe", "-n", "2"]
     finish(start(launcher, example, tmp_path))
     assert curve(tmp_path) == undisturbed
     assert records(tmp_path)[0]["launcher"] == "Open MPI"

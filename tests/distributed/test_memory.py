@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import LAUNCH, STAGE, assert_close, finish_two
+from runs import STAGE, assert_close, finish_two
 from typer.testing import CliRunner
 
 from hpcbackmap.cli.app import app
@@ -182,8 +182,23 @@ def test_stage_that_cannot_be_inspected_is_told(example, stage, override, messag
         stage_memory(campaign, stage)
 
 
+COMPILER_IS_NOT_LOADED = """
+import sys
+
+from hpcbackmap.cli.app import main
+
+try:
+    main(["train", *sys.argv[1:]])
+finally:
+    print("torch._inductor.compile_fx" in sys.modules)
+"""
+
+
 def test_no_compiler_is_called(example, tmp_path):
-    """A training step with nothing but Python on the path; DeepSpeed would build into the empty folder."""
+    """A training step with nothing but Python on the path; DeepSpeed would build into the empty folder.
+
+    Nor is torch's compiler imported, which takes as long as the rest of torch.
+    """
     extensions, nothing = tmp_path / "extensions", tmp_path / "bin"
     extensions.mkdir()
     nothing.mkdir()
@@ -195,8 +210,10 @@ def test_no_compiler_is_called(example, tmp_path):
         "TORCH_EXTENSIONS_DIR": str(extensions),
         "OMP_NUM_THREADS": "1",
     }
+    program = tmp_path / "train.py"
+    program.write_text(COMPILER_IS_NOT_LOADED)
     done = subprocess.run(
-        [sys.executable, LAUNCH, *example, "--stage", STAGE, f"workdir={tmp_path}"]
+        [sys.executable, program, *example, "--stage", STAGE, f"workdir={tmp_path}"]
         + [f"stages.{STAGE}.train.max_steps=1"],
         env=environ,
         capture_output=True,
@@ -204,4 +221,5 @@ def test_no_compiler_is_called(example, tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("False\n")
     assert list(extensions.iterdir()) == []

@@ -40,12 +40,12 @@ def campaign_folder(tmp_path_factory, example_dir):
                 "name": "trpcage",
                 "topology": str(example_dir / "trpcage_top.pdb"),
                 "trajectories": [str(example_dir / "trpcage.xtc")],
-                "stride": 45,
+                "stride": 70,
             }
         ],
         "split": {"by": "time", "validation": 0.2, "test": 0.4},
         "stages": {
-            "ca-fg": {"model": {"kind": "genzprot", **small}},
+            "ca-fg": {"model": {"kind": "genzprot", "rounds": 1, "redraws": 1, **small}},
             "ucg5-ca": {"model": {"kind": "cgvae", "latent": 3, **small}},
         },
         "backmap": {"members": MEMBERS, "shard_frames": SHARD, "batch_frames": 2},
@@ -289,9 +289,8 @@ def test_unusable_frame_is_quarantined(campaign_folder, undisturbed, tmp_path):
     coarse.system("trpcage").write_shard(0, {"ucg5": beads})
     coarse.mark_complete()
     output = folder / "work" / "partial.zarr"
-    summary = alone(
-        folder, f"backmap.input={folder / 'coarse.zarr'}", "backmap.output=partial.zarr"
-    )
+    given = (f"backmap.input={folder / 'coarse.zarr'}", "backmap.frames=0:7")
+    summary = alone(folder, "backmap.output=partial.zarr", *given)
     assert {
         "system": "trpcage",
         "frame": 4,
@@ -320,7 +319,8 @@ def test_tree_of_samples_and_a_second_run_from_a_rung(campaign_folder):
     leaves = atoms.reshape(18, -1)
     assert len(np.unique(leaves, axis=0)) == 18
 
-    alone(campaign_folder, "backmap.output=traces.zarr", "backmap.keep=[ca]", "backmap.members=2")
+    traces = ("backmap.output=traces.zarr", "backmap.keep=[ca]", "backmap.members=2")
+    alone(campaign_folder, *traces, "backmap.frames=0:4")
     store = open_store(campaign_folder / "work" / "traces.zarr")
     assert store.resolutions == ("ca",)
     alone(

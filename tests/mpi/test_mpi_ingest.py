@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked import Forked
+from forked import Forked, rank_words
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -27,13 +27,14 @@ ENVIRONMENT = {
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="no mpirun")
 
 
-def mpirun(ranks: int, *command: str) -> subprocess.CompletedProcess:
+def mpirun(ranks: int, *command: str, forked: bool = True) -> subprocess.CompletedProcess:
+    """``python command`` on so many ranks; ``forked`` or not they are of real mpirun, but for one alone."""
     if ranks == 1:
         alone = Forked(command, os.environ | ENVIRONMENT, apart=True)
         output, errors = alone.communicate(120)
         return subprocess.CompletedProcess(command, alone.returncode, output, errors)
     return subprocess.run(
-        [MPIRUN, "-n", str(ranks), sys.executable, *command],
+        [MPIRUN, "-n", str(ranks), *(rank_words() if forked else [sys.executable]), *command],
         env=os.environ | ENVIRONMENT,
         capture_output=True,
         text=True,

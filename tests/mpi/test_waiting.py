@@ -4,10 +4,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
+from forked import rank_words
 from test_mpi_ingest import ENVIRONMENT, MPIRUN, REPOSITORY, content, mpirun, write_campaign
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="no mpirun")
@@ -81,7 +81,7 @@ def test_a_signal_stops_all_ranks_between_shards(process, undisturbed, example_d
     """To one rank or to mpirun: exit code 75, one line, and the same command continues."""
     campaign = write_campaign(tmp_path, example_dir, f"{example_dir}/trpcage.xtc")
     code = STOPS.format(process=process, signal="SIGUSR1")
-    result = mpirun(3, "-c", code, str(campaign))
+    result = mpirun(3, "-c", code, str(campaign), forked="getppid" not in process)
     assert result.returncode == 75, result.stderr
     said = re.findall("hpcbackmap: error: .*", result.stderr)
     assert len(said) == 1, result.stderr
@@ -101,16 +101,9 @@ def test_mpirun_that_is_asked_to_end_gives_its_ranks_the_time(number, example_di
     campaign = write_campaign(tmp_path, example_dir, f"{example_dir}/trpcage.xtc")
     program = tmp_path / "slow.py"
     program.write_text(SLOW)
+    launcher = ["bash", str(REPOSITORY / "launch/mpirun.sh"), "-n", "2", *rank_words()]
     run = subprocess.Popen(
-        [
-            "bash",
-            str(REPOSITORY / "launch/mpirun.sh"),
-            "-n",
-            "2",
-            sys.executable,
-            program,
-            campaign,
-        ],
+        [*launcher, program, campaign],
         env=os.environ | ENVIRONMENT | {"MPIRUN": str(MPIRUN)},
         stderr=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""Commands of the package under a real mpirun."""
+"""Commands of the package under a real mpirun, whose ranks are forked."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked import Forked
+from forked import Forked, rank_words
 
 __all__ = ["ENVIRONMENT", "in_turn", "launched", "run"]
 
@@ -18,24 +18,25 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMPI_MCA_osc": "^ucx"}
 
 
 def launched(ranks: int, *words: str) -> list[str]:
-    """``hpcbackmap words`` on so many ranks; 0: without mpirun. Skips the test where there is no mpirun."""
+    """``hpcbackmap words`` on so many ranks, not forked; 0: without mpirun. Skips the test without one."""
     inner = [sys.executable, "-m", "hpcbackmap", *words]
     return inner if ranks == 0 else [*_mpirun(ranks), *inner]
 
 
 def run(ranks: int, *words: str) -> subprocess.CompletedProcess:
-    """The ended command; without mpirun it is forked."""
-    words, env = launched(ranks, *words), os.environ | ENVIRONMENT
+    """The ended command, its ranks forked; 0: without mpirun."""
+    words, env = ["-m", "hpcbackmap", *words], os.environ | ENVIRONMENT
     if ranks:
-        return subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
-    process = Forked(words[1:], env, apart=True)
+        launcher = [*_mpirun(ranks), *rank_words(), *words]
+        return subprocess.run(launcher, env=env, capture_output=True, text=True, timeout=300)
+    process = Forked(words, env, apart=True)
     output, errors = process.communicate(300)
     return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
 
 def in_turn(ranks: int, *commands: list[str]) -> None:
     """Commands, one after another, in the ranks of one mpirun; each must succeed."""
-    words = [*_mpirun(ranks), sys.executable, str(IN_TURN), json.dumps(commands)]
+    words = [*_mpirun(ranks), *rank_words(), str(IN_TURN), json.dumps(commands)]
     env = os.environ | ENVIRONMENT
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr

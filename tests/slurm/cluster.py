@@ -8,12 +8,12 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import psutil
+from forked import Forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NODES = ("a1", "a2", "b1", "b2")
@@ -150,16 +150,10 @@ class Cluster:
 
     def hpcbackmap(self, folder: Path, *arguments: str, code: int = 0) -> str:
         """What the command says, run in ``folder`` by a user of this cluster."""
-        result = subprocess.run(
-            [sys.executable, "-m", "hpcbackmap", *arguments],
-            cwd=folder,
-            env=self.environment | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert result.returncode == code, result.stdout + result.stderr
-        return result.stdout + result.stderr
+        run = Forked(["-m", "hpcbackmap", *arguments], self.environment, cwd=folder)
+        said, _ = run.communicate(120)
+        assert run.returncode == code, said
+        return said
 
     def idle_nodes(self) -> set[str]:
         return set(self.run("sinfo", "-hN", "-tidle", "-o%N").split())

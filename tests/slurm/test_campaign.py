@@ -1,6 +1,7 @@
 """A campaign on a real Slurm: submitted, watched, disturbed, cancelled with the commands that users type."""
 
 import json
+import shlex
 import shutil
 import sys
 from datetime import datetime
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import REPOSITORY, Cluster
+from forked import rank_words
 
 STAGES = ("ca-fg", "ucg5-ca")
 STEPS = 160
 SITE = """
-export PYTHONPATH={repository} MASTER_ADDR=127.0.0.1
+export MASTER_ADDR=127.0.0.1
 hpcbackmap=({python} -m hpcbackmap)
 mpirun=({mpirun} --oversubscribe -n "$SLURM_NTASKS")
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_osc=^ucx
@@ -40,9 +42,7 @@ class Project:
         )
         if mpirun is None:
             pytest.skip("no mpirun on this machine")
-        (folder / "site.sh").write_text(
-            SITE.format(repository=REPOSITORY, python=sys.executable, mpirun=mpirun)
-        )
+        (folder / "site.sh").write_text(SITE.format(python=shlex.join(rank_words()), mpirun=mpirun))
         settings = yaml.safe_load((example / "campaign.yaml").read_text())
         settings["systems"][0]["stride"] = 10
         small = [{"kind": kind, "width": 8, "layers": 1} for kind in ("genzprot", "cgvae")]

@@ -22,6 +22,7 @@ from hpcbackmap.runtime.mpi import LocalComm
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
+from hpcbackmap.stages.genzprot import ease, push
 from hpcbackmap.stages.layers.close_trace import close_calpha
 from hpcbackmap.store.split import split_frames
 from hpcbackmap.store.store import open_store
@@ -32,15 +33,16 @@ from hpcbackmap.training.ranks.world import World
 from hpcbackmap.training.validation import validate, warn_of_collapse
 
 SMALL = {"width": 8, "layers": 1}
+FEW = {"rounds": 2, "redraws": 1}
 ATOMS = ["fg", "ucg:5"]
 BEADS = ["fg", "ca", "ucg:5"]
 KINDS = {
     "cgvae to atoms": ("ucg5-fg", ATOMS, CgvaeConfig(latent=2, **SMALL)),
     "cgvae to ca": ("ucg5-ca", BEADS, CgvaeConfig(latent=2, **SMALL)),
     "trace": ("ucg5-ca", BEADS, TraceConfig(rounds=2, **SMALL)),
-    "genzprot": ("ca-fg", BEADS, GenzprotConfig(coarse_noise=0.01, **SMALL)),
-    "genzprot by heart": ("ca-fg", BEADS, GenzprotConfig(per_system=True, **SMALL)),
-    "genzprot, steric": ("ca-fg", BEADS, GenzprotConfig(steric_weight=0.1, **SMALL)),
+    "genzprot": ("ca-fg", BEADS, GenzprotConfig(coarse_noise=0.01, **FEW, **SMALL)),
+    "genzprot by heart": ("ca-fg", BEADS, GenzprotConfig(per_system=True, **FEW, **SMALL)),
+    "genzprot, steric": ("ca-fg", BEADS, GenzprotConfig(steric_weight=0.1, **FEW, **SMALL)),
 }
 WAITING = {"trace", "genzprot, steric"}
 """What is near what decides what their losses compute, so a step of training waits for the device."""
@@ -51,9 +53,13 @@ GPU = torch.device("cuda", 0)
 
 @pytest.fixture(autouse=True)
 def few_iterations(monkeypatch):
-    """Ten of the closing projection are enough to pass through it, and four draws behind a likelihood."""
+    """Ten of the closing projection, four draws behind a likelihood and two steps of what moves side chains are
+    enough to pass through them.
+    """
     monkeypatch.setattr(close_calpha, "__defaults__", (10,))
     monkeypatch.setattr(stage_nats, "__defaults__", (4,))
+    monkeypatch.setattr(ease, "STEPS", ease.STEPS[-2:])
+    monkeypatch.setattr(push, "TURNWISE", 2)
 
 
 def case(kind: str, several: bool):

@@ -15,6 +15,7 @@ from hpcbackmap.store.store import create_store
 __all__ = ["FRAMES", "HELD_OUT", "make_campaign"]
 
 FRAMES = 40
+GENZPROT = {"kind": "genzprot", "rounds": 2, "redraws": 1}
 LATENT = {"cgvae": {"latent": 2}, "trace": {}}
 HELD_OUT = 8
 SEQUENCES = {"first": "GASGVLKAGS", "second": "AGVSKLA"}
@@ -43,7 +44,7 @@ def make_campaign(folder, ladder_specs, names, stages=None, kind="cgvae"):
         evaluate={"bootstrap": 50},
     )
     models = {
-        name: {"kind": kind} | LATENT[kind] if name != "ca-fg" else {"kind": "genzprot"}
+        name: {"kind": kind} | LATENT[kind] if name != "ca-fg" else GENZPROT
         for name in (stages or campaign.rungs())
     }
     chosen = {name: {"model": model | {"width": 8, "layers": 1}} for name, model in models.items()}

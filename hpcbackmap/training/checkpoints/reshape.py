@@ -1,13 +1,16 @@
 """A checkpoint for another number of ranks, by way of DeepSpeed's universal checkpoint."""
 
+import argparse
+import io
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 from hpcbackmap.runtime.errors import InputError
+from hpcbackmap.runtime.files import reason
+from hpcbackmap.training.checkpoints.state_files import without_pickles
 from hpcbackmap.training.ranks.world import World, on_rank_zero
 
 __all__ = ["reshaped"]
@@ -34,20 +37,28 @@ def _remove(folder: Path, universal: str) -> None:
 
 
 def _convert(source: Path, target: Path) -> None:
-    """In a process of its own: the converter forks, which a process with gloo threads must not."""
+    """By DeepSpeed's converter, on files that are no pickles.
+
+    With one worker it forks nothing, which a process with gloo threads must not.
+    """
+    from deepspeed.checkpoint import ds_to_universal
+
     shutil.rmtree(target, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "hpcbackmap.training.checkpoints.universal",
-        "--inject_missing_state",
-    ]
-    command += ["--input_folder", str(source), "--output_folder", str(target)]
-    command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
-    finished = subprocess.run(command, capture_output=True, text=True)
-    if finished.returncode:
-        reason = (finished.stderr.strip() or "no message").splitlines()[-1]
+    wanted = argparse.Namespace(
+        input_folder=str(source),
+        output_folder=str(target),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    ds_to_universal.tqdm = SimpleNamespace(tqdm=lambda work: work)  # no bars among the log's lines
+    try:
+        with without_pickles(), redirect_stdout(io.StringIO()):
+            ds_to_universal.main(wanted)
+    except Exception as error:  # whatever the converter meets in a folder that it does not know
         raise InputError(
-            f"{source}: cannot be converted for another number of ranks ({reason}); continue on as many "
-            "as before"
-        )
+            f"{source}: cannot be converted for another number of ranks ({reason(error)}); continue on as "
+            "many as before"
+        ) from None

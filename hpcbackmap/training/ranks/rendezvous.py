@@ -44,8 +44,8 @@ def join(world: World, purpose: str) -> torch.device:
 
     purpose: what the ranks want to do together; ranks that came for something else are strangers.
     Sets the variables that DeepSpeed reads (RANK, WORLD_SIZE, LOCAL_RANK). Compiles nothing: DeepSpeed's
-    shared-memory collective for CPUs is left out. A second call in the same process reuses the first
-    call's process group.
+    shared-memory collective for CPUs is left out, and so is torch's compiler. A second call in the same
+    process reuses the first call's process group.
 
     Raises ResourceError where a rank is missing or twice, where the port is taken, and where a GPU is
     missing or not free.
@@ -75,6 +75,8 @@ def join(world: World, purpose: str) -> torch.device:
     )
     if not n_gpus:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # An optimiser of DeepSpeed's that is not used here asks for torch's compiler, seconds to import.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     import deepspeed
     import deepspeed.ops
 
