@@ -135,22 +135,29 @@ class Case:
             shared.write_text(json.dumps(rung.__dict__))
         return rung
 
-    def members(self, campaign: Campaign, one: bool = False) -> dict[str, np.ndarray]:
-        """Prior samples for the judged frames at every resolution, [F, members, N, 3]; one: the mode."""
+    def members(
+        self, campaign: Campaign, one: bool = False, count: int = MEMBERS
+    ) -> dict[str, np.ndarray]:
+        """Prior samples for the judged frames at every resolution, [F, count, N, 3]; one: the mode."""
         ladder = open_store(str(campaign.path("frames.zarr"))).system(self.protein.name).ladder
         folders = [campaign.stages[name].artifact for name in reversed(campaign.rungs())]
-        return self.draw(folders, ladder, self.read(self.coarsest)[:, None], one)
+        return self.draw(folders, ladder, self.read(self.coarsest)[:, None], one, count)
 
     def draw(
-        self, artifacts: list[str], ladder, coarse: np.ndarray, one: bool = False
+        self,
+        artifacts: list[str],
+        ladder,
+        coarse: np.ndarray,
+        one: bool = False,
+        count: int = MEMBERS,
     ) -> dict[str, np.ndarray]:
-        """Prior samples of stages (coarse to fine) for coarse frames [F, 1 or members, B, 3], or the mode."""
+        """Prior samples of stages (coarse to fine) for coarse frames [F, 1 or count, B, 3], or the mode."""
         import torch
 
         chain = Chain([load_artifact(folder) for folder in artifacts], ladder, torch.device("cpu"))
         frames = [int(frame) for frame in self.frames]
         levels: dict[str, list[np.ndarray]] = {}
-        for member in [None] if one else range(MEMBERS):
+        for member in [None] if one else range(count):
             given = coarse[:, (member or 0) % coarse.shape[1]]
             (drawn,) = chain.run_members(given, frames, [member], SEED)
             for name, positions in drawn.items():

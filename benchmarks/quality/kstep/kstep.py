@@ -3,10 +3,10 @@
     HPCBACKMAP_DATA=... python benchmarks/quality/kstep/kstep.py FOLDER > record.md
 
 For each protein and number of beads: a 1-step (beads to heavy atoms), a 2-step (beads to C-alpha to heavy
-atoms; also with a heavy-atom stage that begins with the shipped weights) and a 3-step ladder, members and one
-answer of each, beside bead centres, the nearest training frame and regressions. Every row is a file in
-FOLDER/rows; what is there is not computed again. Leaves FOLDER/kstep.json and FOLDER/kstep-*.png and prints
-the tables as Markdown.
+atoms; also with a heavy-atom stage that begins with the shipped weights) and a 3-step ladder, members, one
+answer and the mean of members of each, beside bead centres, the nearest training frame and regressions. Every
+row is a file in FOLDER/rows; what is there is not computed again. Leaves FOLDER/kstep.json and
+FOLDER/kstep-*.png and prints the tables as Markdown.
 """
 
 import argparse

@@ -28,7 +28,11 @@ LABELS = {
     "two_step_shipped": "2-step with the shipped ca-fg (another budget)",
     "kernel_ridge_closed_then_shipped": "kernel ridge to Cα, closed, then the shipped ca-fg",
 }
-LABELS |= {f"{name}_one_answer": f"{label}, one answer" for name, label in LABELS.items()}
+LABELS |= {
+    f"{name}_{ending}": f"{label}, {words}"
+    for name, label in LABELS.items()
+    for ending, words in (("one_answer", "one answer"), ("mean", "mean of 20 members"))
+}
 COLUMNS = (
     ("metrics", "rmsd_aligned_angstrom", "RMSD Å"),
     ("metrics", "rmsd_aligned_best_angstrom", "best of 5"),

@@ -54,6 +54,8 @@ LADDERS = {
 """Steps, and whether the heavy-atom stage begins with the shipped weights."""
 ONE = "_one_answer"
 """Ending of rows that are the one answer of a ladder instead of its members."""
+MEAN, AVERAGED = "_mean", 20
+"""Ending of rows that are the mean positions of so many members: no structure, but what is known of places."""
 REGRESSION_ROWS = {model.name.replace(" ", "_").replace("-", "_"): model for model in REGRESSIONS}
 
 
@@ -61,7 +63,7 @@ ROWS = (
     *("truth", "bead_centre", "nearest_training_frame"),
     *REGRESSION_ROWS,
     *(f"{name}_closed" for name in REGRESSION_ROWS),
-    *(name + ending for name in LADDERS for ending in ("", ONE)),
+    *(name + ending for name in LADDERS for ending in ("", ONE, MEAN)),
     *("kernel_ridge_closed_then_ca_fg", "two_step_shipped", f"two_step_shipped{ONE}"),
     *("kernel_ridge_closed_then_shipped", f"kernel_ridge_closed_then_shipped{ONE}"),
 )
@@ -71,8 +73,15 @@ ROWS = (
 def compute_row(case: Case, name: str) -> dict:
     """Record of one row of `ROWS`."""
     began = time.process_time()
-    if name.removesuffix(ONE) in LADDERS:
-        record, levels = _ladder_row(case, *LADDERS[name.removesuffix(ONE)], name.endswith(ONE))
+    if name in LADDERS:
+        record, levels = _ladder_row(case, *LADDERS[name])
+    elif name.removesuffix(ONE) in LADDERS:
+        campaign, _ = case.train(*LADDERS[name.removesuffix(ONE)])
+        record, levels = {}, case.members(campaign, one=True)
+    elif name.removesuffix(MEAN) in LADDERS:
+        campaign, _ = case.train(*LADDERS[name.removesuffix(MEAN)])
+        drawn = case.members(campaign, count=AVERAGED)
+        record, levels = {}, {key: x.mean(1, keepdims=True) for key, x in drawn.items()}
     else:
         record, levels = {}, _answers(case, name)
     if "fg" in levels:
@@ -121,14 +130,10 @@ def _closed(case: Case, model: type, beads: np.ndarray) -> np.ndarray:
     return close_trace(case.ladder, _regressed(case, model, "ca", beads), beads, cis)
 
 
-def _ladder_row(
-    case: Case, steps: int, shipped: bool, one: bool
-) -> tuple[dict, dict[str, np.ndarray]]:
+def _ladder_row(case: Case, steps: int, shipped: bool) -> tuple[dict, dict[str, np.ndarray]]:
     campaign, rungs = case.train(steps, shipped)
     began = time.process_time()
-    levels = case.members(campaign, one)
-    if one:
-        return {}, levels
+    levels = case.members(campaign)
     drawn = levels["fg"].shape[0] * levels["fg"].shape[1]
     record = {
         "rungs": [rung.name for rung in rungs],
