@@ -22,7 +22,7 @@ __all__ = ["guided", "read_reference"]
 def read_reference(path: str) -> Reference:
     """The C-alpha atoms of the first frame of a file. Raises InputError where it has no usable trace."""
     from hpcbackmap.trajectories.frames import open_files
-    from hpcbackmap.trajectories.particles import read_particles
+    from hpcbackmap.trajectories.read_particles import read_particles
     from hpcbackmap.trajectories.reader import holds_topology
 
     require_file(path)

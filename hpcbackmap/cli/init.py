@@ -190,7 +190,7 @@ def _look_at_beads(
     files: list[str], top: Path | None, sequence: str, segments: str | None, bead_center: str
 ) -> _System:
     """Files of beads of several residues, read and checked as `backmap` reads them."""
-    from hpcbackmap.backmapping.files import open_source
+    from hpcbackmap.backmapping.opening import open_source
     from hpcbackmap.backmapping.request import Request
     from hpcbackmap.resolution.build import resolution_name, runs_spec
     from hpcbackmap.trajectories.frames import FilesOfFrames

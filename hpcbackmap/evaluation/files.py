@@ -201,7 +201,7 @@ def _open(path: str | PathLike[str], top: str | PathLike[str] | None, option: st
     path = str(path)
     if "://" in path or Path(path).is_dir():
         return _open_store(path)
-    from hpcbackmap.trajectories.particles import load_topology
+    from hpcbackmap.trajectories.read_particles import load_topology
     from hpcbackmap.trajectories.reader import describe_file, holds_topology, read_frames
 
     if not top and not holds_topology(path):

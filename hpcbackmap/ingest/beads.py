@@ -21,7 +21,7 @@ from hpcbackmap.resolution.build import build_ladder, resolution_name
 from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.trajectories.bead_links import bead_residues, span
-from hpcbackmap.trajectories.particles import load_topology
+from hpcbackmap.trajectories.read_particles import load_topology
 from hpcbackmap.trajectories.reader import describe_file
 
 __all__ = ["bead_table", "match_beads", "resolution_of"]

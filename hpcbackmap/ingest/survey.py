@@ -29,8 +29,9 @@ from hpcbackmap.trajectories.checks import (
     require_numbers,
 )
 from hpcbackmap.trajectories.formats import may_be_crystal
-from hpcbackmap.trajectories.particles import Particles, load_topology, read_particles
+from hpcbackmap.trajectories.particles import Particles
 from hpcbackmap.trajectories.periodic import Mender, whole_along_order
+from hpcbackmap.trajectories.read_particles import load_topology, read_particles
 from hpcbackmap.trajectories.reader import describe_file, holds_topology, read_frames
 from hpcbackmap.trajectories.units import length_unit, wrong_unit
 

@@ -26,7 +26,7 @@ def names_same_atoms(path: Path, topology: "mdtraj.Topology", more: bool = False
     more: it may name further atoms of its residues, and further residues after them; names are not looked at.
     Raises ConfigError if it names others.
     """
-    from hpcbackmap.trajectories.particles import load_topology
+    from hpcbackmap.trajectories.read_particles import load_topology
 
     if not path.exists():
         return False

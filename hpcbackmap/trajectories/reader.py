@@ -4,24 +4,21 @@ Text is read frame by frame by this package, all else through mdtraj and gsd. Wh
 that they cannot read becomes an InputError that names the file.
 """
 
-import ctypes
 import os
 import textwrap
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import mdtraj
 import numpy as np
 from mdtraj.formats.registry import FormatRegistry
 
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.runtime.files import ascii_name, require_file
+from hpcbackmap.runtime.files import require_file
 from hpcbackmap.trajectories.cells import SMALLEST_CELL, cleaned, usable_cells
 from hpcbackmap.trajectories.formats import (
     NAMED_TEXT,
@@ -31,17 +28,21 @@ from hpcbackmap.trajectories.formats import (
     text_frames,
 )
 from hpcbackmap.trajectories.gsd import frame_count, is_gsd, read_gsd
-from hpcbackmap.trajectories.headers import (
-    announced_atoms,
-    require_same_atoms,
-    require_whole_dcd,
+from hpcbackmap.trajectories.headers import announced_atoms
+from hpcbackmap.trajectories.mdtraj_files import (
+    CHOOSING,
+    HDF5,
+    Counted,
+    count_frames,
+    mdtraj_pieces,
+    particles_of_first_frame,
+    require_atoms,
 )
 from hpcbackmap.trajectories.text import Frame, suffix_of
 from hpcbackmap.trajectories.units import frame_bytes
 
 __all__ = [
     "FAR",
-    "OtherCount",
     "count_particles",
     "describe_file",
     "first_frames",
@@ -59,13 +60,7 @@ FAR = 1000.0
 """nm from the origin beyond which a file's frames are moved back: 32-bit numbers are 6e-5 nm apart there."""
 COARSEST = 1e-3
 """nm that the numbers of a file may be apart: the precision of XTC."""
-HDF5 = (".h5", ".hdf5", ".lh5")
 _WITH_TOPOLOGY = (*NAMED_TEXT, *HDF5, ".gsd")
-_CHOOSING = (".xtc", ".trr")
-"""Formats of which mdtraj holds one whole frame at a time and the chosen atoms of all."""
-_RESTARTS = (".rst7", ".inpcrd", ".restrt", ".ncrst")
-"""Formats of one frame."""
-_BEAD = mdtraj.element.virtual
 
 
 def holds_topology(path: str) -> bool:
@@ -77,13 +72,6 @@ def holds_frames(path: str) -> bool:
     return is_text(path) or is_gsd(path) or suffix_of(path) in FormatRegistry.fileobjects
 
 
-class Counted(Protocol):
-    """A topology, or whatever else knows how many particles a frame has."""
-
-    @property
-    def n_atoms(self) -> int: ...
-
-
 def count_particles(path: str) -> int:
     """Particles of a frame of a file without names. Raises InputError."""
     with reading(path):
@@ -92,10 +80,7 @@ def count_particles(path: str) -> int:
         announced = announced_atoms(path) if Path(path).exists() else None
         if announced is not None:
             return announced[0]
-        with _no_c_output(), _open(path, None) as file:
-            block = file.read(n_frames=1)
-            found: int = (block if hasattr(block, "shape") else block[0]).shape[1]
-            return found
+        return particles_of_first_frame(path)
 
 
 def describe_file(path: str, topology: Counted) -> tuple[int, np.ndarray]:
@@ -106,12 +91,12 @@ def describe_file(path: str, topology: Counted) -> tuple[int, np.ndarray]:
     """
     with reading(path):
         if is_text(path):
-            _require_atoms(path, topology, text_file(path).rows.n_atoms)
+            require_atoms(path, topology, text_file(path).rows.n_atoms)
             n_frames = sum(1 for _ in text_file(path).frames())
         elif is_gsd(path):
             n_frames = frame_count(path)
         else:
-            n_frames = _count_frames(path, topology)
+            n_frames = count_frames(path, topology)
         if n_frames == 0:
             raise InputError(f"{path}: no frames")
     return n_frames, first_frames(path, topology, 1)[0][0]
@@ -142,7 +127,7 @@ def read_frames(
     XTC and TRR is never in memory. Raises InputError if the file cannot be read or, with ``exactly``, ends
     before ``stop``. A file `FAR` from the origin is moved by `origin_of` it.
     """
-    held = topology.n_atoms if atoms is None or suffix_of(path) not in _CHOOSING else len(atoms)
+    held = topology.n_atoms if atoms is None or suffix_of(path) not in CHOOSING else len(atoms)
     size = max(1, int(PIECE_BYTES / frame_bytes(held)))
     origin = origin_of(path, topology)
     for positions, times, cells in _pieces(path, topology, start, stop, size, atoms):
@@ -206,15 +191,15 @@ def _pieces(
     """Positions (of text in float64) of chosen atoms, times and cells, as the file has them."""
     with reading(path):
         if is_text(path):
-            _require_atoms(path, topology, text_file(path).rows.n_atoms)
+            require_atoms(path, topology, text_file(path).rows.n_atoms)
             for positions, *rest in _text_pieces(path, start, stop, size):
                 yield _chosen(positions, atoms), *rest
         elif is_gsd(path):
             for piece in read_gsd(path, start, stop, size):
-                _require_atoms(path, topology, piece[0].shape[1])
+                require_atoms(path, topology, piece[0].shape[1])
                 yield _chosen(piece[0], atoms), *piece[1:]
         else:
-            yield from _mdtraj_pieces(path, topology, start, stop, size, atoms)
+            yield from mdtraj_pieces(path, topology, start, stop, size, atoms)
 
 
 def _chosen(positions: np.ndarray, atoms: np.ndarray | None) -> np.ndarray:
@@ -240,48 +225,6 @@ def _cells(group: list[Frame]) -> np.ndarray | None:
     return np.stack([np.zeros((3, 3)) if frame.cell is None else frame.cell for frame in group])
 
 
-def _mdtraj_pieces(
-    path: str, topology: Counted, start: int, stop: int, size: int, atoms: np.ndarray | None
-) -> Iterator[tuple[Any, ...]]:
-    rising = back = None
-    if atoms is not None:
-        rising, back = np.unique(atoms, return_inverse=True)
-        back = None if np.array_equal(rising, atoms) else back
-    expected = topology.n_atoms if rising is None else len(rising)
-    with _no_c_output():
-        file = _open(path, topology)
-        if start:
-            file.seek(start)
-    with file:
-        while start < stop:
-            piece = _read(file, path, topology, min(size, stop - start), rising)
-            if len(piece) == 0:
-                return
-            if piece.n_atoms != expected:
-                _require_atoms(path, topology, piece.n_atoms)
-            with np.errstate(all="ignore"):
-                cells = piece.unitcell_vectors
-            yield _chosen(piece.xyz, back), piece.time, cells
-            start += len(piece)
-
-
-def _count_frames(path: str, topology: Counted) -> int:
-    """Frames of a file of mdtraj's. Raises InputError if its header or its last frame tells that it is cut."""
-    with _no_c_output(), _open(path, topology) as file:
-        n_frames = len(file)
-        if suffix_of(path) == ".dcd":
-            require_whole_dcd(path, n_frames)
-        if n_frames == 0:
-            return 0
-        block = file.read(n_frames=1)
-        _require_atoms(path, topology, (block if hasattr(block, "shape") else block[0]).shape[1])
-        file.seek(n_frames - 1)
-        # the second: pieces of a frame not counted
-        if len(_read(file, path, topology, 2)) != 1:
-            raise InputError(f"{path}: truncated, its last frame is incomplete")
-        return n_frames
-
-
 @contextmanager
 def reading(path: str) -> Iterator[None]:
     """Turns what libraries raise about ``path`` into InputError; refuses what is no file."""
@@ -301,129 +244,3 @@ def reading(path: str) -> Iterator[None]:
     except Exception as error:  # mdtraj's readers raise nearly every class there is
         reason = textwrap.shorten(str(error) or type(error).__name__, 120, placeholder=" …")
         raise InputError(f"{path}: cannot be read, perhaps truncated ({reason})") from None
-
-
-def _open(path: str, topology: Counted | None) -> Any:
-    kind = FormatRegistry.fileobjects.get(suffix_of(path))
-    if kind is None:
-        raise InputError(
-            f"{path}: not a trajectory file of a format that is read here (xtc, dcd, trr, h5, pdb, cif, gro, "
-            "gsd, lammpstrj, …)"
-        )
-    if not Path(path).exists():
-        raise FileNotFoundError(path)
-    if Path(path).stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty")
-    _require_header(path, topology)
-    if suffix_of(path) in _CHOOSING:
-        _looked_through(path, os.stat(path).st_mtime_ns, os.path.getsize(path))
-    with warnings.catch_warnings():  # that another package would be faster
-        warnings.simplefilter("ignore")
-        file = kind(ascii_name(path))
-    return _OneFrame(file) if suffix_of(path) in _RESTARTS else file
-
-
-class _OneFrame:
-    """A restart file of Amber's, read as mdtraj's files of many frames are."""
-
-    def __init__(self, file: Any):
-        self._file, self._at = file, 0
-
-    def __len__(self) -> int:
-        return 1
-
-    def __enter__(self) -> "_OneFrame":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def seek(self, frame: int) -> None:
-        self._at = frame
-
-    def read(self, n_frames: int) -> Any:
-        return self._file.read()
-
-    def read_as_traj(
-        self, topology: mdtraj.Topology, n_frames: int, atom_indices: np.ndarray | None
-    ) -> mdtraj.Trajectory:
-        found = self._file.read_as_traj(topology, atom_indices=atom_indices)[self._at :]
-        self._at = 1
-        return found
-
-
-@lru_cache(maxsize=64)
-def _looked_through(path: str, _changed: int, _size: int) -> None:
-    """Once for every file: all headers of its frames are read."""
-    require_same_atoms(path)
-
-
-@contextmanager
-def _no_c_output() -> Iterator[None]:
-    """Readers in C print what they found, and half lines about errors that they also raise."""
-    flush = ctypes.CDLL(None).fflush
-    flush(None)
-    before = {number: os.dup(number) for number in (1, 2)}
-    with open(os.devnull, "wb") as nothing:
-        for number in before:
-            os.dup2(nothing.fileno(), number)
-    try:
-        yield
-    finally:
-        flush(None)
-        for number, copy in before.items():
-            os.dup2(copy, number)
-            os.close(copy)
-
-
-class OtherCount(InputError):
-    """A file has another number of particles than its topology. count: its own."""
-
-    def __init__(self, message: str, count: int):
-        super().__init__(message)
-        self.count = count
-
-
-def _require_atoms(path: str, topology: Counted, n_atoms: int) -> None:
-    if n_atoms != topology.n_atoms:
-        message = f"{path}: {n_atoms} atoms, the topology has {topology.n_atoms}"
-        raise OtherCount(message, n_atoms)
-
-
-def _require_header(path: str, topology: Counted | None) -> None:
-    """Hold the number of atoms that a header tells against the file's size and a topology, or None."""
-    announced = announced_atoms(path)
-    if announced is None:
-        return
-    count, least = announced
-    if count < 0 or count * least > 8 * os.path.getsize(path):
-        raise InputError(
-            f"{path}: its header announces {count} atoms, more than a file of this size can hold"
-        )
-    if topology is not None:
-        _require_atoms(path, topology, count)
-
-
-def _read(
-    file: Any, path: str, topology: Counted, n_frames: int, atoms: np.ndarray | None = None
-) -> mdtraj.Trajectory:
-    named = () if holds_topology(path) else (_beads(topology.n_atoms),)
-    with _no_c_output():
-        return file.read_as_traj(*named, n_frames=n_frames, atom_indices=atoms)
-
-
-class _Anonymous(mdtraj.Topology):
-    """Particles without names: some of them are as good as so many others, which takes no time to make."""
-
-    def subset(self, atom_indices: np.ndarray) -> mdtraj.Topology:
-        return _beads(len(atom_indices))
-
-
-@lru_cache(maxsize=4)
-def _beads(count: int) -> mdtraj.Topology:
-    """So many particles: mdtraj's readers want a topology."""
-    top = _Anonymous()
-    residue = top.add_residue("X", top.add_chain())
-    for _ in range(count):
-        top.add_atom("X", _BEAD, residue)
-    return top

@@ -53,8 +53,10 @@ def phases(which: str) -> list[tuple[int, list[tuple]]]:
 def run(campaign: str, overrides: list[str], folder: Path, tasks: list[tuple], rank: int) -> None:
     from hpcbackmap.config.load import load_campaign
     from hpcbackmap.runtime.errors import HpcbackmapError, Stopped
+    from hpcbackmap.stages.cgvae import mending
     from hpcbackmap.training.trainer import train
 
+    mending.JUDGED = 200  # residues: its fit costs more than a training
     watched = Watched(rank)
     for name, zero, stop in tasks:
         watched.place, watched.stop = folder / name, stop

@@ -28,7 +28,7 @@ from hpcbackmap.store.store import create_store, open_store
 from hpcbackmap.store.verify import verify_store
 from hpcbackmap.training.checkpoints.checkpoints import Checkpoints, Progress, verified_manifest
 from hpcbackmap.training.checkpoints.publish import finished_training
-from hpcbackmap.trajectories.particles import load_topology, read_particles
+from hpcbackmap.trajectories.read_particles import load_topology, read_particles
 from hpcbackmap.trajectories.reader import describe_file
 
 FRAMES = 12

@@ -17,7 +17,7 @@ from torch.distributed import Store, TCPStore
 
 from hpcbackmap.runtime.errors import ConfigError, ResourceError
 from hpcbackmap.runtime.launcher import free_port
-from hpcbackmap.runtime.mpi import waiting_seconds
+from hpcbackmap.runtime.roll_call import waiting_seconds
 from hpcbackmap.training.ranks.watch import PATIENCE
 from hpcbackmap.training.ranks.world import World, pick_device, rank_names
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from torch.distributed import Store
 
 from hpcbackmap.runtime.errors import ResourceError
-from hpcbackmap.runtime.mpi import WAITING_VARIABLE, waiting_seconds
+from hpcbackmap.runtime.roll_call import WAITING_VARIABLE, waiting_seconds
 from hpcbackmap.training.ranks.world import HERE, World, rank_names
 
 __all__ = ["Watch", "watched"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from calpha_file import backmap, calpha_of
 
-from hpcbackmap.backmapping import files
+from hpcbackmap.backmapping import implied_campaign
 from hpcbackmap.backmapping.chain import Chain
 from hpcbackmap.backmapping.files import backmap_in_memory
 from hpcbackmap.backmapping.request import Request
@@ -73,26 +73,10 @@ def shipped_ladder(truth):
     return build_ladder(topology_from_sequence([truth.topology.to_fasta()[0]]), ["fg", "ca"])
 
 
-def test_memory_is_bounded_whatever_is_asked_for():
-    """Atoms of a shard, which a rank holds until it writes, by frames, residues and members."""
-    for frames, residues, members in (
-        (100, 20, 1),
-        (10**6, 20, 1),
-        (200, 5000, 1),
-        (50, 20, 1000),
-        (10**5, 300, 50),
-    ):
-        batch = files._batch(residues, members, "cpu")
-        shard = files._shard(frames, residues * members, batch, relax=False)
-        assert shard % batch == 0
-        held = files.ATOM_BYTES * shard * residues * members
-        assert held <= 1.5 * max(files.SHARD_BYTES, files.ATOM_BYTES * residues * members)
-
-
 def test_small_batches_change_nothing(trace, artifact, tmp_path, monkeypatch):
     made = []
     for size in (1, 45, 1000):
-        monkeypatch.setitem(files.BATCH_RESIDUES, "cpu", size)
+        monkeypatch.setitem(implied_campaign.BATCH_RESIDUES, "cpu", size)
         output = tmp_path / f"{size}.dcd"
         result = backmap(trace[0], output, trace[1], artifact=artifact)
         made.append(mdtraj.load(str(output), top=result["topology"]).xyz)

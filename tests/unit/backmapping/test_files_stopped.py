@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from calpha_file import backmap
 
-from hpcbackmap.backmapping import deliver, files
+from hpcbackmap.backmapping import deliver, implied_campaign
 from hpcbackmap.backmapping.chain import Chain
 from hpcbackmap.runtime.errors import (
     ConfigError,
@@ -35,8 +35,8 @@ def stopped(trace, artifact, tmp_path, monkeypatch):
         return run(self, descent)
 
     handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setitem(files.BATCH_RESIDUES, "cpu", 20)
-    monkeypatch.setattr(files, "SHARD_RESIDUES", (20, 20))
+    monkeypatch.setitem(implied_campaign.BATCH_RESIDUES, "cpu", 20)
+    monkeypatch.setattr(implied_campaign, "SHARD_RESIDUES", (20, 20))
     monkeypatch.setattr(Chain, "run", stopped_meanwhile)
     with pytest.raises(Stopped, match=r"7 shards to do; the same command continues"):
         backmap(trace[0], tmp_path / "o.dcd", trace[1], artifact=artifact)

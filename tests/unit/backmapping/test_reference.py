@@ -9,7 +9,7 @@ from beads_of_example import BEADS, beads_of_example
 from typer.testing import CliRunner
 
 import hpcbackmap
-from hpcbackmap.backmapping import files
+from hpcbackmap.backmapping import files, implied_campaign
 from hpcbackmap.backmapping.reference import read_reference
 from hpcbackmap.cli.app import app
 from hpcbackmap.runtime.errors import InputError, OutputError
@@ -36,8 +36,8 @@ def test_a_reference_brings_atoms_near_the_truth_in_any_number_of_shards(case, m
     assert near.mean() < 0.08 < far.mean(), "nm"
     assert near[0].mean() < 0.02, "the first frame is the reference"
     assert np.abs(calpha_of(with_it).reshape(3, BEADS, 4, 3).mean(2) - beads.xyz).max() < 1e-5
-    monkeypatch.setattr(files, "_shard", lambda *_: 1)
-    monkeypatch.setattr(files, "_batch", lambda *_: 1)
+    monkeypatch.setattr(implied_campaign, "_shard", lambda *_: 1)
+    monkeypatch.setattr(implied_campaign, "_batch", lambda *_: 1)
     (in_shards,) = hpcbackmap.backmap(beads, mode=True, sequence=sequence, reference=known)
     (last,) = hpcbackmap.backmap(beads, mode=True, sequence=sequence, reference=known, frames="2:3")
     assert np.array_equal(in_shards.xyz[2], last.xyz[0]), "a frame depends on itself alone"

@@ -10,7 +10,7 @@ import pytest
 
 from hpcbackmap.protein.topology import topology_from_sequence
 from hpcbackmap.runtime.errors import InputError
-from hpcbackmap.trajectories.particles import read_particles
+from hpcbackmap.trajectories.read_particles import read_particles
 from hpcbackmap.trajectories.reader import describe_file, read_frames
 
 MMCIF_TAGS = (
@@ -188,7 +188,7 @@ def test_capital_suffixes_of_binary_files(calpha, tmp_path):
 
 PEAK = (
     "import resource, sys\n"
-    "from hpcbackmap.trajectories.particles import read_particles\n"
+    "from hpcbackmap.trajectories.read_particles import read_particles\n"
     "from hpcbackmap.trajectories.reader import describe_file, read_frames\n"
     "path = sys.argv[1]; top = read_particles(path); n, _ = describe_file(path, top)\n"
     "assert sum(len(piece[0]) for piece in read_frames(path, top, 0, n)) == n == int(sys.argv[2])\n"

@@ -6,7 +6,7 @@ import pytest
 
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.trajectories.gromacs import gromacs_rows
-from hpcbackmap.trajectories.particles import read_particles
+from hpcbackmap.trajectories.read_particles import read_particles
 
 MOLECULE = """[ moleculetype ]
 ; name nrexcl

@@ -8,7 +8,7 @@ import pytest
 
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.trajectories.frames import open_files
-from hpcbackmap.trajectories.particles import read_particles
+from hpcbackmap.trajectories.read_particles import read_particles
 from hpcbackmap.trajectories.units import fitting_unit
 
 

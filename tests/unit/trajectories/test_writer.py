@@ -10,7 +10,7 @@ import pytest
 from hpcbackmap.protein.topology import Topology
 from hpcbackmap.runtime.errors import OutputError
 from hpcbackmap.trajectories import writer
-from hpcbackmap.trajectories.particles import read_particles
+from hpcbackmap.trajectories.read_particles import read_particles
 from hpcbackmap.trajectories.reader import describe_file, read_frames
 from hpcbackmap.trajectories.writer import TrajectoryWriter
 
