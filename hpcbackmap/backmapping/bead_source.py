@@ -5,7 +5,6 @@ Shapes: F frames, P particles of the file, B beads; positions nm.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,18 @@ from hpcbackmap.backmapping.trace_rules import SiteRules
 from hpcbackmap.protein.neighbours import pairs_within
 from hpcbackmap.protein.sequences import sequence_option
 from hpcbackmap.resolution.build import DEFINITIONS, build_ladder, runs_spec
+from hpcbackmap.resolution.ladder import Ladder
 from hpcbackmap.resolution.representations.ultra_coarse import read_ultra_coarse
 from hpcbackmap.runtime.errors import ConfigError, InputError
 from hpcbackmap.runtime.files import read_regular
 from hpcbackmap.runtime.parsing import yaml_value
 from hpcbackmap.trajectories.bead_links import bead_links, typical_steps
+from hpcbackmap.trajectories.cells import usable_cells
 from hpcbackmap.trajectories.checks import Links
 from hpcbackmap.trajectories.formats import may_be_crystal
-from hpcbackmap.trajectories.frames import FrameReader
+from hpcbackmap.trajectories.frames import FrameReader, Frames
 from hpcbackmap.trajectories.particles import Particles
-from hpcbackmap.trajectories.periodic import Mender
+from hpcbackmap.trajectories.periodic import Mender, written_whole
 from hpcbackmap.trajectories.units import fitting_unit, wrong_unit
 
 __all__ = ["BeadSystem", "bead_source", "is_ultra_coarse"]
@@ -46,15 +47,19 @@ MEANINGS = {
 
 @dataclass(frozen=True, eq=False)
 class BeadSystem(FileSystem):
-    """Frames of files as beads of several residues. links: beads that follow each other, and their reach."""
+    """Frames of files as beads of several residues. links: beads that follow each other, and their reach.
+    mender: makes chains of them whole.
+    """
 
     links: Links = field(kw_only=True)
+    mender: Mender = field(kw_only=True)
 
     def coarse(self, frames: Sequence[int]) -> Coarse:
         """Raises InputError for a bad frame where these are to stop the run."""
         read = self.reader.read_at(frames)
-        beads, _ = self._mender.mend(read.positions[:, self.chosen].astype(np.float32), read.cells)
-        unusable = self._unusable(beads)
+        as_read = read.positions[:, self.chosen].astype(np.float32)
+        beads, _ = self.mender.mend(as_read, read.cells)
+        unusable = self._unusable(beads) | self.mender.untold(as_read, read.cells)
         if unusable and self.on_bad_frame == "stop":
             place, reason = min(unusable.items())
             raise InputError(
@@ -87,12 +92,6 @@ class BeadSystem(FileSystem):
                 a, b = (self.links.label(int(bead)) for bead in pairs[0])
                 reasons.setdefault(place, f"{a} and {b} lie at one place{_more(len(pairs))}")
         return reasons
-
-    @cached_property
-    def _mender(self) -> Mender:
-        mapping, chain = self.ladder.mappings[-1], np.array(self.ladder.topology.chain_index)
-        first = np.unique(mapping.bead, return_index=True)[1]
-        return Mender(mapping.n_coarse, self.links, self.gather, chain[first])
 
 
 def is_ultra_coarse(request: Request, particles: Particles) -> bool:
@@ -132,9 +131,13 @@ def bead_source(
         reading.topology, ["fg", "ca", runs_spec(runs.tolist(), request.bead_center)]
     )
     name = ladder.resolutions[-1]
-    links = bead_links(ladder, name)
+    links, gather = bead_links(ladder, name), not may_be_crystal(path)
     chosen = chosen[reading.sites["ucg"]]
-    _require_unit(reader, path, chosen, links, *typical_steps(links, ladder, name))
+    sample = _sample(reader, chosen)
+    mender = _mender(ladder, links, gather, sample)
+    mended, _ = mender.mend(sample.positions, sample.cells)
+    _require_unit(path, mended, links, *typical_steps(links, ladder, name))
+    reading.words.extend(_cut_in_words(links, sample, mended))
     even = (
         ""
         if request.segments or request.beads
@@ -143,10 +146,10 @@ def bead_source(
     reading.words[0] += (
         f"{even}; a bead is taken as {MEANINGS[request.bead_center]} (--bead-center says otherwise)"
     )
-    gather, rules = not may_be_crystal(path), SiteRules("ucg", 0.0, TOGETHER, np.inf)
+    rules = SiteRules("ucg", 0.0, TOGETHER, np.inf)
     system = BeadSystem(
         reader, chosen, reading, ladder, rules, request.on_bad_frame, gather,
-        periodic=reader.read_at([0]).cells is not None, links=links,
+        periodic=sample.cells is not None, links=links, mender=mender,
     )  # fmt: skip
     return FileSource(path, system, options, resolutions=(name,))
 
@@ -206,17 +209,46 @@ def _runs_of_file(path: str) -> list[int]:
     return [int(length) for length in np.bincount(bead)]
 
 
-def _require_unit(
-    reader: FrameReader, path: str, chosen: np.ndarray, links: Links, low: float, high: float
-) -> None:
-    """Refuse distances that fit after a factor of ten."""
-    if not len(links.pairs):
-        return
+def _sample(reader: FrameReader, chosen: np.ndarray) -> Frames:
+    """Up to `SAMPLED` frames, evenly spaced, that are all numbers: of the ``chosen`` beads."""
     number = min(SAMPLED, reader.n_frames)
     sampled = np.unique(np.linspace(0, reader.n_frames - 1, number).astype(int))
-    read = reader.read_at(sampled.tolist()).positions[:, chosen]
-    read = read[np.isfinite(read).all(axis=(1, 2))]
-    median = float(np.median(links.lengths(read))) if len(read) else np.nan
+    read = reader.read_at(sampled.tolist())
+    beads = read.positions[:, chosen]
+    good = np.isfinite(beads).all(axis=(1, 2))
+    return Frames(beads[good], read.times[good], None if read.cells is None else read.cells[good])
+
+
+def _mender(ladder: Ladder, links: Links, gather: bool, sample: Frames) -> Mender:
+    mapping, chain = ladder.mappings[-1], np.array(ladder.topology.chain_index)
+    first = np.unique(mapping.bead, return_index=True)[1]
+    whole = False
+    if sample.cells is not None and (boxed := usable_cells(sample.cells)).any():
+        whole = written_whole(sample.positions[boxed], sample.cells[boxed])
+    return Mender(mapping.n_coarse, links, gather, chain[first], whole)
+
+
+def _cut_in_words(links: Links, sample: Frames, mended: np.ndarray) -> list[str]:
+    """A sentence where chains of beads were put together across the box and another way is in reach."""
+    if sample.cells is None:
+        return []
+    before, after = links.lengths(sample.positions), links.lengths(mended)
+    hidden = (np.abs(before - after) > TOGETHER) & (before <= links.high)
+    if not hidden.any():
+        return []
+    count = int(hidden.any(axis=1).sum())
+    return [
+        f"the periodic box cuts chains of beads in {count} of {len(mended)} frames looked at, up to "
+        f"{before[hidden].max():.3g} nm apart in the file: each is taken in its image nearest to the bead "
+        f"before it, up to {after.max():.3g} nm; if beads may be farther apart, make molecules whole there"
+    ]
+
+
+def _require_unit(path: str, beads: np.ndarray, links: Links, low: float, high: float) -> None:
+    """Refuse distances of beads [F, B, 3] that fit after a factor of ten."""
+    if not len(links.pairs):
+        return
+    median = float(np.median(links.lengths(beads))) if len(beads) else np.nan
     if not (median < low or median > high):
         return
     guess = wrong_unit(path, np.array([median]), low, high)

@@ -141,6 +141,8 @@ class SystemSurvey:
                     continue
                 require_numbers(positions, steps, file.path)
                 cells = None if cells is None else cells[skip :: self.stride]
+                for place, why in mender.untold(positions, cells).items():
+                    raise InputError(f"{file.path}: frame {steps[place]}: {why}")
                 positions, mended = mender.mend(positions, cells)
                 require_links(self.links, positions, steps, file.path)
                 times = times[skip :: self.stride].astype(np.float64)

@@ -10,10 +10,16 @@ import numpy as np
 from hpcbackmap.trajectories.cells import usable_cells
 from hpcbackmap.trajectories.checks import Links
 
-__all__ = ["Mender", "whole_along_order"]
+__all__ = ["Mender", "whole_along_order", "written_whole"]
 
 COMPLEX = 8
 """Chains that may belong together; more are a solution of molecules."""
+ONE_BOX, ONE_COMPACT_BOX = 1.0, 1.5
+"""Edges that particles extend over which were put into one box, or into the compact one of skewed edges."""
+EDGE = 0.01
+"""nm; particles at the edge of a box are rounded beyond it."""
+AS_NEAR = 0.75
+"""Of two images in reach, one nearer than this share of the other is told from it."""
 _AROUND = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
 
 
@@ -24,10 +30,18 @@ class Mender:
     default: every fragment is one. Each further fragment of a chain, and of up to `COMPLEX` chains each further
     one, is taken in the image nearest to one that is placed: in frames that the box cuts, and with ``gather``
     in all frames that have a cell. More chains are a solution, and each stays where its first particle is.
+
+    Links that may be longer than half a box look whole where they are cut. They are taken in the nearest image
+    in frames that lie in one box, unless the input is known to be ``whole`` (`written_whole`).
     """
 
     def __init__(
-        self, n_particles: int, links: Links, gather: bool, chains: np.ndarray | None = None
+        self,
+        n_particles: int,
+        links: Links,
+        gather: bool,
+        chains: np.ndarray | None = None,
+        whole: bool = False,
     ):
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import breadth_first_order, connected_components
@@ -51,6 +65,8 @@ class Mender:
         if len(groups) <= COMPLEX:
             self._groups = [np.arange(count)] if count > 1 else []
         self._gather = gather and len(self._groups) > 0
+        self._whole = whole
+        self._reach = float(links.high.max(initial=0.0))
 
     def mend(
         self, positions: np.ndarray, cells: np.ndarray | None
@@ -63,23 +79,77 @@ class Mender:
         if cells is None:
             return positions, changed
         wanted = usable_cells(cells) & np.isfinite(positions).all(axis=(1, 2))
+        cut = self._links.broken(positions).any(axis=1) | self._may_hide(positions, cells, wanted)
         if not self._gather:
-            wanted &= self._links.broken(positions).any(axis=1)
+            wanted &= cut
         if not wanted.any():
             return positions, changed
         here = positions[wanted].astype(np.float64)
         cell = cells[wanted].astype(np.float64)
-        images = self._images(here, cell)
+        kept = self._far_reaching(cell) & ~cut[wanted]
+        images = self._images(here, cell, kept)
         changed[wanted] = images.any(axis=(1, 2))
         whole = positions.copy()
         whole[wanted] = here + images @ cell
         return whole, changed
 
-    def _images(self, positions: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Cell vectors to add to every particle, whole numbers [F, N, 3]."""
+    def untold(self, positions: np.ndarray, cells: np.ndarray | None) -> dict[int, str]:
+        """Why it is open where particles of frames [F, N, 3], as the file has them, are, by place: two images
+        of a link are in reach and about as near.
+        """
+        if cells is None:
+            return {}
+        found = {}
+        usable = usable_cells(cells) & np.isfinite(positions).all(axis=(1, 2))
+        first, second = self._links.pairs.T
+        for place in np.flatnonzero(self._may_hide(positions, cells, usable)).tolist():
+            cell = cells[place].astype(np.float64)
+            gaps = (positions[place, second] - positions[place, first]).astype(np.float64)
+            gaps -= np.rint(gaps @ np.linalg.inv(cell)) @ cell
+            lengths = np.sort(np.linalg.norm(gaps[:, None] + _AROUND @ cell, axis=-1), axis=1)
+            near, next_near = lengths[:, 0], lengths[:, 1]
+            alike = (near > AS_NEAR * next_near) & (next_near <= self._links.high)
+            if alike.any():
+                link = int(np.argmax(np.where(alike, near / next_near, 0)))
+                a, b = (self._links.label(int(end)) for end in self._links.pairs[link])
+                found[place] = (
+                    f"{a} and {b} are {near[link]:.3g} nm apart or, across the periodic box, "
+                    f"{next_near[link]:.3g}, and the file does not tell which; make molecules whole in it, or "
+                    "take the box out if they are"
+                )
+        return found
+
+    def _far_reaching(self, cells: np.ndarray) -> np.ndarray:
+        """Whether a link may be longer than half a box, bool [F]; cells [F, 3, 3] are usable."""
+        if not self._reach:
+            return np.zeros(len(cells), dtype=bool)
+        heights = 1 / np.linalg.norm(np.linalg.inv(cells.astype(np.float64)), axis=1)
+        found: np.ndarray = self._reach > heights.min(axis=-1) / 2
+        return found
+
+    def _may_hide(self, positions: np.ndarray, cells: np.ndarray, usable: np.ndarray) -> np.ndarray:
+        """Whether a box may cut links without their being too long, bool [F]."""
+        found = np.zeros(len(positions), dtype=bool)
+        if self._whole:
+            return found
+        rows = np.flatnonzero(usable)
+        rows = rows[self._far_reaching(cells[rows])]
+        for row in rows.tolist():
+            found[row] = not written_whole(positions[row : row + 1], cells[row : row + 1])
+        return found
+
+    def _images(self, positions: np.ndarray, cells: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Cell vectors to add to every particle, whole numbers [F, N, 3]; no link of frames ``kept`` [F]
+        changes.
+        """
         inverse = np.linalg.inv(cells)
         fractions = np.ascontiguousarray((positions @ inverse).transpose(1, 0, 2))
         steps = np.rint(fractions[self._parent] - fractions).astype(np.int16)
+        for frame in np.flatnonzero(self._far_reaching(cells)).tolist():
+            gaps = positions[frame] - positions[frame, self._parent]
+            shape = (len(gaps), 3, 3)
+            each = (np.broadcast_to(matrix[frame], shape) for matrix in (cells, inverse))
+            steps[:, frame] = 0 if kept[frame] else nearest_image(gaps, *each)
         above = self._parent
         while not np.array_equal(above, above[above]):
             steps += steps[above]
@@ -94,6 +164,18 @@ class Mender:
                 for particles, shift in zip(fragments, shifts, strict=True):
                     images[frame, particles] += shift
         return images
+
+
+def written_whole(positions: np.ndarray, cells: np.ndarray) -> bool:
+    """Whether frames [F, N, 3] with usable cells extend further than one box: a program that puts each particle
+    into it has not written them.
+    """
+    fractions = positions @ np.linalg.inv(cells.astype(np.float64))
+    skewed = (np.abs(cells - cells * np.eye(3)) > EDGE).any()
+    extent = fractions.max(axis=(0, 1)) - fractions.min(axis=(0, 1))
+    heights = 1 / np.linalg.norm(np.linalg.inv(cells.astype(np.float64)), axis=1)
+    most = (ONE_COMPACT_BOX if skewed else ONE_BOX) + EDGE / heights.min()
+    return bool((extent > most).any())
 
 
 def gathered(centres: np.ndarray, cell: np.ndarray, inverse: np.ndarray) -> np.ndarray:

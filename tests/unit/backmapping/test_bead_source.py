@@ -167,3 +167,17 @@ def test_beads_that_the_box_cuts_are_made_whole():
     cut.xyz[:, 4:, 2] -= 7.0
     (mended,) = hpcbackmap.backmap(cut, sequence=SEQUENCE, segments=LENGTHS)
     assert np.abs(mended.xyz - whole.xyz).max() < 1e-4
+
+
+@pytest.mark.trains
+def test_chains_of_beads_that_a_box_cuts_are_whole():
+    """A box of 9 nm, beads that may be 8 nm apart: wrapped, none of their distances is too long."""
+    lengths, sequence = [18, 18, 18, 18], 2 * SEQUENCE
+    given = bead_trajectory(lengths)
+    given.unitcell_vectors = np.tile(np.eye(3) * 9.0, (2, 1, 1))
+    cut = given[:]
+    cut.xyz = (given.xyz + np.float32([0, 0, 4.9])) % 9.0
+    assert np.linalg.norm(np.diff(cut.xyz, axis=1), axis=-1).max() > 6
+    (made,) = hpcbackmap.backmap(cut, mode=True, sequence=sequence, segments=lengths)
+    found = means(made, lengths)
+    assert np.abs(found - found[:, :1] - (given.xyz - given.xyz[:, :1])).max() < 1e-4, "nm"

@@ -8,7 +8,7 @@ from hpcbackmap.config.campaign import SystemConfig
 from hpcbackmap.ingest.survey import survey_system
 from hpcbackmap.runtime.errors import InputError
 from hpcbackmap.trajectories.checks import Links
-from hpcbackmap.trajectories.periodic import Mender
+from hpcbackmap.trajectories.periodic import Mender, written_whole
 
 BOXES = {
     "orthorhombic": [[3.0, 0, 0], [0, 3.4, 0], [0, 0, 3.2]],
@@ -156,3 +156,52 @@ def test_a_frame_without_numbers_hurts_no_other_frame():
     )
     assert changed.tolist() == [True, False, False]
     np.testing.assert_allclose(found[0], whole[0])
+
+
+def far_links(reach):
+    """Three particles in a row whose links may be ``reach`` long."""
+    return Links(np.array([[0, 1], [1, 2]]), np.full(2, 0.02), np.full(2, reach), lambda n: f"b{n}")
+
+
+@pytest.mark.parametrize("box", ["rectangular", "skewed"])
+def test_links_that_reach_over_half_a_box_are_whole_where_they_do_not_look_cut(box):
+    """Wrapped, the second link is 9 nm long, which beads of many residues may be as well."""
+    cell = np.eye(3) * 12.0
+    if box == "skewed":
+        cell[1, 0] = 5.0
+    whole = np.array([[[8.0, 6, 6], [10.8, 6, 6], [13.8, 6.2, 6]]])
+    wrapped = (whole @ np.linalg.inv(cell) % 1) @ cell
+    links = far_links(reach=11.0)
+    assert not links.broken(wrapped).any(), "it does not look cut"
+    for gather in (True, False):
+        found, _ = Mender(3, links, gather).mend(wrapped, cell[None])
+        np.testing.assert_allclose(about_first(found), about_first(whole), atol=1e-9)
+
+
+def test_molecules_written_whole_keep_links_over_half_a_box():
+    """Seven of ten nm apart: the frame is wider than its box, or another one of the input is."""
+    cell = np.eye(3) * 10.0
+    wide = np.array([[[1.0, 5, 5], [8.0, 5, 5], [15.0, 5, 5]]])
+    bent = np.array([[[1.0, 5, 5], [8.0, 5, 5], [4.0, 5, 5]]])
+    assert written_whole(wide, cell[None])
+    assert not written_whole(bent, cell[None])
+    found, changed = Mender(3, far_links(9.0), gather=True).mend(wide, cell[None])
+    assert not changed.any()
+    found, changed = Mender(3, far_links(9.0), gather=True, whole=True).mend(bent, cell[None])
+    assert not changed.any()
+    np.testing.assert_array_equal(found, bent)
+
+
+def test_two_images_as_near_are_not_chosen_from():
+    cell = np.eye(3) * 10.0
+    positions = np.array(
+        [[[2.0, 5, 5], [6.8, 5, 5], [7.0, 5, 5]], [[2.0, 5, 5], [5, 5, 5], [6, 5, 5]]]
+    )
+    cells = np.tile(cell, (2, 1, 1))
+    found = Mender(3, far_links(9.0), gather=True).untold(positions, cells)
+    assert list(found) == [0], "of 3 and 7 nm the nearer one is taken"
+    assert "b0 and b1 are 4.8 nm apart or, across the periodic box, 5.2" in found[0]
+    assert not Mender(3, far_links(5.0), gather=True).untold(positions, cells), (
+        "5.2 is out of reach"
+    )
+    assert not Mender(3, far_links(9.0), gather=True, whole=True).untold(positions, cells)
