@@ -63,6 +63,7 @@ PARTS = {
     ],
     "order of the answer": [(PLACING, "doubt"), (PLACING, "_doubt")],
     "side-chain draw": [(PLACING, "place"), (PLACING, "_pack")],
+    "partners": [(model, "meet")],
     "redraws": [(PLACING, "redraw"), (PLACING, "_redraw")],
     "settle": [(model, "settle")],
     "push": [(model, "push")],

@@ -37,6 +37,7 @@ from hpcbackmap.stages.genzprot.ease import ease
 from hpcbackmap.stages.genzprot.images import Surroundings, surroundings
 from hpcbackmap.stages.genzprot.joints import planes_ahead
 from hpcbackmap.stages.genzprot.keep_known import keep_known
+from hpcbackmap.stages.genzprot.partners import DRAWN, meet
 from hpcbackmap.stages.genzprot.place_side_chains import (
     CHI,
     SideChains,
@@ -115,7 +116,8 @@ class Genzprot(Stage[ResidueSystem]):
         self.ladder = ladder if config.per_system else None
         width = config.width
         self.latent = 0
-        self.noise_width = DRAWS + N_TORSIONS + N_CHI * config.redraws
+        self.drawn = DRAWS + N_TORSIONS + N_CHI * config.redraws
+        self.noise_width = self.drawn + N_CHI * DRAWN + 1
         self.elbo_noise = DRAWS + (N_TORSIONS + 2 * N_CHI if config.steric_weight else 0)
         self.residue = nn.Embedding(len(RESIDUES), width)
         self.shape = nn.Linear(geometry.CHAIN_FEATURES + FLAGS, width)
@@ -301,7 +303,7 @@ class Genzprot(Stage[ResidueSystem]):
         with torch.no_grad():
             scene = self._generate(context, coarse, system, noise)
         chains = SideChains(self.packing, context.h, scene, system)
-        return steric_term(chains, _redraw_columns(noise))
+        return steric_term(chains, _redraw_columns(noise[..., : self.elbo_noise]))
 
     def _context(
         self, coarse: Tensor, system: ResidueSystem, given: Given | None = None
@@ -405,7 +407,11 @@ class Genzprot(Stage[ResidueSystem]):
     ) -> Tensor:
         scene = self._generate(context, coarse, system, noise, given)
         chains = SideChains(self.packing, context.h, scene, system)
-        chains.redraw([drawn(columns) for columns in _redraw_columns(noise).unbind(-2)])
+        if self.ladder is None:
+            columns = noise[..., self.drawn : self.noise_width - 1].unflatten(-1, (-1, N_CHI))
+            meet(chains, columns, noise[..., self.noise_width - 1])
+        again = _redraw_columns(noise[..., : self.drawn])
+        chains.redraw([drawn(columns) for columns in again.unbind(-2)])
         return self._untangled(scene, system, given)
 
     def _untangled(self, scene: Scene, system: ResidueSystem, given: Given | None) -> Tensor:
