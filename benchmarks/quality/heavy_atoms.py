@@ -30,7 +30,8 @@ from hpcbackmap.runtime.allocator import keep_freed_memory
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.genzprot.model import BINS, Genzprot
+from hpcbackmap.stages.genzprot.model import Genzprot
+from hpcbackmap.stages.genzprot.network import BINS
 from hpcbackmap.stages.noise import frame_noise
 
 MEMBERS = 5

@@ -15,7 +15,7 @@ from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact, save_artifact
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
-from hpcbackmap.stages.genzprot import model
+from hpcbackmap.stages.genzprot import drawing
 from hpcbackmap.training.init_from import start_from
 from tests.unit.stages.test_heavy_atoms import read
 
@@ -56,7 +56,7 @@ def test_it_begins_as_the_shipped_stage_and_every_residue_can_differ(monkeypatch
     start_from(shipped_artifact(), stage)
     shipped = load_artifact(shipped_artifact())
     begun = drawn(stage.eval(), ladder)
-    monkeypatch.setattr(model, "meet", lambda *_: None)
+    monkeypatch.setattr(drawing, "meet", lambda *_: None)
     assert torch.equal(begun, drawn(shipped, ladder))
     assert not torch.equal(drawn(learned(ladder), ladder), drawn(shipped, ladder))
 

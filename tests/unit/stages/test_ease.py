@@ -21,7 +21,7 @@ from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.genzprot import model
+from hpcbackmap.stages.genzprot import drawing
 from hpcbackmap.stages.genzprot.dense_atoms import AWAY, GivenBeads, flat, make_scene
 from hpcbackmap.stages.genzprot.ease import ease
 from hpcbackmap.stages.genzprot.hydrogen_slots import SLOTS, with_hydrogens
@@ -116,7 +116,7 @@ def test_pairs_are_those_of_all_atoms_that_touch_and_may_move_apart(stage, prote
 def test_members_have_a_third_of_the_overlaps_and_the_same_bonds(stage, protein, monkeypatch):
     topology, fine = protein
     eased = member(stage, topology, fine)
-    monkeypatch.setattr(model, "ease", lambda *_: None)
+    monkeypatch.setattr(drawing, "ease", lambda *_: None)
     pushed = member(stage, topology, fine)
     before, after = (clashscore(topology, x.numpy())[0] for x in (pushed, eased))
     assert after < 0.4 * before

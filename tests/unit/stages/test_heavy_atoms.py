@@ -13,11 +13,11 @@ from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.stages.base import collate
 from hpcbackmap.stages.build import build_stage
-from hpcbackmap.stages.genzprot import model
+from hpcbackmap.stages.genzprot import drawing
 from hpcbackmap.stages.genzprot.clashes import overlaps
 from hpcbackmap.stages.genzprot.dense_atoms import backbone_atoms, flat, make_scene
 from hpcbackmap.stages.genzprot.ideal_geometry import internal_of, log_density
-from hpcbackmap.stages.genzprot.model import BINS
+from hpcbackmap.stages.genzprot.network import BINS
 from hpcbackmap.stages.genzprot.place_side_chains import CHI, moving
 from hpcbackmap.stages.genzprot.plane_tables import angle_tables, outliers
 from hpcbackmap.stages.genzprot.torsions import draw
@@ -184,7 +184,7 @@ def test_a_side_chain_sees_what_is_placed_before_it_and_nothing_else(kix):
 
 
 def test_redraws_and_alternatives_take_contacts_away(kix, monkeypatch):
-    monkeypatch.setattr(model, "push", lambda *_: None)
+    monkeypatch.setattr(drawing, "push", lambda *_: None)
     topology, fine = kix
     depths = {}
     for redraws in (0, 6):

@@ -11,7 +11,7 @@ from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.genzprot import model, partners
+from hpcbackmap.stages.genzprot import drawing, partners
 from hpcbackmap.stages.genzprot.dense_atoms import AWAY, Scene
 from hpcbackmap.stages.noise import frame_noise
 
@@ -51,7 +51,7 @@ def test_members_have_more_salt_bridges_than_without(protein, monkeypatch):
     drawn = torch.cat(stage.samples(coarse, system, noises))
     alone = torch.cat(stage.samples(coarse[:1], system, [noise[:1] for noise in noises]))
     torch.testing.assert_close(drawn[::2], alone, rtol=0, atol=1e-5)
-    monkeypatch.setattr(model, "meet", lambda *_: None)
+    monkeypatch.setattr(drawing, "meet", lambda *_: None)
     without = torch.cat(stage.samples(coarse, system, noises))
     met, unmet = (salt_bridges(topology, x.numpy()) for x in (drawn, without))
     assert met > 1.2 * unmet, (met, unmet)

@@ -1,0 +1,31 @@
+"""Which standard normals of a residue's noise stand for what."""
+
+import torch
+from torch import Tensor
+
+from hpcbackmap.protein.side_chain import N_CHI
+from hpcbackmap.protein.zmatrix import N_TORSIONS
+from hpcbackmap.stages.genzprot.system import ResidueSystem
+
+__all__ = ["AGAIN", "DRAWS", "LEVEL", "RANK", "SHIFT", "order", "redraw_columns"]
+
+PARITY, RANK, SHIFT, LEVEL = 0, 1, slice(2, 5), 5
+"""Columns of the noise of `elbo` and `loss`: which planes come first, order of side chains, displacement of
+the C-alpha atoms in training and its size (of the first residue)."""
+AGAIN = slice(3, 6)
+"""Columns of the noise of a member, which displaces nothing: for planes once more, then twice at outliers."""
+DRAWS = 6
+"""From this column on, noise is for torsions: one each, then one for each chi of each redraw."""
+
+
+def order(noise: Tensor, system: ResidueSystem) -> tuple[Tensor, Tensor]:
+    """Planes that come first [F, R] (all even or all odd ones of a molecule) and rank of side chains [F, R]."""
+    odd = noise[:, system.first_bead[system.coarse_system], PARITY] > 0
+    rank = torch.special.ndtr(noise[..., RANK]).clamp(0, 1 - 1e-6)
+    return (system.place % 2 == 1) == odd, rank
+
+
+def redraw_columns(noise: Tensor) -> Tensor:
+    """Of the noise, what side chains draw again by: [F, R, redraws, N_CHI]."""
+    columns: Tensor = noise[..., DRAWS + N_TORSIONS :].unflatten(-1, (-1, N_CHI))
+    return columns
