@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpcbackmap.api import backmap, evaluate, load_stage, open_store
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 
 __all__ = ["__version__", "backmap", "evaluate", "load_stage", "open_store"]
 
