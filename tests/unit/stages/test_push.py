@@ -17,7 +17,7 @@ from hpcbackmap.resolution.build import build_ladder
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
 from hpcbackmap.stages.artifact import load_artifact
 from hpcbackmap.stages.base import collate
-from hpcbackmap.stages.genzprot import contacts, model
+from hpcbackmap.stages.genzprot import contacts, drawing
 from hpcbackmap.stages.genzprot import push as push_module
 from hpcbackmap.stages.genzprot.dense_atoms import (
     add_side_chains,
@@ -81,9 +81,9 @@ def test_members_and_mode_have_no_severe_clash(stage, chains):
 def test_a_push_turns_side_chains_and_nothing_else(stage, chains, monkeypatch):
     topology, fine = chains[-1]
     system, coarse, noise = prepare(stage, topology, fine)
-    monkeypatch.setattr(model, "ease", lambda *_: None)
+    monkeypatch.setattr(drawing, "ease", lambda *_: None)
     pushed = stage.sample(coarse, system, noise)
-    monkeypatch.setattr(model, "push", lambda *_: None)
+    monkeypatch.setattr(drawing, "push", lambda *_: None)
     drawn = stage.sample(coarse, system, noise)
     moved = (pushed != drawn).any(-1)[0]
     assert moved.any()
