@@ -26,7 +26,16 @@ from hpcbackmap.backmapping import chain as chain_module
 from hpcbackmap.backmapping.chain import Chain, Descent, load_chain
 from hpcbackmap.runtime.allocator import keep_freed_memory
 from hpcbackmap.runtime.shipped_weights import shipped_artifact
-from hpcbackmap.stages.genzprot import chain_ends, ideal_geometry, model, packing, planes
+from hpcbackmap.stages.genzprot import (
+    chain_ends,
+    drawing,
+    ideal_geometry,
+    model,
+    network,
+    packing,
+    place_side_chains,
+    planes,
+)
 from hpcbackmap.stages.layers import geometry
 from hpcbackmap.store.store import open_store
 
@@ -48,14 +57,14 @@ PARTS = {
     "neighbours": [(geometry, "nearest")],
     "placement": [
         (ideal_geometry, "expected_geometry"),
-        (planes, "angle_tables"),
-        (model, "backbone_atoms"),
-        (model, "make_scene"),
-        (model, "side_chain_rows"),
-        (model, "add_side_chains"),
-        (model, "flat"),
+        (network, "angle_tables"),
+        (drawing, "backbone_atoms"),
+        (network, "make_scene"),
+        (drawing, "side_chain_rows"),
+        (drawing, "add_side_chains"),
+        (drawing, "flat"),
     ],
-    "overlaps": [(model, "overlaps")],
+    "overlaps": [(place_side_chains, "overlaps")],
 }
 """Functions of each part; "rest" is what is in none."""
 RUNNING: list[str] = []
