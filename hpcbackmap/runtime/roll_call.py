@@ -7,7 +7,7 @@ from typing import Any
 
 from hpcbackmap.runtime.errors import ConfigError
 
-__all__ = ["WAITING_VARIABLE", "RollCall", "waiting_seconds"]
+__all__ = ["WAITING_VARIABLE", "RollCall", "seconds_of", "waiting_seconds"]
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +64,16 @@ class RollCall:
 
 def waiting_seconds() -> float:
     """After how long a rank that does not come is named. Raises ConfigError."""
-    text = os.environ.get(WAITING_VARIABLE) or str(WAITING_SECONDS)
+    return seconds_of(WAITING_VARIABLE, WAITING_SECONDS)
+
+
+def seconds_of(variable: str, default: float) -> float:
+    """Seconds that a variable of the environment says. Raises ConfigError for anything else."""
+    text = os.environ.get(variable) or str(default)
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e6:
-        raise ConfigError(f"{WAITING_VARIABLE}={text}: give a number of seconds")
+        raise ConfigError(f"{variable}={text}: give a number of seconds")
     return seconds

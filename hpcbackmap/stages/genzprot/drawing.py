@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from hpcbackmap.protein.side_chain import N_CHI
-from hpcbackmap.protein.zmatrix import N_TORSIONS, Role
+from hpcbackmap.protein.zmatrix import Role
 from hpcbackmap.stages.genzprot.choose_rotamer import drawn, most_likely
 from hpcbackmap.stages.genzprot.dense_atoms import (
     GivenBeads,
@@ -20,7 +19,13 @@ from hpcbackmap.stages.genzprot.ease import ease
 from hpcbackmap.stages.genzprot.joints import planes_ahead
 from hpcbackmap.stages.genzprot.keep_known import keep_known
 from hpcbackmap.stages.genzprot.network import Context, HeavyAtomNetwork
-from hpcbackmap.stages.genzprot.noise_columns import AGAIN, DRAWS, order, redraw_columns
+from hpcbackmap.stages.genzprot.noise_columns import (
+    AGAIN,
+    TORSIONS,
+    order,
+    partner_columns,
+    redraw_columns,
+)
 from hpcbackmap.stages.genzprot.partners import meet
 from hpcbackmap.stages.genzprot.place_side_chains import (
     CHI,
@@ -98,9 +103,8 @@ class Drawing(HeavyAtomNetwork):
         scene = self._generate(context, coarse, system, noise, given)
         chains = SideChains(self.packing, context.h, scene, system)
         if self.ladder is None:
-            columns = noise[..., self.drawn : self.noise_width - 1].unflatten(-1, (-1, N_CHI))
-            meet(chains, columns, noise[..., self.noise_width - 1])
-        again = redraw_columns(noise[..., : self.drawn])
+            meet(chains, *partner_columns(noise, self.config.redraws))
+        again = redraw_columns(noise, self.config.redraws)
         chains.redraw([drawn(columns) for columns in again.unbind(-2)])
         return self._untangled(scene, system, given)
 
@@ -114,7 +118,7 @@ class Drawing(HeavyAtomNetwork):
     ) -> Scene:
         """A structure drawn from the prior, before any redraw."""
         first, rank = order(noise, system)
-        draws = noise[..., DRAWS : DRAWS + N_TORSIONS].to(coarse)
+        draws = noise[..., TORSIONS].to(coarse)
         expected = self._rigid(context, coarse, system)
         tables = self._tables(coarse, expected, system)
         again = noise[..., AGAIN].to(coarse)

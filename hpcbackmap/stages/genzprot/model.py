@@ -32,7 +32,7 @@ from hpcbackmap.stages.genzprot.noise_columns import (
     redraw_columns,
 )
 from hpcbackmap.stages.genzprot.place_side_chains import SideChains, turning, turning_rows
-from hpcbackmap.stages.genzprot.steric import steric_term
+from hpcbackmap.stages.genzprot.steric import STERIC_DRAWS, steric_term
 from hpcbackmap.stages.genzprot.system import ResidueSystem
 from hpcbackmap.stages.genzprot.torsion_bias import Observed, frames_to_observe
 from hpcbackmap.stages.genzprot.torsions import bin_of, log_density
@@ -168,7 +168,7 @@ class Genzprot(Drawing):
         with torch.no_grad():
             scene = self._generate(context, coarse, system, noise)
         chains = SideChains(self.packing, context.h, scene, system)
-        return steric_term(chains, redraw_columns(noise[..., : self.elbo_noise]))
+        return steric_term(chains, redraw_columns(noise, STERIC_DRAWS))
 
     def _log_bin_width(self, like: Tensor) -> Tensor:
         return torch.log(2 * math.pi / self.bins.to(like))

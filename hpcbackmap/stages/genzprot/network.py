@@ -14,9 +14,9 @@ from hpcbackmap.stages.base import Stage
 from hpcbackmap.stages.genzprot import chain_ends, ideal_geometry, packing, planes
 from hpcbackmap.stages.genzprot.dense_atoms import Scene, make_scene
 from hpcbackmap.stages.genzprot.images import Surroundings, surroundings
-from hpcbackmap.stages.genzprot.noise_columns import DRAWS
-from hpcbackmap.stages.genzprot.partners import DRAWN
+from hpcbackmap.stages.genzprot.noise_columns import DRAWS, TORSIONS, member_width
 from hpcbackmap.stages.genzprot.plane_tables import AngleTables, angle_tables
+from hpcbackmap.stages.genzprot.steric import STERIC_DRAWS
 from hpcbackmap.stages.genzprot.system import FLAGS, ResidueSystem, require_trace, residue_system
 from hpcbackmap.stages.genzprot.torsion_bias import TorsionBias
 from hpcbackmap.stages.given import Given
@@ -64,9 +64,10 @@ class HeavyAtomNetwork(Stage[ResidueSystem]):
         self.ladder = ladder if config.per_system else None
         width = config.width
         self.latent = 0
-        self.drawn = DRAWS + N_TORSIONS + N_CHI * config.redraws
-        self.noise_width = self.drawn + N_CHI * DRAWN + 1
-        self.elbo_noise = DRAWS + (N_TORSIONS + 2 * N_CHI if config.steric_weight else 0)
+        self.noise_width = member_width(config.redraws)
+        self.elbo_noise = DRAWS
+        if config.steric_weight:
+            self.elbo_noise = TORSIONS.stop + N_CHI * STERIC_DRAWS
         self.residue = nn.Embedding(len(RESIDUES), width)
         self.shape = nn.Linear(geometry.CHAIN_FEATURES + FLAGS, width)
         self.trunk = MessageLayers(width, config.layers)

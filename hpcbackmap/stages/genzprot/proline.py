@@ -41,6 +41,8 @@ def add_ring_strain(
     """
     for is_behind in (False, True):
         frame, which, residue, dimension = _planes_at_prolines(at, is_behind, system)
+        if not len(residue):
+            continue
         before, after = (
             turned[frame, x].unsqueeze(-2) for x in (system.bead_previous[residue], residue)
         )

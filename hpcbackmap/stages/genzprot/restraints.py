@@ -73,7 +73,7 @@ def pick_held(
         for rows in torch.nonzero(count == number).squeeze(-1).split(ROWS):
             if not len(rows):
                 continue
-            some = _Rows(packing, scene, frame[rows], residue[rows], system)
+            some = _Rows(packing, scene, frame[rows], residue[rows])
             angles, weight = _branches(some, context[rows], number)
             for k in range(number):
                 chosen = angles[..., k]
@@ -100,7 +100,6 @@ class _Rows:
         scene: Scene,
         frame: Tensor,
         residue: Tensor,
-        system: ResidueSystem,
     ):
         self.packing = packing
         self.backbone = scene.atoms[frame, residue, : SIDE.start]

@@ -8,7 +8,10 @@ from hpcbackmap.stages.genzprot.dense_atoms import side_chain_rows
 from hpcbackmap.stages.genzprot.place_side_chains import SideChains, moving_rows
 from hpcbackmap.stages.genzprot.torsions import draw, log_density
 
-__all__ = ["steric_term"]
+__all__ = ["STERIC_DRAWS", "steric_term"]
+
+STERIC_DRAWS = 2
+"""Of every side chain, each the other's baseline."""
 
 FULL_CLASH = 0.1
 """Overlap (nm) that counts as one clash."""

@@ -20,7 +20,7 @@ __all__ = ["Observed", "TorsionBias", "frames_to_observe"]
 STRENGTH = 8.0
 """Frames that the network's own expectation counts for; frames of a simulation resemble each other."""
 ROUNDS = 6
-RESIDUES, AT_LEAST = 16_384, 16
+ENOUGH, AT_LEAST = 16_384, 16
 """Residues of all frames to observe, about, which is 3 CPU-seconds; frames, however large the protein."""
 NEVER = 1e-9
 """Frames; what is so rare is not told from what never happens."""
@@ -75,4 +75,4 @@ class Observed:
 
 def frames_to_observe(residues: int) -> int:
     """How many frames of a protein of so many residues tell what they do."""
-    return max(AT_LEAST, RESIDUES // residues)
+    return max(AT_LEAST, ENOUGH // residues)

@@ -17,7 +17,7 @@ from torch.distributed import Store, TCPStore
 
 from hpcbackmap.runtime.errors import ConfigError, ResourceError
 from hpcbackmap.runtime.launcher import free_port
-from hpcbackmap.runtime.roll_call import waiting_seconds
+from hpcbackmap.runtime.roll_call import seconds_of, waiting_seconds
 from hpcbackmap.training.ranks.watch import PATIENCE
 from hpcbackmap.training.ranks.world import World, pick_device, rank_names
 
@@ -103,7 +103,7 @@ def reconnect() -> torch.distributed.Store:
         store.host,
         store.port,
         is_master=False,
-        timeout=timedelta(seconds=_patience()),
+        timeout=timedelta(seconds=seconds_of(SECONDS_VARIABLE, SECONDS)),
         wait_for_workers=False,
     )
     return torch.distributed.PrefixStore(f"watch/{_attempt()}", found)
@@ -201,7 +201,7 @@ def meet(world: World, address: str, port: int, purpose: str) -> torch.distribut
     Raises ResourceError on every rank where some rank does not come in time, where a rank comes twice, and
     where the port is taken or cannot be reached.
     """
-    seconds = _patience()
+    seconds = seconds_of(SECONDS_VARIABLE, SECONDS)
     deadline = time.monotonic() + seconds
     served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     whole = _connect(world, address, port, seconds, serve=world.rank == 0 and not served)
@@ -226,17 +226,6 @@ def meet(world: World, address: str, port: int, purpose: str) -> torch.distribut
 def _attempt() -> str:
     """Which start of its ranks by torchrun this is; its store outlives them."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-
-
-def _patience() -> float:
-    text = os.environ.get(SECONDS_VARIABLE, str(SECONDS))
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e6:
-        raise ConfigError(f"{SECONDS_VARIABLE}={text}: give a number of seconds")
-    return seconds
 
 
 def _connect(world: World, address: str, port: int, seconds: float, serve: bool) -> TCPStore:
